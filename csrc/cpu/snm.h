@@ -1,0 +1,24 @@
+// The neuron on the CPU. Knows no framework and no threads: the caller splits the neurons.
+#pragma once
+
+#include <cstdint>
+
+#include "../arguments.h"
+
+namespace snm {
+
+// Neurons are handed out in blocks of this many, so that no two threads share a cache line.
+constexpr int64_t kBlock = 64;
+
+using CpuKernel = void (*)(const Arguments& arguments, int64_t begin, int64_t end);
+
+struct CpuIsa {
+  const char* name;
+  CpuKernel run;  // runs neurons [begin, end) over all time steps
+};
+
+// The best instruction set built in that this processor has, or the one that SNM_CPU_ISA names.
+// Throws std::runtime_error if that one is unknown or not to be had.
+const CpuIsa& cpu_isa();
+
+}  // namespace snm

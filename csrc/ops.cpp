@@ -1,0 +1,13 @@
+// Every operator's schema, and nothing else.
+#include <torch/csrc/stable/library.h>
+
+STABLE_TORCH_LIBRARY(snm_kernels, library) {
+  library.def(
+      "snm(Tensor x, Tensor threshold, Tensor? v, Tensor? m, Tensor? bias, Tensor? residual, "
+      "float v_init, float? negative_threshold, bool strict, int max_spikes, int count_min, "
+      "int count_max, ScalarType? spikes_dtype) -> (Tensor spikes, Tensor v, Tensor m)");
+  library.def(
+      "snm_out(Tensor x, Tensor threshold, Tensor? v, Tensor? m, Tensor? bias, "
+      "Tensor? residual, float v_init, float? negative_threshold, bool strict, int max_spikes, "
+      "int count_min, int count_max, Tensor(a!) out) -> (Tensor v, Tensor m)");
+}

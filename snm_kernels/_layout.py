@@ -1,0 +1,44 @@
+"""Memory layouts of drives and parameters, for the Python side of the backends."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+def state_like(x: Tensor) -> Tensor:
+    """An empty membrane for drive x, in x's memory format."""
+    return torch.empty_like(x.select(0, 0), dtype=torch.float32)
+
+
+def spikes_like(x: Tensor, v: Tensor, dtype: torch.dtype | None) -> Tensor:
+    """Empty spikes for drive x: one dense slice laid out as v per step; size 0 without dtype."""
+    if dtype is None:
+        return x.new_empty(0, dtype=torch.int8)
+    return x.new_empty_strided(x.shape, (v.numel(), *v.stride()), dtype=dtype)
+
+
+class Repeat(NamedTuple):
+    """How a parameter repeats over a time slice: neuron n has value ``(n // inner) % period``."""
+
+    sizes: list[int]
+    """What to spread the parameter to before it is read as a flat vector."""
+    inner: int
+
+
+def repeat_over(sizes: Sequence[int], parameter_sizes: Sequence[int]) -> Repeat:
+    """The shortest pattern of a parameter that broadcasts to a C-contiguous slice.
+
+    >>> repeat_over([8, 16, 4, 4], [16, 1, 1])
+    Repeat(sizes=[1, 16, 1, 1], inner=16)
+    """
+    own = [1] * (len(sizes) - len(parameter_sizes)) + list(parameter_sizes)
+    varying = [d for d, size in enumerate(own) if size > 1]
+    if not varying:
+        return Repeat(own, 1)
+    first, last = varying[0], varying[-1]
+    inner = 1
+    for size in sizes[last + 1 :]:
+        inner *= size
+    return Repeat([size if first <= d <= last else 1 for d, size in enumerate(sizes)], inner)

@@ -1,0 +1,314 @@
+"""The public op: a signed neuron with memory over all time steps in one launch."""
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from . import _load
+from ._layout import spikes_like, state_like
+from .reference import snm_reference
+from .rule import SNM, SNMRule
+
+Emit = Literal["amplitude", "spike", "none"]
+Backend = Literal["auto", "cpu", "cuda", "triton", "reference"]
+
+DRIVE_DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.int32)
+AMPLITUDE_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+
+
+class SNMState(NamedTuple):
+    """What a neuron keeps between time steps; one entry per neuron, both of the same shape."""
+
+    v: Tensor
+    """Membrane, float32."""
+    m: Tensor
+    """Memory, int32: the net number of spikes sent so far."""
+
+
+class SNMOutput(NamedTuple):
+    """What a run returns."""
+
+    spikes: Tensor | None
+    """``[T, *shape]``: θ·s or s for every step; None if nothing was to be emitted."""
+    state: SNMState
+    """The state after the last step."""
+
+
+def snm(
+    x: Tensor,
+    threshold: Tensor | float,
+    *,
+    rule: SNMRule = SNM,
+    state: SNMState | None = None,
+    bias: Tensor | float | None = None,
+    residual: Tensor | None = None,
+    emit: Emit = "amplitude",
+    out: Tensor | None = None,
+    out_dtype: torch.dtype | None = None,
+    backend: Backend = "auto",
+) -> SNMOutput:
+    r"""Runs signed neurons with memory over all T time steps in one launch.
+
+    Per neuron and step, in float32 with one rounding per operation::
+
+        c = x[t] + bias + residual[t]
+        u = v + c
+        s = min(floor(u / θ), Γ, m_max - m)   if u >= θ and m < m_max
+        s = -1                                else if u <= -ν·θ and m > m_min
+        s = 0                                 otherwise
+        v = u - s·θ ;  m = m + s
+
+    Args:
+        x: drive (input current) ``[T, *shape]``, time first; float32, float16, bfloat16 or
+            int32. It may be an expanded view with stride 0 over time: a drive that is constant
+            in time is read once. Any memory format is kept; a drive whose time slices have
+            gaps is copied first.
+        threshold: θ in units of the drive, > 0, +inf for a neuron that stays silent: a number,
+            or a floating tensor broadcastable to ``shape``, read as float32. A tensor's values
+            are not checked here.
+        rule: which neuron; see :class:`SNMRule` and :func:`preset`.
+        state: goes on from this state; T steps at once equal T steps in chunks, bit for bit.
+            None starts at the rule's ``v_init`` and memory 0. It is not changed.
+        bias: added to every step's drive: a number, or a floating tensor broadcastable to
+            ``shape``, read as float32.
+        residual: ``[T, *shape]``, of x's dtype and memory format, added to the drive after the
+            bias; stride 0 over time allowed.
+        emit: ``"amplitude"`` sends θ·s, ``"spike"`` sends s as int8, ``"none"`` sends nothing.
+        out: written in place and returned as ``spikes``; of the emitted dtype, x's shape and
+            memory format. May be ``x`` itself.
+        out_dtype: dtype of amplitudes: float32, float16 or bfloat16. Default: x's, and float32
+            for an int32 drive.
+        backend: ``"cpu"``, ``"cuda"``, ``"triton"``, ``"reference"``, or ``"auto"``: the native
+            one of x's device. See :func:`backends`.
+
+    Returns:
+        :class:`SNMOutput`: spikes ``[T, *shape]`` (None for ``emit="none"``) and the new state.
+
+    Raises:
+        TypeError, ValueError: an argument's type, dtype, shape or device is wrong; the message
+            names it, what was expected and what was given.
+        RuntimeError: grad mode is on and an input requires grad, or the backend is not
+            available; the message says why.
+
+    Source: Wang, Zhang, Chen, Qu, "Signed Neuron with Memory", IJCAI 2022; the rule covers
+    its relatives as well (see :class:`SNMRule`).
+
+    >>> drive = torch.tensor([[0.6], [0.6], [-1.5], [0.1]])
+    >>> spikes, state = snm(drive, 1.0)
+    >>> spikes.flatten().tolist(), state.m.item()
+    ([0.0, 1.0, -1.0, 0.0], 0)
+    """
+    _require(isinstance(x, Tensor), TypeError, "x", "a tensor", x)
+    _require(x.dtype in DRIVE_DTYPES, TypeError, "x", f"one of {_names(DRIVE_DTYPES)}", x.dtype)
+    _require(x.dim() >= 1 and x.shape[0] >= 1, ValueError, "x", "[T, *shape] with T >= 1", x.shape)
+    _require(isinstance(rule, SNMRule), TypeError, "rule", "an SNMRule", rule)
+    spikes_dtype = _spikes_dtype(x, emit, out_dtype)
+    if not isinstance(threshold, Tensor):
+        # `not >` so that NaN is refused too.
+        _require(threshold > 0, ValueError, "threshold", "> 0", threshold)
+    theta = _parameter("threshold", threshold, x)
+    offset = None if bias is None else _parameter("bias", bias, x)
+    if residual is not None:
+        _check_tensor("residual", residual, x.shape, x.dtype, x.device)
+    v = m = None
+    if state is not None:
+        v, m = state
+        _check_tensor("state.v", v, x.shape[1:], torch.float32, x.device)
+        _check_tensor("state.m", m, x.shape[1:], torch.int32, x.device)
+    if out is not None:
+        _check_out(out, x, spikes_dtype, residual)
+    if torch.is_grad_enabled():
+        _refuse_grad(x=x, threshold=theta, v=v, bias=offset, residual=residual, out=out)
+
+    chosen = _load.choose(backend, x.device)
+    if chosen == "reference":
+        return _run_reference(x, theta, v, m, offset, residual, rule, spikes_dtype, out)
+    ops = torch.ops.snm_kernels
+    tensors = (x, theta, v, m, offset, residual)
+    if out is None:
+        run = ops.snm_triton if chosen == "triton" else ops.snm
+        spikes, v, m = run(*tensors, *_rule_arguments(rule), spikes_dtype)
+        return SNMOutput(None if spikes_dtype is None else spikes, SNMState(v, m))
+    run = ops.snm_triton_out if chosen == "triton" else ops.snm_out
+    v, m = run(*tensors, *_rule_arguments(rule), out)
+    return SNMOutput(out, SNMState(v, m))
+
+
+def _rule_arguments(rule: SNMRule) -> tuple[float, float | None, bool, int, int, int]:
+    """The rule as the ops' schemas take it."""
+    return (
+        rule.v_init,
+        rule.negative_threshold,
+        rule.strict,
+        rule.max_spikes,
+        *rule.count_bounds,
+    )
+
+
+def _run_reference(
+    x: Tensor,
+    threshold: Tensor,
+    v: Tensor | None,
+    m: Tensor | None,
+    bias: Tensor | None,
+    residual: Tensor | None,
+    rule: SNMRule,
+    spikes_dtype: torch.dtype | None,
+    out: Tensor | None,
+) -> SNMOutput:
+    sent, v, m = snm_reference(
+        x, threshold, v, m, bias, residual, rule=rule, spikes_dtype=spikes_dtype
+    )
+    like = state_like(x)
+    state = SNMState(like.copy_(v), torch.empty_like(like, dtype=torch.int32).copy_(m))
+    if spikes_dtype is None:
+        return SNMOutput(None, state)
+    if out is None:
+        out = spikes_like(x, like, spikes_dtype)
+    for t, spikes in enumerate(sent):
+        out[t].copy_(spikes)
+    return SNMOutput(out, state)
+
+
+@torch.library.register_fake("snm_kernels::snm")
+def _snm_fake(
+    x: Tensor,
+    threshold: Tensor,
+    v: Tensor | None,
+    m: Tensor | None,
+    bias: Tensor | None,
+    residual: Tensor | None,
+    v_init: float,
+    negative_threshold: float | None,
+    strict: bool,
+    max_spikes: int,
+    count_min: int,
+    count_max: int,
+    spikes_dtype: torch.dtype | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    like = state_like(x)
+    return spikes_like(x, like, spikes_dtype), like, torch.empty_like(like, dtype=torch.int32)
+
+
+@torch.library.register_fake("snm_kernels::snm_out")
+def _snm_out_fake(
+    x: Tensor,
+    threshold: Tensor,
+    v: Tensor | None,
+    m: Tensor | None,
+    bias: Tensor | None,
+    residual: Tensor | None,
+    v_init: float,
+    negative_threshold: float | None,
+    strict: bool,
+    max_spikes: int,
+    count_min: int,
+    count_max: int,
+    out: Tensor,
+) -> tuple[Tensor, Tensor]:
+    like = state_like(x)
+    return like, torch.empty_like(like, dtype=torch.int32)
+
+
+def _shown(value: object) -> object:
+    return list(value) if isinstance(value, torch.Size) else value
+
+
+def _names(dtypes: Sequence[torch.dtype]) -> str:
+    return ", ".join(str(dtype).removeprefix("torch.") for dtype in dtypes)
+
+
+def _require(
+    holds: bool, error: type[Exception], argument: str, expected: object, got: object
+) -> None:
+    if not holds:
+        raise error(f"snm: {argument} must be {_shown(expected)}, got {_shown(got)}")
+
+
+def _spikes_dtype(x: Tensor, emit: str, out_dtype: torch.dtype | None) -> torch.dtype | None:
+    """The dtype of what is sent; None if nothing is."""
+    if emit == "amplitude":
+        if out_dtype is None:
+            return torch.float32 if x.dtype == torch.int32 else x.dtype
+        expected = f"one of {_names(AMPLITUDE_DTYPES)}"
+        _require(out_dtype in AMPLITUDE_DTYPES, TypeError, "out_dtype", expected, out_dtype)
+        return out_dtype
+    _require(emit in ("spike", "none"), ValueError, "emit", "'amplitude', 'spike' or 'none'", emit)
+    _require(out_dtype is None, ValueError, "out_dtype", f"None with emit={emit!r}", out_dtype)
+    return torch.int8 if emit == "spike" else None
+
+
+def _parameter(name: str, value: Tensor | float, x: Tensor) -> Tensor:
+    """A threshold or bias as a float32 tensor that broadcasts to one time slice of x."""
+    if not isinstance(value, Tensor):
+        return torch.full((), value, dtype=torch.float32, device=x.device)
+    _require(value.is_floating_point(), TypeError, name, "floating point", value.dtype)
+    _require(value.device == x.device, ValueError, name, f"on {x.device}", value.device)
+    shape = x.shape[1:]
+    fits = value.dim() <= len(shape) and all(
+        size in (1, full)
+        for size, full in zip(reversed(value.shape), reversed(shape), strict=False)
+    )
+    if not fits:
+        raise ValueError(f"snm: {name} must broadcast to {list(shape)}, got {list(value.shape)}")
+    return value.to(torch.float32)
+
+
+def _check_tensor(
+    name: str, value: Tensor, shape: torch.Size, dtype: torch.dtype, device: torch.device
+) -> None:
+    _require(isinstance(value, Tensor), TypeError, name, "a tensor", value)
+    _require(value.dtype == dtype, TypeError, name, dtype, value.dtype)
+    _require(value.shape == shape, ValueError, name, f"of shape {list(shape)}", value.shape)
+    _require(value.device == device, ValueError, name, f"on {device}", value.device)
+
+
+def _check_out(
+    out: Tensor, x: Tensor, dtype: torch.dtype | None, residual: Tensor | None
+) -> None:
+    if dtype is None:
+        raise ValueError("snm: out must be None with emit='none', got a tensor")
+    _check_tensor("out", out, x.shape, dtype, x.device)
+    like = state_like(x)
+    expected = (like.numel(), *like.stride())
+    same = all(
+        size <= 1 or stride == wanted
+        for size, stride, wanted in zip(out.shape[1:], out.stride()[1:], expected[1:], strict=True)
+    )
+    if not same or (out.shape[0] > 1 and out.stride(0) < expected[0]):
+        raise ValueError(
+            f"snm: out must have the drive's strides {list(expected)}, got {list(out.stride())}"
+        )
+    if torch.compiler.is_compiling():
+        return
+    for name, read in (("x", x), ("residual", residual)):
+        if read is not None and _overlaps_shifted(out, read):
+            raise ValueError(f"snm: out must be {name} itself or share no memory with it")
+
+
+def _overlaps_shifted(out: Tensor, read: Tensor) -> bool:
+    """Whether the two share memory without being the same elements in the same places."""
+    if out.data_ptr() == read.data_ptr() and out.stride() == read.stride():
+        return out.dtype != read.dtype
+    start, end = _extent(out)
+    other_start, other_end = _extent(read)
+    return start < other_end and other_start < end
+
+
+def _extent(tensor: Tensor) -> tuple[int, int]:
+    """First byte of a tensor and the byte after its last."""
+    if tensor.numel() == 0:
+        return 0, 0
+    last = sum((n - 1) * stride for n, stride in zip(tensor.shape, tensor.stride(), strict=True))
+    return tensor.data_ptr(), tensor.data_ptr() + (last + 1) * tensor.element_size()
+
+
+def _refuse_grad(**tensors: Tensor | None) -> None:
+    for name, tensor in tensors.items():
+        if tensor is not None and tensor.requires_grad:
+            raise RuntimeError(
+                f"snm: {name} requires grad, but this op has no gradient; "
+                "call it under torch.no_grad()"
+            )

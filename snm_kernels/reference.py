@@ -1,0 +1,65 @@
+"""The neuron in plain PyTorch: the truth that every backend equals bit for bit."""
+
+import torch
+from torch import Tensor
+
+from .rule import SNMRule
+
+
+def snm_reference(
+    x: Tensor,
+    threshold: Tensor,
+    v: Tensor | None,
+    m: Tensor | None,
+    bias: Tensor | None,
+    residual: Tensor | None,
+    *,
+    rule: SNMRule,
+    spikes_dtype: torch.dtype | None,
+) -> tuple[list[Tensor], Tensor, Tensor]:
+    """Runs the rule one time step at a time; the loop that reads like the definition.
+
+    Args:
+        x: drive ``[T, *shape]``; float32, float16, bfloat16 or int32.
+        threshold: float32, broadcastable to ``shape``.
+        v: starting membrane, float32 ``[*shape]``; None for the rule's own start.
+        m: starting memory, int32 ``[*shape]``; None for 0.
+        bias: float32, broadcastable to ``shape``; None for none.
+        residual: ``[T, *shape]`` of x's dtype; None for none.
+        rule: the neuron's rule.
+        spikes_dtype: torch.int8 sends s, a floating dtype sends θ·s, None sends nothing.
+
+    Returns:
+        What was sent at each step (``[*shape]`` each, none if ``spikes_dtype`` is None), then v
+        and m after the last step.
+    """
+    count_min, count_max = rule.count_bounds
+    nan = torch.tensor(float("nan"), device=x.device)
+    theta = torch.where(threshold.isinf(), nan, threshold).expand(x.shape[1:])
+    lower = nan if rule.negative_threshold is None else -(rule.negative_threshold * theta)
+    if v is None:
+        v = torch.where(theta.isnan(), 0.0, rule.v_init * theta)
+    if m is None:
+        m = torch.zeros_like(v, dtype=torch.int32)
+    sent = []
+    for t in range(x.shape[0]):
+        c = x[t].to(torch.float32)
+        if bias is not None:
+            c = c + bias
+        if residual is not None:
+            c = c + residual[t].to(torch.float32)
+        u = v + c
+        fires = (u >= theta) & (m < count_max)
+        corrects = ((u < lower) if rule.strict else (u <= lower)) & (m > count_min)
+        fit = torch.where(fires, torch.floor(u / theta), 0.0).clamp(max=rule.max_spikes)
+        room = count_max - m.to(torch.int64)
+        s = torch.where(fires, torch.minimum(fit.to(torch.int64), room), 0)
+        s = torch.where(corrects, -1, s).to(torch.int32)
+        amplitude = torch.where(s != 0, s * theta, 0.0)
+        v = u - amplitude
+        m = m + s
+        if spikes_dtype == torch.int8:
+            sent.append(s.to(torch.int8))
+        elif spikes_dtype is not None:
+            sent.append(amplitude.to(spikes_dtype))
+    return sent, v, m

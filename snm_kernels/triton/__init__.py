@@ -1,0 +1,1 @@
+"""The neuron as a Triton kernel."""
