@@ -23,22 +23,23 @@ struct Rule {
   int32_t count_max;
 };
 
-// What a neuron compares with. A silent neuron's are NaN, with which every comparison is false.
+// What a neuron compares with and what a spike carries. A silent neuron compares with NaN, with
+// which every comparison is false, and carries 0.
 struct Thresholds {
   float theta;
+  float upper;
   float lower;
 };
 
 SNM_INLINE Thresholds thresholds(float threshold, const Rule& rule) {
-  const float nan = std::numeric_limits<float>::quiet_NaN();
-  const float theta = threshold == std::numeric_limits<float>::infinity() ? nan : threshold;
-  const float lower = -(rule.negative_threshold * theta);
-  return {theta, lower};
+  const bool silent = threshold == std::numeric_limits<float>::infinity();
+  const float theta = silent ? 0.0f : threshold;
+  const float upper = silent ? std::numeric_limits<float>::quiet_NaN() : threshold;
+  const float lower = -(rule.negative_threshold * upper);
+  return {theta, upper, lower};
 }
 
-SNM_INLINE float starting_membrane(float theta, const Rule& rule) {
-  return theta != theta ? 0.0f : rule.v_init * theta;
-}
+SNM_INLINE float starting_membrane(float theta, const Rule& rule) { return rule.v_init * theta; }
 
 struct Step {
   int32_t s;
@@ -47,21 +48,20 @@ struct Step {
 
 // One time step with drive c. kGraded: the rule allows more than one spike a step.
 template <bool kGraded>
-SNM_INLINE Step step(float c, float theta, float lower, float& v, int32_t& m, const Rule& rule) {
+SNM_INLINE Step step(float c, const Thresholds& own, float& v, int32_t& m, const Rule& rule) {
   const float u = v + c;
-  const bool fires = (u >= theta) & (m < rule.count_max);
-  const bool below = rule.strict ? u < lower : u <= lower;
+  const bool fires = (u >= own.upper) & (m < rule.count_max);
+  const bool below = rule.strict ? u < own.lower : u <= own.lower;
   const bool corrects = below & (m > rule.count_min);
-  int32_t s = fires ? 1 : 0;
+  int32_t s = static_cast<int32_t>(fires) - static_cast<int32_t>(corrects);
   if constexpr (kGraded) {
     const float gamma = static_cast<float>(rule.max_spikes);
-    const float fit = fires ? std::floor(u / theta) : 0.0f;
+    const float fit = fires ? std::floor(u / own.theta) : 0.0f;
     const uint32_t limit = static_cast<uint32_t>(static_cast<int32_t>(fit < gamma ? fit : gamma));
     const uint32_t room = static_cast<uint32_t>(rule.count_max) - static_cast<uint32_t>(m);
-    s = fires ? static_cast<int32_t>(limit < room ? limit : room) : 0;
+    s = fires ? static_cast<int32_t>(limit < room ? limit : room) : s;
   }
-  s = corrects ? -1 : s;
-  const float amplitude = s != 0 ? static_cast<float>(s) * theta : 0.0f;
+  const float amplitude = static_cast<float>(s) * own.theta;
   v = u - amplitude;
   m = m + s;
   return {s, amplitude};

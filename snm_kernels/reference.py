@@ -1,5 +1,7 @@
 """The neuron in plain PyTorch: the truth that every backend equals bit for bit."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -34,11 +36,13 @@ def snm_reference(
         and m after the last step.
     """
     count_min, count_max = rule.count_bounds
-    nan = torch.tensor(float("nan"), device=x.device)
-    theta = torch.where(threshold.isinf(), nan, threshold).expand(x.shape[1:])
-    lower = nan if rule.negative_threshold is None else -(rule.negative_threshold * theta)
+    silent = threshold.isinf()
+    theta = torch.where(silent, 0.0, threshold).expand(x.shape[1:])
+    upper = torch.where(silent, math.nan, threshold)
+    ratio = math.nan if rule.negative_threshold is None else rule.negative_threshold
+    lower = -(ratio * upper)
     if v is None:
-        v = torch.where(theta.isnan(), 0.0, rule.v_init * theta)
+        v = rule.v_init * theta
     if m is None:
         m = torch.zeros_like(v, dtype=torch.int32)
     sent = []
@@ -49,13 +53,15 @@ def snm_reference(
         if residual is not None:
             c = c + residual[t].to(torch.float32)
         u = v + c
-        fires = (u >= theta) & (m < count_max)
+        fires = (u >= upper) & (m < count_max)
         corrects = ((u < lower) if rule.strict else (u <= lower)) & (m > count_min)
-        fit = torch.where(fires, torch.floor(u / theta), 0.0).clamp(max=rule.max_spikes)
-        room = count_max - m.to(torch.int64)
-        s = torch.where(fires, torch.minimum(fit.to(torch.int64), room), 0)
-        s = torch.where(corrects, -1, s).to(torch.int32)
-        amplitude = torch.where(s != 0, s * theta, 0.0)
+        s = fires.to(torch.int32) - corrects.to(torch.int32)
+        if rule.max_spikes > 1:
+            fit = torch.where(fires, torch.floor(u / theta), 0.0)
+            limit = fit.clamp(max=rule.max_spikes).to(torch.int64)
+            room = count_max - m.to(torch.int64)
+            s = torch.where(fires, torch.minimum(limit, room).to(torch.int32), s)
+        amplitude = s.to(torch.float32) * theta
         v = u - amplitude
         m = m + s
         if spikes_dtype == torch.int8:

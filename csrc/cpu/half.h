@@ -41,14 +41,19 @@ SNM_INLINE float widen(Half value) {
   return float_of((rest < 0x0400u ? subnormal : normal) | sign);
 }
 
+template <class Out>
+Out narrow(float value);
+
 // The narrowing conversions round to nearest even. Their argument is never NaN: it is a threshold
 // or a multiple of one, and a silent neuron sends 0.
-SNM_INLINE BFloat16 narrow_bfloat16(float value) {
+template <>
+SNM_INLINE BFloat16 narrow<BFloat16>(float value) {
   const uint32_t bits = bits_of(value);
   return {static_cast<uint16_t>((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16)};
 }
 
-SNM_INLINE Half narrow_half(float value) {
+template <>
+SNM_INLINE Half narrow<Half>(float value) {
   const uint32_t bits = bits_of(value);
   const uint32_t sign = (bits >> 16) & 0x8000u;
   const uint32_t rest = bits & 0x7fffffffu;

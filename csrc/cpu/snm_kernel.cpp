@@ -1,43 +1,41 @@
 // The neuron's loop on the CPU; compiled once per instruction set, into a namespace SNM_ISA.
+#include <algorithm>
 #include <type_traits>
 
 #include "half.h"
 #include "snm.h"
+
+// The iterations of the next loop touch nothing that another one writes.
+#ifdef __clang__
+#define SNM_INDEPENDENT _Pragma("clang loop vectorize(assume_safety)")
+#else
+#define SNM_INDEPENDENT _Pragma("GCC ivdep")
+#endif
 
 namespace snm {
 namespace {
 
 struct Nothing {};
 
-// State, thresholds and bias of a tile stay in the first-level cache while time runs over it.
+// State, parameters and rows of a tile stay in the first-level cache while time runs over it.
 constexpr int64_t kTile = 1024;
+// Not a multiple of a page, so that a store to one row does not look like a load of the next.
+constexpr int64_t kPadded = kTile + 48;
 
 struct alignas(64) Tile {
-  float v[kTile];
-  int32_t m[kTile];
-  float theta[kTile];
-  float lower[kTile];
-  float bias[kTile];
+  float v[kPadded];
+  int32_t m[kPadded];
+  float theta[kPadded];
+  float upper[kPadded];
+  float lower[kPadded];
+  float bias[kPadded];
+  float drive[kPadded];
+  float residual[kPadded];
+  float amplitude[kPadded];
 };
 
 // -0.0 is what can be added to any float without changing a bit of it.
 constexpr float kNeutral = -0.0f;
-
-template <class In>
-struct alignas(64) NeutralRow {
-  In values[kTile];
-  NeutralRow() {
-    for (In& value : values) {
-      if constexpr (std::is_same_v<In, float>) {
-        value = kNeutral;
-      } else if constexpr (std::is_same_v<In, int32_t>) {
-        value = 0;
-      } else {
-        value.bits = 0x8000u;
-      }
-    }
-  }
-};
 
 void gather(const Periodic& parameter, int64_t begin, int64_t count, float* values) {
   const int64_t index = begin / parameter.inner;
@@ -57,71 +55,110 @@ void start(const Arguments& a, int64_t begin, int64_t count, Tile& tile) {
   if (a.bias.values != nullptr) {
     gather(a.bias, begin, count, tile.bias);
   } else {
-    for (int64_t j = 0; j < count; ++j) tile.bias[j] = kNeutral;
+    std::fill_n(tile.bias, count, kNeutral);
   }
+  if (a.residual == nullptr) std::fill_n(tile.residual, count, kNeutral);
   for (int64_t j = 0; j < count; ++j) {
     const Thresholds own = thresholds(tile.theta[j], a.rule);
     tile.theta[j] = own.theta;
+    tile.upper[j] = own.upper;
     tile.lower[j] = own.lower;
     tile.v[j] = a.v_in != nullptr ? a.v_in[begin + j] : starting_membrane(own.theta, a.rule);
     tile.m[j] = a.m_in != nullptr ? a.m_in[begin + j] : 0;
   }
 }
 
-template <class Out>
-SNM_INLINE void emit(const Step& step, Out* spikes, int64_t j) {
-  if constexpr (std::is_same_v<Out, float>) spikes[j] = step.amplitude;
-  if constexpr (std::is_same_v<Out, Half>) spikes[j] = narrow_half(step.amplitude);
-  if constexpr (std::is_same_v<Out, BFloat16>) spikes[j] = narrow_bfloat16(step.amplitude);
-  if constexpr (std::is_same_v<Out, int8_t>) spikes[j] = static_cast<int8_t>(step.s);
-}
-
-// One time step of a tile. Spikes may overwrite the drive they came from.
-template <class In, class Out, bool kGraded>
-void advance(const Rule rule, int64_t count, const In* drive, const In* residual, Out* spikes,
-             Tile& tile) {
-#pragma GCC ivdep
-  for (int64_t j = 0; j < count; ++j) {
-    float c = widen(drive[j]);
-    c = c + tile.bias[j];
-    c = c + widen(residual[j]);
-    emit(step<kGraded>(c, tile.theta[j], tile.lower[j], tile.v[j], tile.m[j], rule), spikes, j);
+// A row of the drive as floats: itself, or widened into `scratch`.
+template <class In>
+const float* widened(const In* row, int64_t count, float* scratch) {
+  if constexpr (std::is_same_v<In, float>) {
+    return row;
+  } else {
+  SNM_INDEPENDENT
+    for (int64_t j = 0; j < count; ++j) scratch[j] = widen(row[j]);
+    return scratch;
   }
 }
 
-template <class In, class Out, bool kGraded>
+constexpr int64_t kCacheLine = 64;
+
+// The hardware's prefetcher stops at a page, and every time step lies in pages of its own; so the
+// next step's row is asked for while this one is computed.
+template <int kWrite, class T>
+SNM_INLINE void prefetch(const T* row, int64_t count) {
+  const char* bytes = reinterpret_cast<const char*>(row);
+  for (int64_t b = 0; b < count * static_cast<int64_t>(sizeof(T)); b += kCacheLine) {
+    __builtin_prefetch(bytes + b, kWrite, 3);
+  }
+}
+
+template <class Out>
+void narrow_row(const float* amplitude, int64_t count, Out* spikes) {
+  SNM_INDEPENDENT
+  for (int64_t j = 0; j < count; ++j) spikes[j] = narrow<Out>(amplitude[j]);
+}
+
+// One time step of a tile. Amplitudes may overwrite the drive they came from.
+template <bool kGraded, bool kStrict, class Emit>
+SNM_INLINE void advance(Rule rule, int64_t count, const float* drive, const float* residual,
+                        Tile& tile, const Emit& emit) {
+  rule.strict = kStrict;
+  SNM_INDEPENDENT
+  for (int64_t j = 0; j < count; ++j) {
+    float c = drive[j];
+    c = c + tile.bias[j];
+    c = c + residual[j];
+    const Thresholds own{tile.theta[j], tile.upper[j], tile.lower[j]};
+    emit(j, step<kGraded>(c, own, tile.v[j], tile.m[j], rule));
+  }
+}
+
+template <class In, class Out, bool kGraded, bool kStrict>
 void run(const Arguments& a, int64_t begin, int64_t end) {
-  static const NeutralRow<In> neutral;
   Tile tile;
   for (int64_t first = begin; first < end; first += kTile) {
-    const int64_t count = end - first < kTile ? end - first : kTile;
+    const int64_t count = std::min(end - first, kTile);
     start(a, first, count, tile);
-    const In* drive = static_cast<const In*>(a.drive) + first;
-    const bool added = a.residual != nullptr;
-    const In* residual = added ? static_cast<const In*>(a.residual) + first : neutral.values;
-    const int64_t residual_step = added ? a.residual_step : 0;
-    Out* spikes = static_cast<Out*>(a.spikes);
-    if constexpr (!std::is_same_v<Out, Nothing>) spikes += first;
     for (int64_t t = 0; t < a.time_steps; ++t) {
-      advance<In, Out, kGraded>(a.rule, count, drive, residual, spikes, tile);
-      drive += a.drive_step;
-      residual += residual_step;
-      if constexpr (!std::is_same_v<Out, Nothing>) spikes += a.spikes_step;
+      const In* row = static_cast<const In*>(a.drive) + t * a.drive_step + first;
+      if (t + 1 < a.time_steps) prefetch<0>(row + a.drive_step, count);
+      const float* drive = widened(row, count, tile.drive);
+      const float* residual = tile.residual;
+      if (a.residual != nullptr) {
+        const In* added = static_cast<const In*>(a.residual) + t * a.residual_step + first;
+        residual = widened(added, count, tile.residual);
+      }
+      if constexpr (std::is_same_v<Out, Nothing>) {
+        advance<kGraded, kStrict>(a.rule, count, drive, residual, tile, [](int64_t, Step) {});
+      } else {
+        Out* spikes = static_cast<Out*>(a.spikes) + t * a.spikes_step + first;
+        if (t + 1 < a.time_steps) prefetch<1>(spikes + a.spikes_step, count);
+        if constexpr (std::is_same_v<Out, int8_t>) {
+          advance<kGraded, kStrict>(a.rule, count, drive, residual, tile, [=](int64_t j, Step step) {
+            spikes[j] = static_cast<int8_t>(step.s);
+          });
+        } else {
+          float* amplitude = tile.amplitude;
+          if constexpr (std::is_same_v<Out, float>) amplitude = spikes;
+          advance<kGraded, kStrict>(a.rule, count, drive, residual, tile, [=](int64_t j, Step step) {
+            amplitude[j] = step.amplitude;
+          });
+          if constexpr (!std::is_same_v<Out, float>) narrow_row(amplitude, count, spikes);
+        }
+      }
     }
-    for (int64_t j = 0; j < count; ++j) {
-      a.v_out[first + j] = tile.v[j];
-      a.m_out[first + j] = tile.m[j];
-    }
+    std::copy_n(tile.v, count, a.v_out + first);
+    std::copy_n(tile.m, count, a.m_out + first);
   }
 }
 
 template <class In, class Out>
 void run_rule(const Arguments& a, int64_t begin, int64_t end) {
-  if (a.rule.max_spikes > 1) {
-    run<In, Out, true>(a, begin, end);
-  } else {
-    run<In, Out, false>(a, begin, end);
-  }
+  const bool graded = a.rule.max_spikes > 1;
+  if (graded && a.rule.strict) return run<In, Out, true, true>(a, begin, end);
+  if (graded) return run<In, Out, true, false>(a, begin, end);
+  if (a.rule.strict) return run<In, Out, false, true>(a, begin, end);
+  run<In, Out, false, false>(a, begin, end);
 }
 
 template <class In>
