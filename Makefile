@@ -1,0 +1,46 @@
+# make demo   convert the packaged network, print accuracy and speed, draw the curve
+# make test   everything that has to pass before a change lands
+# make wheel  build the wheel into dist/ and run it from there
+# make bench  the benchmarks of this machine
+
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check
+WARNINGS_ARE_ERRORS := CMAKE_ARGS=-DCMAKE_COMPILE_WARNING_AS_ERROR=ON
+# Threads that wait must not spin: cores may be shared.
+export OMP_WAIT_POLICY ?= PASSIVE
+
+.PHONY: demo test wheel bench build build-strict clean
+
+demo: build
+	$(BIN)/snm demo
+
+build: .venv/installed
+	$(INSTALL) --no-build-isolation --no-deps --editable .
+
+build-strict: .venv/installed
+	$(WARNINGS_ARE_ERRORS) $(INSTALL) --no-build-isolation --no-deps --editable .
+
+.venv/installed: requirements.txt
+	$(PYTHON) -m venv .venv
+	$(INSTALL) --upgrade pip
+	$(INSTALL) --requirement requirements.txt
+	touch $@
+
+test: build-strict
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -n auto
+
+wheel: .venv/installed
+	rm -rf dist
+	$(WARNINGS_ARE_ERRORS) $(BIN)/pip wheel --quiet --no-build-isolation --no-deps --wheel-dir dist .
+	$(INSTALL) --no-deps --target dist/site dist/snm_kernels-*.whl
+	cd dist && PYTHONPATH=site ../$(BIN)/python -m snm doctor
+
+bench: build
+	$(BIN)/python -m pytest bench
+
+clean:
+	rm -rf .venv build dist
