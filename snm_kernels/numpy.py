@@ -134,8 +134,8 @@ def _require(
 def _spikes_dtype(x: Array, emit: str, out_dtype: Any) -> np.dtype[Any] | None:
     if emit == "amplitude":
         if out_dtype is None:
-            return np.dtype(np.float32) if x.dtype.kind == "i" else x.dtype
-        dtype = np.dtype(out_dtype)
+            return np.dtype(np.float32 if x.dtype.kind == "i" else x.dtype)
+        dtype: np.dtype[Any] = np.dtype(out_dtype)
         _require(
             dtype.name in _AMPLITUDE_DTYPES,
             TypeError,

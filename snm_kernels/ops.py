@@ -1,7 +1,7 @@
 """The public op: a signed neuron with memory over all time steps in one launch."""
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -173,41 +173,14 @@ def _run_reference(
 
 
 @torch.library.register_fake("snm_kernels::snm")
-def _snm_fake(
-    x: Tensor,
-    threshold: Tensor,
-    v: Tensor | None,
-    m: Tensor | None,
-    bias: Tensor | None,
-    residual: Tensor | None,
-    v_init: float,
-    negative_threshold: float | None,
-    strict: bool,
-    max_spikes: int,
-    count_min: int,
-    count_max: int,
-    spikes_dtype: torch.dtype | None,
-) -> tuple[Tensor, Tensor, Tensor]:
+def _snm_fake(x: Tensor, *arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
     like = state_like(x)
+    spikes_dtype = arguments[-1]
     return spikes_like(x, like, spikes_dtype), like, torch.empty_like(like, dtype=torch.int32)
 
 
 @torch.library.register_fake("snm_kernels::snm_out")
-def _snm_out_fake(
-    x: Tensor,
-    threshold: Tensor,
-    v: Tensor | None,
-    m: Tensor | None,
-    bias: Tensor | None,
-    residual: Tensor | None,
-    v_init: float,
-    negative_threshold: float | None,
-    strict: bool,
-    max_spikes: int,
-    count_min: int,
-    count_max: int,
-    out: Tensor,
-) -> tuple[Tensor, Tensor]:
+def _snm_out_fake(x: Tensor, *_arguments: Any) -> tuple[Tensor, Tensor]:
     like = state_like(x)
     return like, torch.empty_like(like, dtype=torch.int32)
 
@@ -265,9 +238,7 @@ def _check_tensor(
     _require(value.device == device, ValueError, name, f"on {device}", value.device)
 
 
-def _check_out(
-    out: Tensor, x: Tensor, dtype: torch.dtype | None, residual: Tensor | None
-) -> None:
+def _check_out(out: Tensor, x: Tensor, dtype: torch.dtype | None, residual: Tensor | None) -> None:
     if dtype is None:
         raise ValueError("snm: out must be None with emit='none', got a tensor")
     _check_tensor("out", out, x.shape, dtype, x.device)
