@@ -226,8 +226,12 @@ class Run {
       const std::vector<int64_t> spread =
           spread_sizes(v_out.dim(), sizes.data(), strides.data(), given.dim(),
                        given.sizes().data(), given.strides().data());
+      Tensor once = given;
+      for (int64_t d = 0; d < given.dim(); ++d) {
+        if (spread[d + missing] == 1) once = torch::stable::narrow(once, d, 0, 1);
+      }
       values = new_empty_strided(given, spread, strides, ScalarType::Float);
-      torch::stable::copy_(values, given);
+      torch::stable::copy_(values, once);
       repeat = repeat_over(values);
     }
     return {keep(values).const_data_ptr<float>(), repeat.inner, repeat.period};

@@ -1,6 +1,5 @@
 """Finds the backends of this build and says of each whether it can run and, if not, why."""
 
-import importlib
 import importlib.util
 import os
 from pathlib import Path
@@ -63,7 +62,7 @@ def backends() -> dict[str, BackendStatus]:
     reasons = {
         "cpu": "",
         "cuda": _CUDA_LIBRARY_MISSING or _no_gpu(),
-        "triton": _triton_missing() or ("" if interpreting() else _no_gpu()),
+        "triton": _TRITON_MISSING or ("" if interpreting() else _no_gpu()),
         "reference": "",
     }
     return {name: BackendStatus(not reasons[name], reasons[name]) for name in NAMES}
@@ -80,11 +79,12 @@ def choose(backend: str, device: torch.device) -> str:
         if device.type == "cpu":
             return "cpu"
         if device.type == "cuda":
-            return "triton" if _CUDA_LIBRARY_MISSING else "cuda"
-        raise ValueError(
-            f"snm: x must be on a cpu or cuda device for backend='auto', got {device}; "
-            "backend='reference' runs on any device"
-        )
+            backend = "triton" if _CUDA_LIBRARY_MISSING else "cuda"
+        else:
+            raise ValueError(
+                f"snm: x must be on a cpu or cuda device for backend='auto', got {device}; "
+                "backend='reference' runs on any device"
+            )
     if backend not in NAMES:
         raise ValueError(f"snm: backend must be 'auto' or one of {', '.join(NAMES)}, got {backend}")
     if backend == "reference":
@@ -95,10 +95,15 @@ def choose(backend: str, device: torch.device) -> str:
         if not status.available:
             raise RuntimeError(f"snm: backend {backend!r} is not available: {status.reason}")
         raise ValueError(f"snm: x must be on a {wanted} device for {backend!r}, got {device}")
-    reason = {"cpu": "", "cuda": _CUDA_LIBRARY_MISSING, "triton": _triton_missing()}[backend]
+    reason = {"cpu": "", "cuda": _CUDA_LIBRARY_MISSING, "triton": _TRITON_MISSING}[backend]
     if reason:
         raise RuntimeError(f"snm: backend {backend!r} is not available: {reason}")
     return backend
+
+
+def load_triton() -> None:
+    """Registers the Triton operators at their first use: what they import takes seconds."""
+    from . import triton  # noqa: F401
 
 
 def _no_gpu() -> str:
@@ -135,5 +140,4 @@ def _load_cuda() -> str:
 
 torch.ops.load_library(_FOLDER / "libsnm_cpu.so")
 _CUDA_LIBRARY_MISSING = _load_cuda()
-if not _triton_missing():
-    importlib.import_module(".triton", __package__)
+_TRITON_MISSING = _triton_missing()

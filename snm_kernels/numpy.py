@@ -7,14 +7,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import _host
+from ._checks import check_broadcast, check_number, check_state, check_threshold, require
 from ._layout import repeat_over
 from .rule import SNM, SNMRule
 
 Emit = Literal["amplitude", "spike", "none"]
 Array = NDArray[Any]
 
-_DRIVE_DTYPES = ("float32", "float16", "int32")
-_AMPLITUDE_DTYPES = ("float32", "float16")
+_AMPLITUDE_DTYPES = (np.dtype(np.float32), np.dtype(np.float16))
+_DRIVE_DTYPES = (*_AMPLITUDE_DTYPES, np.dtype(np.int32))
 
 
 class SNMState(NamedTuple):
@@ -72,33 +73,42 @@ def snm(
     >>> spikes.ravel().tolist(), state.m.tolist()
     ([0, 1], [1])
     """
-    _require(isinstance(x, np.ndarray), TypeError, "x", "an array", x)
-    _require(x.dtype.name in _DRIVE_DTYPES, TypeError, "x", f"one of {_DRIVE_DTYPES}", x.dtype)
-    _require(x.ndim >= 1 and x.shape[0] >= 1, ValueError, "x", "[T, *shape] with T >= 1", x.shape)
-    _require(isinstance(rule, SNMRule), TypeError, "rule", "an SNMRule", rule)
+    require(isinstance(x, np.ndarray), TypeError, "x", "an array", x)
+    x = _native(x)
+    expected = "float32, float16 or int32"
+    require(x.dtype in _DRIVE_DTYPES, TypeError, "x", expected, x.dtype)
+    timed = x.ndim >= 1 and x.shape[0] >= 1
+    require(timed, ValueError, "x", "[T, *shape] with T >= 1", list(x.shape))
+    require(isinstance(rule, SNMRule), TypeError, "rule", "an SNMRule", rule)
+    if threads is None:
+        threads = len(os.sched_getaffinity(0))
+    require(threads >= 1, ValueError, "threads", ">= 1", threads)
     if not isinstance(threshold, np.ndarray):
-        _require(threshold > 0, ValueError, "threshold", "> 0", threshold)
+        threshold = check_threshold(threshold, "an array")
     shape = x.shape[1:]
     spikes_dtype = _spikes_dtype(x, emit, out_dtype)
-    if out is not None:
-        _require(spikes_dtype is not None, ValueError, "out", "None with emit='none'", "an array")
-        _check("out", out, x.shape, spikes_dtype)
-        _require(_is_sliced(out), ValueError, "out", "C-contiguous in each time slice", out.strides)
-        _check_overlap(out, x, "x")
-        if residual is not None:
-            _check_overlap(out, residual, "residual")
     drive = _sliced(x)
     theta, theta_inner = _parameter("threshold", threshold, shape)
     offset, offset_inner = (None, 1) if bias is None else _parameter("bias", bias, shape)
     added = None
     if residual is not None:
+        require(isinstance(residual, np.ndarray), TypeError, "residual", "an array", residual)
+        residual = _native(residual)
         _check("residual", residual, x.shape, x.dtype)
         added = _sliced(residual)
     v = m = None
     if state is not None:
+        check_state(state)
         _check("state.v", state[0], shape, np.dtype(np.float32))
         _check("state.m", state[1], shape, np.dtype(np.int32))
         v, m = np.ascontiguousarray(state[0]), np.ascontiguousarray(state[1])
+    if out is not None:
+        require(spikes_dtype is not None, ValueError, "out", "None with emit='none'", "an array")
+        _check("out", out, x.shape, spikes_dtype)
+        apart = len(out) == 1 or abs(out.strides[0]) >= out[0].nbytes
+        require(_is_sliced(out) and apart, ValueError, "out", _SLICED, out.strides)
+        _check_overlap(out, x=x, residual=residual)
+        _check_apart(out, **{"threshold": theta, "bias": offset, "state.v": v, "state.m": m})
     spikes = out
     if spikes is None and spikes_dtype is not None:
         spikes = np.empty(x.shape, spikes_dtype)
@@ -119,16 +129,9 @@ def snm(
         *rule.count_bounds,
         spikes,
         *after,
-        threads or len(os.sched_getaffinity(0)),
+        threads,
     )
     return SNMOutput(spikes, after)
-
-
-def _require(
-    holds: bool, error: type[Exception], argument: str, expected: object, got: object
-) -> None:
-    if not holds:
-        raise error(f"snm: {argument} must be {expected}, got {got}")
 
 
 def _spikes_dtype(x: Array, emit: str, out_dtype: Any) -> np.dtype[Any] | None:
@@ -136,39 +139,36 @@ def _spikes_dtype(x: Array, emit: str, out_dtype: Any) -> np.dtype[Any] | None:
         if out_dtype is None:
             return np.dtype(np.float32 if x.dtype.kind == "i" else x.dtype)
         dtype: np.dtype[Any] = np.dtype(out_dtype)
-        _require(
-            dtype.name in _AMPLITUDE_DTYPES,
-            TypeError,
-            "out_dtype",
-            f"one of {_AMPLITUDE_DTYPES}",
-            dtype,
-        )
+        require(dtype in _AMPLITUDE_DTYPES, TypeError, "out_dtype", "float32 or float16", dtype)
         return dtype
-    _require(emit in ("spike", "none"), ValueError, "emit", "'amplitude', 'spike' or 'none'", emit)
-    _require(out_dtype is None, ValueError, "out_dtype", f"None with emit={emit!r}", out_dtype)
+    require(emit in ("spike", "none"), ValueError, "emit", "'amplitude', 'spike' or 'none'", emit)
+    require(out_dtype is None, ValueError, "out_dtype", f"None with emit={emit!r}", out_dtype)
     return np.dtype(np.int8) if emit == "spike" else None
 
 
 def _parameter(name: str, value: Array | float, shape: tuple[int, ...]) -> tuple[Array, int]:
     """A threshold or bias as a flat float32 vector and its inner repeat."""
-    array = np.asarray(value)
-    if isinstance(value, np.ndarray):
-        _require(array.dtype.kind == "f", TypeError, name, "floating point", array.dtype)
-    fits = array.ndim <= len(shape) and all(
-        size in (1, full)
-        for size, full in zip(reversed(array.shape), reversed(shape), strict=False)
-    )
-    if not fits:
-        raise ValueError(f"snm: {name} must broadcast to {list(shape)}, got {list(array.shape)}")
-    sizes, inner = repeat_over(shape, array.shape)
-    spread = np.broadcast_to(array.astype(np.float32, copy=False), sizes)
+    if not isinstance(value, np.ndarray):
+        return np.array([check_number(name, value, "an array")], np.float32), 1
+    require(value.dtype.kind == "f", TypeError, name, "floating point", value.dtype)
+    check_broadcast(name, value.shape, shape)
+    sizes, inner = repeat_over(shape, value.shape)
+    spread = np.broadcast_to(value.astype(np.float32, copy=False), sizes)
     return np.ascontiguousarray(spread).reshape(-1), inner
 
 
 def _check(name: str, value: Array, shape: tuple[int, ...], dtype: np.dtype[Any] | None) -> None:
-    _require(isinstance(value, np.ndarray), TypeError, name, "an array", value)
-    _require(value.dtype == dtype, TypeError, name, dtype, value.dtype)
-    _require(value.shape == shape, ValueError, name, f"of shape {list(shape)}", list(value.shape))
+    require(isinstance(value, np.ndarray), TypeError, name, "an array", value)
+    require(value.dtype == dtype, TypeError, name, dtype, value.dtype)
+    require(value.shape == shape, ValueError, name, f"of shape {list(shape)}", list(value.shape))
+
+
+_SLICED = "apart over time and C-contiguous in each time slice"
+
+
+def _native(array: Array) -> Array:
+    """The array in this machine's byte order."""
+    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
 
 
 def _is_sliced(array: Array) -> bool:
@@ -181,7 +181,17 @@ def _sliced(array: Array) -> Array:
     return array if _is_sliced(array) else np.ascontiguousarray(array)
 
 
-def _check_overlap(out: Array, read: Array, name: str) -> None:
-    same = out.ctypes.data == read.ctypes.data and out.strides == read.strides
-    if not (same and out.dtype == read.dtype) and np.may_share_memory(out, read):
-        raise ValueError(f"snm: out must be {name} itself or share no memory with it")
+def _check_overlap(out: Array, **read: Array | None) -> None:
+    """Refuses an out that shares memory with what is read step by step, unless it is that."""
+    for name, array in read.items():
+        if array is None or not np.may_share_memory(out, array):
+            continue
+        same = out.ctypes.data == array.ctypes.data and out.strides == array.strides
+        if not same or out.dtype != array.dtype:
+            raise ValueError(f"snm: out must be {name} itself or share no memory with it")
+
+
+def _check_apart(out: Array, **read: Array | None) -> None:
+    for name, array in read.items():
+        if array is not None and np.may_share_memory(out, array):
+            raise ValueError(f"snm: out must share no memory with {name}")

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from . import _load
+from ._checks import check_broadcast, check_number, check_state, check_threshold, require
 from ._layout import spikes_like, state_like
 from .reference import snm_reference
 from .rule import SNM, SNMRule
@@ -100,33 +101,39 @@ def snm(
     >>> spikes.flatten().tolist(), state.m.item()
     ([0.0, 1.0, -1.0, 0.0], 0)
     """
-    _require(isinstance(x, Tensor), TypeError, "x", "a tensor", x)
-    _require(x.dtype in DRIVE_DTYPES, TypeError, "x", f"one of {_names(DRIVE_DTYPES)}", x.dtype)
-    _require(x.dim() >= 1 and x.shape[0] >= 1, ValueError, "x", "[T, *shape] with T >= 1", x.shape)
-    _require(isinstance(rule, SNMRule), TypeError, "rule", "an SNMRule", rule)
+    require(isinstance(x, Tensor), TypeError, "x", "a tensor", x)
+    require(x.dtype in DRIVE_DTYPES, TypeError, "x", f"one of {_names(DRIVE_DTYPES)}", x.dtype)
+    require(
+        x.dim() >= 1 and x.shape[0] >= 1, ValueError, "x", "[T, *shape] with T >= 1", list(x.shape)
+    )
+    require(isinstance(rule, SNMRule), TypeError, "rule", "an SNMRule", rule)
     spikes_dtype = _spikes_dtype(x, emit, out_dtype)
     if not isinstance(threshold, Tensor):
-        # `not >` so that NaN is refused too.
-        _require(threshold > 0, ValueError, "threshold", "> 0", threshold)
+        threshold = check_threshold(threshold, "a tensor")
     theta = _parameter("threshold", threshold, x)
     offset = None if bias is None else _parameter("bias", bias, x)
     if residual is not None:
         _check_tensor("residual", residual, x.shape, x.dtype, x.device)
     v = m = None
     if state is not None:
+        check_state(state)
         v, m = state
         _check_tensor("state.v", v, x.shape[1:], torch.float32, x.device)
         _check_tensor("state.m", m, x.shape[1:], torch.int32, x.device)
     if out is not None:
-        _check_out(out, x, spikes_dtype, residual)
+        _check_out(out, x, spikes_dtype)
+    tensors = (x, theta, v, m, offset, residual)
+    if out is not None and not torch.compiler.is_compiling():
+        _check_overlap(out, tensors)
     if torch.is_grad_enabled():
-        _refuse_grad(x=x, threshold=theta, v=v, bias=offset, residual=residual, out=out)
+        _refuse_grad(*tensors, out)
 
     chosen = _load.choose(backend, x.device)
     if chosen == "reference":
         return _run_reference(x, theta, v, m, offset, residual, rule, spikes_dtype, out)
+    if chosen == "triton":
+        _load.load_triton()
     ops = torch.ops.snm_kernels
-    tensors = (x, theta, v, m, offset, residual)
     if out is None:
         run = ops.snm_triton if chosen == "triton" else ops.snm
         spikes, v, m = run(*tensors, *_rule_arguments(rule), spikes_dtype)
@@ -185,19 +192,8 @@ def _snm_out_fake(x: Tensor, *_arguments: Any) -> tuple[Tensor, Tensor]:
     return like, torch.empty_like(like, dtype=torch.int32)
 
 
-def _shown(value: object) -> object:
-    return list(value) if isinstance(value, torch.Size) else value
-
-
 def _names(dtypes: Sequence[torch.dtype]) -> str:
     return ", ".join(str(dtype).removeprefix("torch.") for dtype in dtypes)
-
-
-def _require(
-    holds: bool, error: type[Exception], argument: str, expected: object, got: object
-) -> None:
-    if not holds:
-        raise error(f"snm: {argument} must be {_shown(expected)}, got {_shown(got)}")
 
 
 def _spikes_dtype(x: Tensor, emit: str, out_dtype: torch.dtype | None) -> torch.dtype | None:
@@ -206,39 +202,34 @@ def _spikes_dtype(x: Tensor, emit: str, out_dtype: torch.dtype | None) -> torch.
         if out_dtype is None:
             return torch.float32 if x.dtype == torch.int32 else x.dtype
         expected = f"one of {_names(AMPLITUDE_DTYPES)}"
-        _require(out_dtype in AMPLITUDE_DTYPES, TypeError, "out_dtype", expected, out_dtype)
+        require(out_dtype in AMPLITUDE_DTYPES, TypeError, "out_dtype", expected, out_dtype)
         return out_dtype
-    _require(emit in ("spike", "none"), ValueError, "emit", "'amplitude', 'spike' or 'none'", emit)
-    _require(out_dtype is None, ValueError, "out_dtype", f"None with emit={emit!r}", out_dtype)
+    require(emit in ("spike", "none"), ValueError, "emit", "'amplitude', 'spike' or 'none'", emit)
+    require(out_dtype is None, ValueError, "out_dtype", f"None with emit={emit!r}", out_dtype)
     return torch.int8 if emit == "spike" else None
 
 
 def _parameter(name: str, value: Tensor | float, x: Tensor) -> Tensor:
     """A threshold or bias as a float32 tensor that broadcasts to one time slice of x."""
     if not isinstance(value, Tensor):
-        return torch.full((), value, dtype=torch.float32, device=x.device)
-    _require(value.is_floating_point(), TypeError, name, "floating point", value.dtype)
-    _require(value.device == x.device, ValueError, name, f"on {x.device}", value.device)
-    shape = x.shape[1:]
-    fits = value.dim() <= len(shape) and all(
-        size in (1, full)
-        for size, full in zip(reversed(value.shape), reversed(shape), strict=False)
-    )
-    if not fits:
-        raise ValueError(f"snm: {name} must broadcast to {list(shape)}, got {list(value.shape)}")
+        number = check_number(name, value, "a tensor")
+        return torch.full((), number, dtype=torch.float32, device=x.device)
+    require(value.is_floating_point(), TypeError, name, "floating point", value.dtype)
+    require(value.device == x.device, ValueError, name, f"on {x.device}", value.device)
+    check_broadcast(name, value.shape, x.shape[1:])
     return value.to(torch.float32)
 
 
 def _check_tensor(
     name: str, value: Tensor, shape: torch.Size, dtype: torch.dtype, device: torch.device
 ) -> None:
-    _require(isinstance(value, Tensor), TypeError, name, "a tensor", value)
-    _require(value.dtype == dtype, TypeError, name, dtype, value.dtype)
-    _require(value.shape == shape, ValueError, name, f"of shape {list(shape)}", value.shape)
-    _require(value.device == device, ValueError, name, f"on {device}", value.device)
+    require(isinstance(value, Tensor), TypeError, name, "a tensor", value)
+    require(value.dtype == dtype, TypeError, name, dtype, value.dtype)
+    require(value.shape == shape, ValueError, name, f"of shape {list(shape)}", list(value.shape))
+    require(value.device == device, ValueError, name, f"on {device}", value.device)
 
 
-def _check_out(out: Tensor, x: Tensor, dtype: torch.dtype | None, residual: Tensor | None) -> None:
+def _check_out(out: Tensor, x: Tensor, dtype: torch.dtype | None) -> None:
     if dtype is None:
         raise ValueError("snm: out must be None with emit='none', got a tensor")
     _check_tensor("out", out, x.shape, dtype, x.device)
@@ -252,20 +243,31 @@ def _check_out(out: Tensor, x: Tensor, dtype: torch.dtype | None, residual: Tens
         raise ValueError(
             f"snm: out must have the drive's strides {list(expected)}, got {list(out.stride())}"
         )
-    if torch.compiler.is_compiling():
-        return
-    for name, read in (("x", x), ("residual", residual)):
-        if read is not None and _overlaps_shifted(out, read):
+
+
+# The op's tensors in the order of its schema, as its messages name them.
+_READ = ("x", "threshold", "state.v", "state.m", "bias", "residual")
+
+
+def _check_overlap(out: Tensor, tensors: Sequence[Tensor | None]) -> None:
+    """Refuses an out that would be overwritten before it is read."""
+    for name, read in zip(_READ, tensors, strict=True):
+        if read is None or not _overlap(out, read):
+            continue
+        if name not in ("x", "residual"):
+            raise ValueError(f"snm: out must share no memory with {name}")
+        if not _same_elements(out, read):
             raise ValueError(f"snm: out must be {name} itself or share no memory with it")
 
 
-def _overlaps_shifted(out: Tensor, read: Tensor) -> bool:
-    """Whether the two share memory without being the same elements in the same places."""
-    if out.data_ptr() == read.data_ptr() and out.stride() == read.stride():
-        return out.dtype != read.dtype
-    start, end = _extent(out)
-    other_start, other_end = _extent(read)
+def _overlap(a: Tensor, b: Tensor) -> bool:
+    start, end = _extent(a)
+    other_start, other_end = _extent(b)
     return start < other_end and other_start < end
+
+
+def _same_elements(a: Tensor, b: Tensor) -> bool:
+    return a.data_ptr() == b.data_ptr() and a.stride() == b.stride() and a.dtype == b.dtype
 
 
 def _extent(tensor: Tensor) -> tuple[int, int]:
@@ -276,8 +278,8 @@ def _extent(tensor: Tensor) -> tuple[int, int]:
     return tensor.data_ptr(), tensor.data_ptr() + (last + 1) * tensor.element_size()
 
 
-def _refuse_grad(**tensors: Tensor | None) -> None:
-    for name, tensor in tensors.items():
+def _refuse_grad(*tensors: Tensor | None) -> None:
+    for name, tensor in zip((*_READ, "out"), tensors, strict=True):
         if tensor is not None and tensor.requires_grad:
             raise RuntimeError(
                 f"snm: {name} requires grad, but this op has no gradient; "

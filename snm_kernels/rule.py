@@ -4,6 +4,8 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from ._checks import fits_float32
+
 INT32_MIN, INT32_MAX = -(2**31), 2**31 - 1
 
 
@@ -56,8 +58,8 @@ class SNMRule:
                 continue
             if isinstance(value, bool) or not isinstance(value, int | float):
                 raise TypeError(f"SNMRule: {name} must be a number, got {value!r}")
-            if not math.isfinite(value):
-                raise ValueError(f"SNMRule: {name} must be finite, got {value!r}")
+            if not (math.isfinite(value) and fits_float32(value)):
+                raise ValueError(f"SNMRule: {name} must be finite in float32, got {value!r}")
         if self.negative_threshold is not None and self.negative_threshold < 0:
             raise ValueError(
                 f"SNMRule: negative_threshold must be >= 0 or None, got {self.negative_threshold!r}"

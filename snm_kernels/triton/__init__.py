@@ -1,1 +1,217 @@
-"""The neuron as a Triton kernel."""
+"""The Triton backend: ``snm_kernels::snm_triton`` and ``snm_triton_out``.
+
+They take what ``snm`` and ``snm_out`` of csrc/ops.cpp take and return what those return. Under
+``TRITON_INTERPRET=1`` the kernel is interpreted, and the ops take CPU tensors.
+"""
+
+from typing import Any
+
+import torch
+import triton  # type: ignore[import-untyped]
+from torch import Tensor
+from torch.library import custom_op, triton_op, wrap_triton
+
+from .._layout import repeat_over, spikes_like, state_like
+from .kernel import snm_kernel
+
+INTERPRETED = not isinstance(snm_kernel, triton.JITFunction)
+"""Whether the kernel is interpreted. The interpreter truncates to bfloat16 and misreads its
+subnormals, so that bfloat16 then passes through float32 in PyTorch."""
+
+THREADS = 128
+"""Threads of a block: Triton's default of 4 warps."""
+VECTOR_BYTES = 16
+"""The widest load or store of a thread."""
+AHEAD = 4
+"""Time steps by which a load precedes its use."""
+
+_DRIVE_DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.int32)
+_SPIKE_DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.int8)
+
+
+def _snm_triton(
+    x: Tensor,
+    threshold: Tensor,
+    v: Tensor | None,
+    m: Tensor | None,
+    bias: Tensor | None,
+    residual: Tensor | None,
+    v_init: float,
+    negative_threshold: float | None,
+    strict: bool,
+    max_spikes: int,
+    count_min: int,
+    count_max: int,
+    spikes_dtype: torch.dtype | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """``snm`` of csrc/ops.cpp: spikes (size 0 without a dtype), v and m."""
+    rule = (v_init, negative_threshold, strict, max_spikes, count_min, count_max)
+    spikes = spikes_like(x, state_like(x), spikes_dtype)
+    sent = None if spikes_dtype is None else spikes
+    return spikes, *_run(x, threshold, v, m, bias, residual, rule, sent)
+
+
+def _snm_triton_out(
+    x: Tensor,
+    threshold: Tensor,
+    v: Tensor | None,
+    m: Tensor | None,
+    bias: Tensor | None,
+    residual: Tensor | None,
+    v_init: float,
+    negative_threshold: float | None,
+    strict: bool,
+    max_spikes: int,
+    count_min: int,
+    count_max: int,
+    out: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """``snm_out`` of csrc/ops.cpp: the spikes go to out; v and m."""
+    rule = (v_init, negative_threshold, strict, max_spikes, count_min, count_max)
+    like = state_like(x)
+    _check("out", out, x.shape, out.dtype, x)
+    adjacent = out.shape[0] == 1 or out.stride(0) >= like.numel()
+    _require(
+        adjacent and _same_places(out.select(0, 0), like), "out", "laid out as x", out.stride()
+    )
+    return _run(x, threshold, v, m, bias, residual, rule, out)
+
+
+def _snm_triton_fake(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+    x, spikes_dtype = arguments[0], arguments[-1]
+    v = state_like(x)
+    return spikes_like(x, v, spikes_dtype), v, torch.empty_like(v, dtype=torch.int32)
+
+
+def _snm_triton_out_fake(*arguments: Any) -> tuple[Tensor, Tensor]:
+    v = state_like(arguments[0])
+    return v, torch.empty_like(v, dtype=torch.int32)
+
+
+def _run(
+    x: Tensor,
+    threshold: Tensor,
+    v: Tensor | None,
+    m: Tensor | None,
+    bias: Tensor | None,
+    residual: Tensor | None,
+    rule: tuple[float, float | None, bool, int, int, int],
+    spikes: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    """Runs the kernel on x's device and current stream; returns v and m."""
+    v_init, negative_threshold, strict, max_spikes, count_min, count_max = rule
+    _require(x.dtype in _DRIVE_DTYPES, "x", f"one of {_DRIVE_DTYPES}", x.dtype)
+    _require(x.shape[0] >= 1, "x", "[T, *shape] with T >= 1", x.shape)
+    v_out = state_like(x)
+    m_out = torch.empty_like(v_out, dtype=torch.int32)
+    drive = _aligned(x, v_out)
+    theta, theta_inner = _periodic("threshold", threshold, v_out)
+    offset, offset_inner = (None, 1) if bias is None else _periodic("bias", bias, v_out)
+    added = None
+    if residual is not None:
+        _check("residual", residual, x.shape, x.dtype, x)
+        added = _aligned(residual, v_out)
+    if spikes is not None:
+        _require(spikes.dtype in _SPIKE_DTYPES, "spikes", f"one of {_SPIKE_DTYPES}", spikes.dtype)
+    neurons = v_out.numel()
+    if neurons == 0:
+        return v_out, m_out
+    sent = spikes
+    if INTERPRETED and spikes is not None and spikes.dtype == torch.bfloat16:
+        sent = torch.empty_like(spikes, dtype=torch.float32)
+
+    widest = drive.element_size() if sent is None else max(x.element_size(), sent.element_size())
+    block = THREADS * (VECTOR_BYTES // widest)
+    run = snm_kernel if INTERPRETED else wrap_triton(snm_kernel)
+    with torch.accelerator.device_index(x.device.index if torch.cuda.device_count() else None):
+        run[(triton.cdiv(neurons, block),)](
+            drive,
+            drive.stride(0),
+            added,
+            0 if added is None else added.stride(0),
+            theta,
+            theta_inner,
+            theta.numel(),
+            offset,
+            offset_inner,
+            1 if offset is None else offset.numel(),
+            None if v is None else _state("v", v, v_out),
+            None if m is None else _state("m", m, m_out),
+            v_out,
+            m_out,
+            sent,
+            0 if sent is None else sent.stride(0),
+            x.shape[0],
+            neurons,
+            v_init,
+            negative_threshold,
+            max_spikes,
+            count_min,
+            count_max,
+            STRICT=strict,
+            GRADED=max_spikes > 1,
+            THRESHOLD_SHARED=theta.numel() == 1,
+            BIAS_SHARED=offset is None or offset.numel() == 1,
+            NARROW=neurons < 2**31,
+            BLOCK=block,
+            AHEAD=AHEAD,
+            enable_fp_fusion=False,
+        )
+    if spikes is not None and sent is not None and sent is not spikes:
+        spikes.copy_(sent)
+    return v_out, m_out
+
+
+def _require(holds: bool, argument: str, expected: object, got: object) -> None:
+    if not holds:
+        raise RuntimeError(f"snm: {argument} must be {expected}, got {got}")
+
+
+def _check(
+    argument: str, tensor: Tensor, shape: torch.Size, dtype: torch.dtype, like: Tensor
+) -> None:
+    _require(tensor.dtype == dtype, argument, dtype, tensor.dtype)
+    _require(tensor.shape == shape, argument, f"of shape {list(shape)}", list(tensor.shape))
+    _require(tensor.device == like.device, argument, f"on {like.device}", tensor.device)
+
+
+def _same_places(tensor: Tensor, like: Tensor) -> bool:
+    """Whether two tensors of one shape put every element in the same place."""
+    strides = zip(tensor.shape, tensor.stride(), like.stride(), strict=True)
+    return all(size <= 1 or stride == wanted for size, stride, wanted in strides)
+
+
+def _aligned(tensor: Tensor, like: Tensor) -> Tensor:
+    """``[T, *shape]`` with every time slice laid out as ``like``; copied only if it isn't."""
+    inexact = INTERPRETED and tensor.dtype == torch.bfloat16
+    if _same_places(tensor.select(0, 0), like) and not inexact:
+        return tensor
+    return spikes_like(tensor, like, torch.float32 if inexact else tensor.dtype).copy_(tensor)
+
+
+def _state(argument: str, given: Tensor, like: Tensor) -> Tensor:
+    _check(argument, given, like.shape, like.dtype, like)
+    return given if _same_places(given, like) else torch.empty_like(like).copy_(given)
+
+
+def _periodic(argument: str, given: Tensor, like: Tensor) -> tuple[Tensor, int]:
+    """A parameter in the memory order of ``like``, flat, and its inner repeat."""
+    missing = like.dim() - given.dim()
+    fits = missing >= 0 and all(
+        size in (1, full) for size, full in zip(given.shape, like.shape[missing:], strict=True)
+    )
+    _require(fits, argument, f"broadcastable to {list(like.shape)}", list(given.shape))
+    _require(given.dtype == torch.float32, argument, "float32", given.dtype)
+    _require(given.device == like.device, argument, f"on {like.device}", given.device)
+    order = sorted(range(like.dim()), key=like.stride, reverse=True)
+    ordered = given.reshape((1,) * missing + given.shape).permute(order)
+    sizes, inner = repeat_over([like.shape[d] for d in order], ordered.shape)
+    return ordered.expand(sizes).contiguous().view(-1), inner
+
+
+# PyTorch traces into a triton_op, but not into a kernel that Python interprets.
+_register: Any = custom_op if INTERPRETED else triton_op
+_register("snm_kernels::snm_triton", _snm_triton, mutates_args=()).register_fake(_snm_triton_fake)
+_register("snm_kernels::snm_triton_out", _snm_triton_out, mutates_args=("out",)).register_fake(
+    _snm_triton_out_fake
+)

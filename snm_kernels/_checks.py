@@ -1,0 +1,52 @@
+"""Checks that the entries for tensors and for arrays share."""
+
+import math
+from numbers import Real
+
+# What rounds to a float32 of this size or more is infinite; of that size or less, zero.
+_FLOAT32_OVERFLOW = 2.0**128 - 2.0**103
+_FLOAT32_UNDERFLOW = 2.0**-150
+
+
+def require(
+    holds: bool, error: type[Exception], argument: str, expected: object, got: object
+) -> None:
+    """Raises ``snm: <argument> must be <expected>, got <got>`` unless it holds."""
+    if not holds:
+        raise error(f"snm: {argument} must be {expected}, got {got}")
+
+
+def fits_float32(value: float) -> bool:
+    """Whether a number keeps its size in float32: infinite only if it is, NaN allowed."""
+    return not _FLOAT32_OVERFLOW <= abs(value) < math.inf
+
+
+def check_number(argument: str, value: object, kind: str) -> float:
+    """A number that float32 can hold; ``kind`` is what else the argument may be."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"snm: {argument} must be a number or {kind}, got {value!r}")
+    number = float(value)
+    require(fits_float32(number), ValueError, argument, "a float32", number)
+    return number
+
+
+def check_threshold(value: object, kind: str) -> float:
+    """A threshold given as a number: > 0 in float32, +inf for a silent neuron."""
+    number = check_number("threshold", value, kind)
+    require(number > _FLOAT32_UNDERFLOW, ValueError, "threshold", "> 0 in float32", number)
+    return number
+
+
+def check_broadcast(argument: str, sizes: tuple[int, ...], shape: tuple[int, ...]) -> None:
+    """Whether a parameter of these sizes broadcasts to a time slice without widening it."""
+    fits = len(sizes) <= len(shape) and all(
+        size in (1, full) for size, full in zip(reversed(sizes), reversed(shape), strict=False)
+    )
+    if not fits:
+        raise ValueError(f"snm: {argument} must broadcast to {list(shape)}, got {list(sizes)}")
+
+
+def check_state(state: object) -> None:
+    """Whether a state has its two parts."""
+    if not (isinstance(state, tuple) and len(state) == 2):
+        raise TypeError(f"snm: state must be an SNMState(v, m), got {type(state).__name__}")
