@@ -1,0 +1,108 @@
+"""Checks what a conversion is given."""
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import snm_kernels
+from snm_kernels import SNMRule
+
+Progress = Callable[[Iterable[Any]], Iterable[Any]]
+
+_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+_CALIBRATION_BATCH = 64
+
+
+def rule_of(preset: str | SNMRule) -> SNMRule:
+    """The rule that a preset's name, or the rule itself, stands for."""
+    if isinstance(preset, SNMRule):
+        return preset
+    if not isinstance(preset, str):
+        raise TypeError(f"convert: preset must be a name or an SNMRule, got {preset!r}")
+    one_of("preset", preset, tuple(snm_kernels.PRESETS))
+    return snm_kernels.preset(preset)
+
+
+def one_of(argument: str, value: str, known: tuple[str, ...]) -> None:
+    """Refuses a name that is not known."""
+    if value not in known:
+        raise ValueError(f"convert: {argument} must be one of {', '.join(known)}, got {value!r}")
+
+
+def check_model(model: nn.Module) -> tuple[torch.device | None, torch.dtype | None]:
+    """The device and dtype of a model; None if it holds no tensors."""
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"convert: model must be a torch.nn.Module, got {type(model).__name__}")
+    if model.training:
+        raise ValueError("convert: the model is in training mode; call model.eval() first")
+    for path, module in model.named_modules():
+        if module.training:
+            raise ValueError(
+                f"convert: {path} is in training mode; call model.eval() after it is built"
+            )
+    first: tuple[str, Tensor] | None = None
+    dtype = None
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        first = first or (name, tensor)
+        if tensor.device != first[1].device:
+            raise ValueError(
+                f"convert: the model must be on one device, but {first[0]} is on "
+                f"{first[1].device} and {name} on {tensor.device}; move it with model.to(device)"
+            )
+        if tensor.is_meta:
+            raise ValueError(f"convert: {name} is on device meta and holds no values")
+        if tensor.is_floating_point():
+            dtype = dtype or tensor.dtype
+            if tensor.dtype not in _DTYPES:
+                raise ValueError(
+                    f"convert: {name} is {_short(tensor.dtype)}; convert the model to one of "
+                    f"{', '.join(map(_short, _DTYPES))}, e.g. with model.float()"
+                )
+    return (None if first is None else first[1].device), dtype
+
+
+def _short(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def batches_of(
+    calibration: Tensor | Iterable[Any],
+    progress: Progress | None,
+    device: torch.device | None,
+    dtype: torch.dtype | None,
+) -> Iterator[Tensor]:
+    """The calibration images batch by batch, checked, on the model's device; no empty batch."""
+    batches: Iterable[Any]
+    if isinstance(calibration, Tensor):
+        batches = (
+            torch.split(calibration, _CALIBRATION_BATCH) if calibration.dim() else (calibration,)
+        )
+    elif isinstance(calibration, Iterable):
+        batches = calibration
+    else:
+        raise TypeError(
+            "convert: calibration must be a tensor of images or an iterable of batches, "
+            f"got {type(calibration).__name__}"
+        )
+    for batch in batches if progress is None else progress(batches):
+        images = batch[0] if isinstance(batch, tuple | list) and batch else batch
+        if not isinstance(images, Tensor):
+            raise TypeError(
+                "convert: a calibration batch must be a tensor of images or a tuple that starts "
+                f"with one, got {type(batch).__name__}"
+            )
+        if images.dim() < 2:
+            raise ValueError(
+                f"convert: calibration images must be [N, ...], got {list(images.shape)}"
+            )
+        if dtype is not None and images.dtype != dtype:
+            raise TypeError(
+                f"convert: calibration images must be {_short(dtype)} like the model, "
+                f"got {_short(images.dtype)}"
+            )
+        if not bool(torch.isfinite(images).all()):
+            raise ValueError("convert: calibration images must be finite, got NaN or infinity")
+        if images.shape[0] > 0:
+            yield images if device is None else images.to(device)

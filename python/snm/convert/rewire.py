@@ -1,0 +1,239 @@
+"""Puts neurons in the place of ReLUs and lays out what a spiking network executes."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, fx, nn
+from torch.fx.node import map_arg
+
+from snm_kernels import SNMRule
+
+from ..nn import SNMNeuron
+from ..program import (
+    Call,
+    Fire,
+    Program,
+    Repeat,
+    Step,
+    Value,
+    reshape_steps,
+    step_shape,
+    step_size,
+)
+from .domains import Domain, domain_of, neurons_of
+from .operations import affine, first_argument, is_relu, is_reshape, is_shape_query
+from .paths import free_path, own_path, path_of, used_paths
+from .shapes import holds_tensors, is_batched
+from .trace import Traced
+
+_KINDS: dict[str, Literal["module", "function", "method", "attribute"]] = {
+    "call_module": "module",
+    "call_function": "function",
+    "call_method": "method",
+    "get_attr": "attribute",
+}
+# Not an identifier, so no node of a graph has it.
+_BATCH = "batch size"
+
+
+def neuron_paths(traced: Traced) -> dict[fx.Node, str]:
+    """A path for each layer of neurons: its ReLU's, numbered where that is called again."""
+    used = {
+        own_path(path)
+        for path in used_paths(n for n in traced.graph.nodes if not is_relu(traced, n))
+    }
+    paths = {}
+    for node in neurons_of(traced):
+        path = path_of(node)
+        if node.op != "call_module" or not path:
+            path = f"{path}.relu".removeprefix(".")
+        paths[node] = free_path(path, used)
+        used.add(paths[node])
+    return paths
+
+
+def build_layers(
+    traced: Traced,
+    paths: Mapping[fx.Node, str],
+    thresholds: Mapping[fx.Node, Tensor],
+    rule: SNMRule,
+) -> nn.Module:
+    """The modules, parameters and neurons that a program calls, under their own paths."""
+    layers = nn.Module()
+    for node in traced.graph.nodes:
+        module = traced.module(node)
+        if node in paths:
+            _parent(layers, paths[node]).add_module(
+                _name(paths[node]), SNMNeuron(thresholds[node], rule)
+            )
+        elif module is not None:
+            path = own_path(str(node.target))
+            _parent(layers, path).add_module(_name(path), module)
+    for node in traced.graph.nodes:
+        if node.op == "get_attr":
+            _hold(layers, own_path(str(node.target)), traced.attribute(node))
+    return layers.eval()
+
+
+def _hold(layers: nn.Module, path: str, value: Any) -> None:
+    parent = _parent(layers, path)
+    if hasattr(parent, _name(path)):
+        return
+    if isinstance(value, nn.Parameter):
+        parent.register_parameter(_name(path), value)
+    elif isinstance(value, Tensor):
+        parent.register_buffer(_name(path), value)
+    else:
+        setattr(parent, _name(path), value)
+
+
+def _parent(layers: nn.Module, path: str) -> nn.Module:
+    """The module that holds ``path``, made if need be."""
+    parent = layers
+    for name in path.split(".")[:-1]:
+        if not hasattr(parent, name):
+            parent.add_module(name, nn.Module())
+        parent = parent.get_submodule(name)
+    return parent
+
+
+def _name(path: str) -> str:
+    return path.rpartition(".")[2]
+
+
+def lay_out(traced: Traced, paths: Mapping[fx.Node, str]) -> Program:
+    """The program that simulates a graph whose ReLUs are neurons at ``paths``."""
+    nodes = list(traced.graph.nodes)
+    images = next(node for node in nodes if node.op == "placeholder")
+    output = next(node for node in nodes if node.op == "output").args[0]
+    assert isinstance(output, fx.Node)
+    in_tail, read_out = _tail_of(output)
+    static = [Call(_BATCH, "method", "size", (Value(images.name), 0))]
+    static += [
+        _call(node)
+        for node in nodes
+        if domain_of(node) is Domain.STATIC and node.op != "placeholder"
+    ]
+    temporal: list[Step] = []
+    repeated: dict[fx.Node, str] = {}
+    for node in nodes:
+        if domain_of(node) is Domain.NEURON:
+            temporal.append(_fire(traced, node, paths[node], node in read_out))
+        elif domain_of(node) is Domain.TEMPORAL:
+            for operand in node.all_input_nodes:
+                if _needs_repeating(operand) and operand not in repeated:
+                    repeated[operand] = f"{operand.name} repeated"
+                    temporal.append(Repeat(repeated[operand], operand.name))
+            temporal.append(_call_over_time(node, repeated))
+    tail = [_call(node) for node in nodes if node in in_tail]
+    kept = {name for step in (*temporal, *tail) for name in _reads(step)}
+    return Program(
+        images=images.name,
+        static=tuple(static),
+        temporal=tuple(temporal),
+        tail=tuple(tail),
+        output=output.name,
+        frees=_last_reads(static, kept) | _last_reads(temporal, set()),
+    )
+
+
+def _tail_of(output: fx.Node) -> tuple[set[fx.Node], set[fx.Node]]:
+    """What is computed on mean values, back to the neurons whose mean it reads; and those.
+
+    An affine node between neurons that the tail reads is computed on mean values once more.
+    """
+    in_tail: set[fx.Node] = set()
+    read_out: set[fx.Node] = set()
+    waiting = [output]
+    while waiting:
+        node = waiting.pop()
+        if domain_of(node) is Domain.NEURON:
+            read_out.add(node)
+        elif domain_of(node) is not Domain.STATIC and node not in in_tail:
+            in_tail.add(node)
+            waiting += node.all_input_nodes
+    return in_tail, read_out
+
+
+def _needs_repeating(node: fx.Node) -> bool:
+    return domain_of(node) is Domain.STATIC and holds_tensors(node) and is_batched(node)
+
+
+def _call(node: fx.Node) -> Call:
+    return Call(node.name, _KINDS[node.op], _target(node), *_arguments(node, {}))
+
+
+def _call_over_time(node: fx.Node, repeated: Mapping[fx.Node, str]) -> Call:
+    """A node's operation on ``[T*B, ...]``."""
+    args, kwargs = _arguments(node, repeated)
+    if is_reshape(node):
+        sizes = args[1:] + tuple(v for k, v in kwargs.items() if k != "input")
+        value = args[0] if args else kwargs["input"]
+        return Call(node.name, "function", reshape_steps, (value, *sizes))
+    if is_shape_query(node) and (node.target in ("size", "shape") or "shape" in node.args[1:]):
+        source, batch = args[0], Value(_BATCH)
+        dims = [*node.args[1:], *node.kwargs.values()] if node.target == "size" else []
+        target = step_size if dims else step_shape
+        return Call(node.name, "function", target, (source, batch, *dims))
+    return Call(node.name, _KINDS[node.op], _target(node), args, kwargs)
+
+
+def _target(node: fx.Node) -> Any:
+    return own_path(node.target) if isinstance(node.target, str) else node.target
+
+
+def _arguments(
+    node: fx.Node, repeated: Mapping[fx.Node, str]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """A node's arguments, with values in the place of nodes."""
+
+    def value(operand: fx.Node) -> Any:
+        return Value(repeated.get(operand, operand.name))
+
+    return tuple(map_arg(node.args, value)), dict(map_arg(node.kwargs, value))
+
+
+def _fire(traced: Traced, node: fx.Node, path: str, read_out: bool) -> Fire:
+    drive = first_argument(node)
+    constant = domain_of(drive) is Domain.STATIC
+    known = affine(traced, drive)
+    fresh = domain_of(drive) is Domain.TEMPORAL and known is not None and known.fresh
+    return Fire(
+        name=node.name,
+        path=path,
+        drive=drive.name,
+        constant_drive=constant,
+        sends=any(domain_of(user) in (Domain.NEURON, Domain.TEMPORAL) for user in node.users),
+        read_out=read_out,
+        reuses_drive=fresh and list(drive.users) == [node],
+    )
+
+
+def _reads(step: Step) -> list[str]:
+    """Names of the values that a step reads."""
+    if isinstance(step, Repeat):
+        return [step.value]
+    if isinstance(step, Fire):
+        return [step.drive]
+    names: list[str] = []
+
+    def note(value: Any) -> Any:
+        if isinstance(value, Value):
+            names.append(value.name)
+        return value
+
+    torch.fx.node.map_aggregate((step.args, dict(step.kwargs or {})), note)
+    return names
+
+
+def _last_reads(steps: Iterable[Step], kept: set[str]) -> dict[str, tuple[str, ...]]:
+    """For each step the results of these steps that nothing reads after it."""
+    steps = list(steps)
+    own = {step.name for step in steps} - kept
+    frees = {}
+    for step in reversed(steps):
+        last = own & {step.name, *_reads(step)}
+        own -= last
+        frees[step.name] = tuple(sorted(last))
+    return frees

@@ -1,0 +1,46 @@
+"""What a conversion can complain about."""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+
+class Offence(NamedTuple):
+    """One operation of a model that has no spiking counterpart."""
+
+    path: str
+    """Path of the module it happens in; empty for the model itself."""
+    operation: str
+    """Its name: a module's class, a function's or method's name."""
+    reason: str
+    """Why it is refused, and what to do instead where there is something."""
+
+    def __str__(self) -> str:
+        return f"{self.path or 'the model'}: {self.operation}: {self.reason}"
+
+
+class ConversionError(ValueError):
+    """A model cannot become a spiking network; names everything that stands in the way.
+
+    Args:
+        offences: each operation that is refused.
+
+    >>> print(ConversionError([Offence("features.3", "GELU", "only ReLU has a spiking neuron")]))
+    convert: 1 operation cannot be converted:
+      features.3: GELU: only ReLU has a spiking neuron
+    """
+
+    offences: tuple[Offence, ...]
+    """Each operation that is refused, in the order of execution."""
+
+    def __init__(self, offences: Iterable[Offence]) -> None:
+        self.offences = tuple(offences)
+        super().__init__(self.offences)
+
+    def __str__(self) -> str:
+        count = len(self.offences)
+        head = f"convert: {count} operation{'' if count == 1 else 's'} cannot be converted:"
+        return "\n  ".join([head, *map(str, self.offences)])
+
+
+class DeadNeuronWarning(UserWarning):
+    """Neurons that never fired in calibration: their threshold is +inf and they stay silent."""

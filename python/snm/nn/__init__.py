@@ -1,0 +1,5 @@
+"""Spiking neurons as modules."""
+
+from .neuron import SNMNeuron
+
+__all__ = ["SNMNeuron"]

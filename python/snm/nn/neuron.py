@@ -1,0 +1,98 @@
+"""The signed neuron with memory as a module."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from snm_kernels import SNM, SNMOutput, SNMRule, SNMState, snm
+from snm_kernels.ops import Backend, Emit
+
+
+class SNMNeuron(nn.Module):
+    """A layer of signed neurons with memory; the spiking counterpart of ``nn.ReLU``.
+
+    It keeps no state: the caller hands in the state to go on from and gets the new one back.
+
+    Args:
+        threshold: θ in units of the drive, > 0, +inf for a neuron that stays silent: a number,
+            or a tensor broadcastable to ``[B, ...]``, e.g. ``[C, H, W]`` or ``[C, 1, 1]``. Kept
+            in float32 whatever dtype the module is moved to.
+        rule: which neuron; see :class:`snm_kernels.SNMRule`.
+        backend: as in :func:`snm_kernels.snm`.
+
+    Raises:
+        ValueError: a threshold is NaN, zero or negative.
+
+    Source: Wang, Zhang, Chen, Qu, "Signed Neuron with Memory", IJCAI 2022.
+
+    >>> neuron = SNMNeuron(1.0)
+    >>> spikes, state = neuron(torch.full((4, 1), 0.5))
+    >>> spikes.flatten().tolist(), state.m.item()
+    ([0.0, 1.0, 0.0, 1.0], 2)
+    """
+
+    threshold: Tensor
+
+    def __init__(
+        self, threshold: Tensor | float, rule: SNMRule = SNM, *, backend: Backend = "auto"
+    ) -> None:
+        super().__init__()
+        threshold = torch.as_tensor(threshold).detach().to(torch.float32)
+        if not bool((threshold > 0).all()):
+            wrong = threshold[~(threshold > 0)]
+            raise ValueError(
+                f"SNMNeuron: threshold must be > 0 everywhere, got {wrong[0].item()} "
+                f"({wrong.numel()} of {threshold.numel()} values are not)"
+            )
+        self.register_buffer("threshold", threshold)
+        self.rule = rule
+        self.backend: Backend = backend
+
+    def forward(
+        self,
+        x: Tensor,
+        state: SNMState | None = None,
+        *,
+        emit: Emit = "amplitude",
+        out: Tensor | None = None,
+    ) -> SNMOutput:
+        """Runs the neurons over all time steps of a drive.
+
+        Args:
+            x: drive ``[T, B, ...]``, time first; float32, float16 or bfloat16.
+            state: goes on from this state; None starts afresh.
+            emit: ``"amplitude"`` sends θ·s, ``"spike"`` sends s as int8, ``"none"`` nothing.
+            out: written in place and returned as ``spikes``; may be ``x`` itself.
+
+        Raises:
+            TypeError, ValueError: as :func:`snm_kernels.snm`.
+        """
+        return snm(
+            x,
+            self.threshold,
+            rule=self.rule,
+            state=state,
+            emit=emit,
+            out=out,
+            backend=self.backend,
+        )
+
+    def amplitude(self, spikes: Tensor) -> Tensor:
+        """What integer spikes carry: θ·s, float32, and 0 from a silent neuron.
+
+        Args:
+            spikes: integer ``[..., B, ...]``: spikes s, or a count of them.
+        """
+        return torch.where(spikes != 0, self.threshold * spikes, 0.0)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "SNMNeuron":
+        exact = self.threshold
+        super()._apply(fn, recurse)
+        if self.threshold.dtype != torch.float32:
+            self.threshold = exact.to(self.threshold.device)
+        return self
+
+    def extra_repr(self) -> str:
+        silent = int(self.threshold.isinf().sum())
+        return f"threshold={list(self.threshold.shape)}, silent={silent}, rule={self.rule}"
