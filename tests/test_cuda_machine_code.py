@@ -4,6 +4,8 @@ import re
 from pathlib import Path
 
 import pytest
+
+import snm_kernels
 from machine_code import (
     FUSED_MULTIPLY_ADD,
     LOAD_16_BYTES,
@@ -13,8 +15,6 @@ from machine_code import (
     cuobjdump,
     kernels,
 )
-
-import snm_kernels
 
 LIBRARY = Path(snm_kernels.__file__).parent / "libsnm_cuda.so"
 TARGETS = snm_kernels.build_info().cuda_architectures.split()
@@ -53,9 +53,7 @@ def sass() -> dict[str, str]:
 def test_contiguous_drives_move_in_words_of_16_bytes(sass: dict[str, str], dtype: str) -> None:
     own = MANGLED[dtype]
     spikes = own if own == "f" else "S1_"
-    (listing,) = (
-        code for name, code in sass.items() if f"snm_kernelI{own}{spikes}Lb0E" in name
-    )
+    (listing,) = (code for name, code in sass.items() if f"snm_kernelI{own}{spikes}Lb0E" in name)
     # Four steps ahead, once before the loop and once in it.
     assert count(LOAD_16_BYTES, listing) >= 8
     assert count(STORE_16_BYTES, listing) >= 4

@@ -1,0 +1,10 @@
+"""Settings of the whole suite."""
+
+import torch
+from hypothesis import settings
+
+# One thread a process: test processes run side by side, and tests that need more say so.
+torch.set_num_threads(1)
+
+settings.register_profile("suite", deadline=None, derandomize=True, database=None)
+settings.load_profile("suite")

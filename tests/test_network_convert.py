@@ -1,0 +1,263 @@
+"""What conversion makes of a model, and what it leaves alone."""
+
+import copy
+import pickle
+import warnings
+from collections.abc import Iterable
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrizations
+from torch.utils.data import DataLoader, TensorDataset
+
+import snm
+from networks import NETWORKS, PreActivation, Residual, exact_network
+
+T = 8
+
+quiet = pytest.mark.filterwarnings("ignore::snm.DeadNeuronWarning")
+
+
+def small_network(seed: int = 0) -> nn.Sequential:
+    torch.manual_seed(seed)
+    return nn.Sequential(
+        nn.Conv2d(2, 8, 3, padding=1),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.AvgPool2d(2),
+        nn.Conv2d(8, 8, 3, padding=1),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(128, 10),
+    ).eval()
+
+
+@quiet
+@pytest.mark.parametrize("name", NETWORKS)
+def test_model_is_left_alone(name: str) -> None:
+    model, calibration, images = exact_network(name)
+    state, expected = copy.deepcopy(model.state_dict()), model(images.clone())
+    modules, given = list(model.modules()), (calibration.clone(), images.clone())
+    net = snm.convert(model, calibration)
+    net(images, timesteps=T)
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.zero_()
+    assert torch.equal(calibration, given[0])
+    assert torch.equal(images, given[1])
+    assert list(model.modules()) == modules
+    assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items())
+    assert torch.equal(model(images.clone()), expected)
+
+
+@quiet
+@pytest.mark.parametrize("preset", ["snm-half", "snm-zero", "if-half"])
+@pytest.mark.parametrize("seed", range(3))
+def test_approaches_the_model_as_time_goes_on(seed: int, preset: str) -> None:
+    model, images = small_network(seed), torch.rand(16, 2, 8, 8)
+    net = snm.convert(model, images, preset=preset)
+    anytime = net.anytime(images, timesteps=512)
+    with torch.no_grad():
+        expected = model(images)
+    error = (anytime - expected).abs().mean(dim=(1, 2))
+    assert error[511] < error[31] < error[3]
+    assert error[511] < 0.01 * expected.abs().mean()
+
+
+@quiet
+@pytest.mark.parametrize(
+    ("norm", "shapes"),
+    [
+        ("neuron", [(8, 8, 8), (8, 4, 4)]),
+        ("channel", [(8, 1, 1), (8, 1, 1)]),
+        ("layer", [(), ()]),
+    ],
+)
+def test_thresholds_are_the_largest_activations(norm: str, shapes: list[tuple[int, ...]]) -> None:
+    model, images = small_network(), torch.rand(16, 2, 8, 8)
+    net = snm.convert(model, images, norm=norm)
+    assert list(net.neurons) == ["2", "5"]
+    for path, shape in zip(net.neurons, shapes, strict=True):
+        threshold = net.neurons[path].threshold
+        with torch.no_grad():
+            activation = model[: int(path) + 1](images)
+        assert tuple(threshold.shape) == shape
+        largest = activation.amax(0)
+        if norm == "channel":
+            largest = largest.amax((1, 2), keepdim=True)
+        elif norm == "layer":
+            largest = largest.amax()
+        torch.testing.assert_close(threshold, torch.where(largest > 0, largest, torch.inf))
+
+
+@quiet
+def test_calibration_may_come_in_any_batches() -> None:
+    model, images = small_network(), torch.rand(100, 2, 8, 8)
+    labels = torch.zeros(100)
+    ways: list[Tensor | Iterable[object]] = [
+        images,
+        [images],
+        iter(images.split(7)),
+        [(part, "label") for part in images.split(33)],
+        DataLoader(TensorDataset(images, labels), batch_size=10),
+    ]
+    nets = [snm.convert(model, way) for way in ways]
+    for path, neuron in nets[0].neurons.items():
+        for net in nets[1:]:
+            torch.testing.assert_close(net.neurons[path].threshold, neuron.threshold)
+
+
+@quiet
+def test_progress_sees_every_calibration_batch() -> None:
+    seen: list[int] = []
+
+    def progress(batches: Iterable[Tensor]) -> Iterable[Tensor]:
+        for batch in batches:
+            seen.append(len(batch))
+            yield batch
+
+    snm.convert(small_network(), torch.rand(100, 2, 8, 8), progress=progress)
+    assert seen == [64, 36]
+
+
+def dead_model() -> nn.Sequential:
+    model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 2))
+    with torch.no_grad():
+        for layer in (model[0], model[2]):
+            layer.weight.fill_(0.5)
+            layer.bias.zero_()
+        model[0].bias[1] = -100
+        model[2].weight[:2] = -1
+    return model.eval()
+
+
+def test_neurons_that_never_fired_are_counted_and_silent() -> None:
+    model, images = dead_model(), torch.rand(8, 3)
+    with pytest.warns(snm.DeadNeuronWarning) as caught:
+        net = snm.convert(model, images)
+    [warning] = caught
+    assert str(warning.message) == (
+        "convert: 3 of 9 neurons never fired in calibration; their threshold is +inf and they "
+        "stay silent (1 1 of 4, 3 2 of 5); if that is too many, calibrate on more images"
+    )
+    assert warning.filename == __file__
+    assert net.neurons["1"].threshold.isinf().tolist() == [False, True, False, False]
+    strong = torch.full((2, 3), 1e6)
+    counts = []
+    net.neurons["1"].register_forward_hook(lambda *call: counts.append(call[2].state.m))
+    for logits in (net(strong, timesteps=T), net.anytime(strong, timesteps=T)):
+        assert torch.isfinite(logits).all()
+    assert counts[0].tolist() == [[T, 0, T, T]] * 2
+
+
+@pytest.mark.parametrize("preset", snm.PRESETS)
+@pytest.mark.parametrize("norm", ["neuron", "channel", "layer"])
+def test_all_neurons_dead(norm: str, preset: str) -> None:
+    model = dead_model()
+    with pytest.warns(snm.DeadNeuronWarning):
+        net = snm.convert(model, -torch.ones(2, 3), norm=norm, preset=preset)
+    assert torch.equal(net(torch.ones(1, 3), timesteps=T), model[4].bias.detach()[None])
+    assert torch.isfinite(net.anytime(torch.ones(1, 3), timesteps=T)).all()
+
+
+def test_no_warning_without_dead_neurons() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        snm.convert(small_network(), torch.rand(64, 2, 8, 8), norm="layer")
+
+
+@quiet
+def test_neurons_are_named_by_path_and_call() -> None:
+    residual, branches = (
+        snm.convert(exact_network(name)[0], exact_network(name)[1])
+        for name in ("residual", "branches")
+    )
+    assert list(residual.neurons) == [
+        "stem.1",
+        "layers.0.relu",
+        "layers.0.relu_1",
+        "layers.1.relu",
+        "layers.1.relu_1",
+    ]
+    assert list(branches.neurons) == ["relu", "relu_1", "relu_2"]
+    assert "SNMNeuron(threshold=[3, 8, 8], silent=" in repr(residual)
+
+
+@quiet
+def test_batch_norms_are_folded() -> None:
+    model, calibration, _ = exact_network("residual")
+    net = snm.convert(model, calibration)
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in net.modules())
+    net = snm.convert(*exact_network("pre-activation")[:2])
+    assert sum(isinstance(module, nn.BatchNorm2d) for module in net.modules()) == 2
+
+
+@quiet
+def test_parametrized_weights_are_baked_in() -> None:
+    model = small_network()
+    parametrizations.weight_norm(model[0]).eval()
+    net = snm.convert(model, torch.rand(8, 2, 8, 8))
+    assert type(net.layers.get_submodule("0")) is nn.Conv2d
+    assert parametrizations.parametrize.is_parametrized(model[0])
+
+
+@quiet
+def test_static_part_runs_once_and_tail_runs_once() -> None:
+    calls: dict[str, list[int]] = {"0": [], "4": [], "7": []}
+    net = snm.convert(small_network(), torch.rand(8, 2, 8, 8), chunk_steps=5)
+    for path, seen in calls.items():
+        net.layers.get_submodule(path).register_forward_hook(
+            lambda *call, seen=seen: seen.append(len(call[2]))
+        )
+    net(torch.rand(3, 2, 8, 8), timesteps=12)
+    assert calls == {"0": [3], "4": [15, 15, 6], "7": [3]}
+
+
+@quiet
+def test_constant_drive_is_not_copied() -> None:
+    net = snm.convert(small_network(), torch.rand(8, 2, 8, 8))
+    strides = []
+    net.neurons["2"].register_forward_pre_hook(lambda _, inputs: strides.append(inputs[0].stride()))
+    net(torch.rand(3, 2, 8, 8), timesteps=T)
+    assert strides[0][0] == 0
+
+
+@quiet
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_keeps_exact_thresholds(dtype: torch.dtype) -> None:
+    model, images = small_network(), torch.rand(8, 2, 8, 8)
+    net = snm.convert(model, images)
+    exact = {path: neuron.threshold.clone() for path, neuron in net.neurons.items()}
+    net = net.to(dtype)
+    for path, neuron in net.neurons.items():
+        assert neuron.threshold.dtype == torch.float32
+        assert torch.equal(neuron.threshold, exact[path])
+    logits = net(images.to(dtype), timesteps=64)
+    assert logits.dtype == dtype
+    with torch.no_grad():
+        torch.testing.assert_close(logits.float(), model(images), rtol=0.1, atol=0.1)
+    assert (
+        snm.convert(model.to(dtype), images.to(dtype))(images.to(dtype), timesteps=4).dtype == dtype
+    )
+
+
+@quiet
+@pytest.mark.parametrize("model", [Residual, PreActivation])
+def test_network_survives_pickling_and_state_dict(model: type[nn.Module]) -> None:
+    images = torch.rand(4, 2, 8, 8)
+    net = snm.convert(model().eval(), images)
+    expected = net(images, timesteps=T)
+    for other in (pickle.loads(pickle.dumps(net)), copy.deepcopy(net)):
+        assert torch.equal(other(images, timesteps=T), expected)
+    other = snm.convert(model().eval(), torch.rand(4, 2, 8, 8))
+    other.load_state_dict(net.state_dict())
+    assert torch.equal(other(images, timesteps=T), expected)
+
+
+@quiet
+def test_results_need_no_gradient() -> None:
+    images = torch.rand(4, 2, 8, 8, requires_grad=True)
+    net = snm.convert(small_network(), images)
+    assert not net(images, timesteps=2).requires_grad
+    assert not any(parameter.requires_grad for parameter in net.parameters())

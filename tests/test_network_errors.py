@@ -1,0 +1,342 @@
+"""Every bad input to conversion and simulation is refused by name."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import snm
+from snm import ConversionError
+
+IMAGES = torch.rand(4, 2, 8, 8)
+
+pytestmark = pytest.mark.filterwarnings("ignore::snm.DeadNeuronWarning")
+
+
+class Function(nn.Module):
+    """A ReLU layer, and behind it ``function`` and another one."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.conv, self.relu, self.function = nn.Conv2d(2, 4, 3), nn.ReLU(), function
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.function(self.relu(self.conv(x)))
+        return F.relu(y) if isinstance(y, Tensor) else y.relu()
+
+
+def network() -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(2, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 8), nn.ReLU(), nn.Linear(8, 3)
+    ).eval()
+
+
+def offences_of(model: nn.Module, images: Tensor = IMAGES) -> list[tuple[str, str, str]]:
+    with pytest.raises(ConversionError) as caught:
+        snm.convert(model.eval(), images)
+    return [tuple(offence) for offence in caught.value.offences]
+
+
+def test_every_offence_is_listed_at_once() -> None:
+    model = nn.Sequential(
+        nn.Sequential(nn.Conv2d(2, 4, 3), nn.ReLU(), nn.MaxPool2d(2)),
+        nn.Conv2d(4, 4, 3),
+        nn.LeakyReLU(),
+        nn.GELU(),
+        nn.Flatten(),
+        nn.Linear(4, 3),
+        nn.Softmax(dim=1),
+    )
+    with pytest.raises(ConversionError) as caught:
+        snm.convert(model.eval(), IMAGES)
+    assert str(caught.value) == "\n  ".join(
+        [
+            "convert: 4 operations cannot be converted:",
+            "0.2: MaxPool2d: max pooling of spikes is not known yet; average pooling is",
+            "2: LeakyReLU: only ReLU has a spiking neuron",
+            "3: GELU: only ReLU has a spiking neuron",
+            "6: Softmax: is not affine; leave it off, the largest logit stays the largest",
+        ]
+    )
+
+
+@pytest.mark.parametrize(
+    ("function", "operation", "reason"),
+    [
+        (lambda x: F.max_pool2d(x, 2), "max_pool2d", "max pooling"),
+        (torch.sigmoid, "sigmoid", "only ReLU"),
+        (lambda x: x.clamp(min=0), "Tensor.clamp", "only ReLU"),
+        (lambda x: F.silu(x), "silu", "only ReLU"),
+        (lambda x: F.layer_norm(x, (6, 6)), "layer_norm", "statistic of its own input"),
+        (lambda x: x * x, "mul", "both change over time"),
+        (lambda x: torch.matmul(x, x), "matmul", "both change over time"),
+        (lambda x: 1 / x, "truediv", "first argument alone"),
+        (lambda x: F.conv2d(x, x), "conv2d", "first argument alone"),
+        (lambda x: torch.div(x, 2, rounding_mode="floor"), "div", "rounds"),
+        (lambda x: x.abs(), "Tensor.abs", "does not know"),
+        (lambda x: x + torch.zeros(x.shape), "zeros", "does not know"),
+        (lambda x: F.dropout(x, 0.5), "dropout", "training=self.training"),
+        (lambda x: x.flatten(0), "Tensor.flatten", "mixes the images"),
+        (lambda x: x.flatten(0, 1), "Tensor.flatten", "mixes the images"),
+        (lambda x: x - x.mean(0, keepdim=True), "Tensor.mean", "mixes the images"),
+        (lambda x: x.mean(-4), "Tensor.mean", "mixes the images"),
+        (lambda x: x.mean(), "Tensor.mean", "mixes the images"),
+        (lambda x: torch.cat([x, x]), "cat", "mixes the images"),
+        (lambda x: torch.stack([x, x]), "stack", "mixes the images"),
+        (lambda x: x.transpose(0, 1), "Tensor.transpose", "mixes the images"),
+        (lambda x: x.permute(1, 0, 2, 3), "Tensor.permute", "mixes the images"),
+        (lambda x: x.reshape(-1, 2, 6, 6), "Tensor.reshape", "mixes the images"),
+        (lambda x: x.unsqueeze(0), "Tensor.unsqueeze", "mixes the images"),
+        (lambda x: x[0], "getitem", "picks from the batch"),
+        (lambda x: x[: x.shape[0]], "getitem", "picks from the batch"),
+        (lambda x: x[:, torch.tensor([0, 2])], "getitem", "picks by a tensor"),
+        (lambda x: x.split(x.size(0))[0], "Tensor.split", "splits the batch"),
+        (lambda x: x.view(torch.int32), "Tensor.view", "another dtype"),
+        (lambda x: x.mean((1, 2, 3)).view(-1, 1) + x.mean((1, 2, 3)), "add", "mixes the images"),
+    ],
+)
+def test_operation_is_refused_by_name(
+    function: Callable[[Tensor], Tensor], operation: str, reason: str
+) -> None:
+    found = offences_of(Function(function))
+    assert any(op == operation and reason in why for _, op, why in found), found
+
+
+def test_offence_names_the_innermost_module() -> None:
+    model = nn.Sequential(nn.Sequential(Function(torch.tanh)))
+    assert offences_of(model) == [("0.0", "tanh", "only ReLU has a spiking neuron")]
+
+
+class Branching(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.relu() if x.sum() > 0 else x
+
+
+class Assigning(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        y = x.relu()
+        y[:, 0] = 0
+        return y
+
+
+@pytest.mark.parametrize("module", [Branching(), Assigning()], ids=["branching", "assigning"])
+def test_untraceable_model_is_refused_with_its_path(module: nn.Module) -> None:
+    [(path, operation, reason)] = offences_of(nn.Sequential(nn.Sequential(module)))
+    assert (path, operation) == ("0.0", "forward")
+    assert "may not branch on the values of tensors or write into them" in reason
+
+
+def test_failing_model_is_refused_with_its_path() -> None:
+    model = nn.Sequential(nn.Conv2d(2, 4, 3), nn.ReLU(), nn.Linear(5, 5))
+    [(path, operation, reason)] = offences_of(model)
+    assert (path, operation) == ("2", "Linear")
+    assert "fails on a batch of 2 images" in reason
+
+
+def test_batch_norm_without_running_statistics() -> None:
+    norm = nn.BatchNorm2d(4, track_running_stats=False)
+    model = nn.Sequential(nn.Conv2d(2, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3), norm, nn.ReLU())
+    assert offences_of(model) == [
+        ("3", "BatchNorm2d", "has no running statistics (track_running_stats=False)")
+    ]
+
+
+def test_model_without_relu() -> None:
+    [(path, operation, reason)] = offences_of(nn.Sequential(nn.Conv2d(2, 4, 3), nn.Tanh()))
+    assert (path, operation) == ("", "forward")
+    assert reason.startswith("no ReLU lies between the images and what forward returns")
+
+
+class TwoOutputs(nn.Module):
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return x.relu(), x
+
+
+def test_model_with_two_outputs() -> None:
+    [(_, _, reason)] = offences_of(TwoOutputs())
+    assert reason == "returns tuple; it must return one tensor, the logits"
+
+
+def test_hooks_are_refused() -> None:
+    model = network()
+    model[1].register_forward_hook(lambda *call: call[2] * 2)
+    assert offences_of(model) == [("1", "ReLU", "has forward hooks; remove them before conversion")]
+
+
+class WritesParameter(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("seen", torch.zeros(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x + self.seen.add_(1)).relu()
+
+
+class WritesView(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + 1
+        x.flatten(1).mul_(2)
+        return x.relu()
+
+
+def test_writes_that_cannot_be_undone_are_refused() -> None:
+    [(_, operation, reason)] = offences_of(nn.Sequential(WritesView(), nn.ReLU()))
+    assert operation == "Tensor.mul"
+    assert reason == "writes in place into what is read again through a view"
+
+
+def test_writing_a_buffer_is_refused() -> None:
+    with pytest.raises(ConversionError, match=r"0: .*add.*: writes into a parameter or buffer"):
+        snm.convert(nn.Sequential(WritesParameter()).eval(), IMAGES)
+
+
+def test_model_in_training_mode() -> None:
+    with pytest.raises(ValueError, match=r"is in training mode; call model.eval\(\) first"):
+        snm.convert(network().train(), IMAGES)
+
+
+def test_module_in_training_mode() -> None:
+    model = network()
+    model[3].train()
+    with pytest.raises(ValueError, match="3 is in training mode"):
+        snm.convert(model, IMAGES)
+
+
+def test_model_on_two_devices() -> None:
+    model = network()
+    model[3].to("meta")
+    message = r"must be on one device, but 0.weight is on cpu and 3.weight on meta; move it with"
+    with pytest.raises(ValueError, match=message):
+        snm.convert(model, IMAGES)
+
+
+def test_model_without_values() -> None:
+    with pytest.raises(ValueError, match=r"0.weight is on device meta and holds no values"):
+        snm.convert(network().to("meta"), IMAGES)
+
+
+def test_model_of_another_dtype() -> None:
+    message = "0.weight is float64; convert the model to one of float32, float16, bfloat16"
+    with pytest.raises(ValueError, match=message):
+        snm.convert(network().double(), IMAGES.double())
+
+
+def test_model_that_is_no_module() -> None:
+    with pytest.raises(TypeError, match=r"model must be a torch.nn.Module, got function"):
+        snm.convert(torch.nn.functional.relu, IMAGES)
+
+
+@pytest.mark.parametrize("calibration", [[], iter([]), IMAGES[:0], [IMAGES[:0]]])
+def test_calibration_without_images(calibration: object) -> None:
+    with pytest.raises(ValueError, match="calibration must hold at least one image, got none"):
+        snm.convert(network(), calibration)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_calibration_that_is_not_finite(value: float) -> None:
+    bad = IMAGES.clone()
+    bad[2, 1, 3, 3] = value
+    with pytest.raises(ValueError, match="calibration images must be finite, got NaN or infinity"):
+        snm.convert(network(), [IMAGES, (bad, torch.zeros(4))])
+
+
+def test_weights_that_are_not_finite() -> None:
+    model = network()
+    with torch.no_grad():
+        model[3].weight[0, 0] = float("nan")
+    with pytest.raises(ValueError, match="activations of 4 must be finite in calibration"):
+        snm.convert(model, IMAGES)
+
+
+@pytest.mark.parametrize(
+    ("calibration", "message"),
+    [
+        (3, "calibration must be a tensor of images or an iterable of batches, got int"),
+        ([{"images": IMAGES}], "must be a tensor of images or a tuple that starts with one"),
+        (IMAGES.double(), "calibration images must be float32 like the model, got float64"),
+    ],
+)
+def test_calibration_of_another_type(calibration: object, message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        snm.convert(network(), calibration)
+
+
+def test_calibration_without_batch_dimension() -> None:
+    with pytest.raises(ValueError, match=r"calibration images must be \[N, ...\], got \[\]"):
+        snm.convert(network(), [torch.tensor(1.0)])
+
+
+def test_calibration_images_of_two_sizes() -> None:
+    model = nn.Sequential(nn.Conv2d(2, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1)).eval()
+    message = r"norm='neuron' all calibration images must be of one size, got .* in 1"
+    with pytest.raises(ValueError, match=message):
+        snm.convert(model, [IMAGES, torch.rand(4, 2, 9, 9)])
+    snm.convert(model, [IMAGES, torch.rand(4, 2, 9, 9)], norm="channel")
+
+
+@pytest.mark.parametrize(
+    ("argument", "known"),
+    [
+        ("preset", "snm, snm-half, snm-zero, if, if-half, st-bif, burst"),
+        ("norm", "neuron, channel, layer"),
+        ("statistic", "max"),
+    ],
+)
+def test_unknown_choice(argument: str, known: str) -> None:
+    with pytest.raises(ValueError, match=f"{argument} must be one of {known}, got 'best'"):
+        snm.convert(network(), IMAGES, **{argument: "best"})
+
+
+def test_preset_of_another_type() -> None:
+    with pytest.raises(TypeError, match="preset must be a name or an SNMRule, got 3"):
+        snm.convert(network(), IMAGES, preset=3)
+
+
+@pytest.mark.parametrize("count", [0, -1])
+def test_too_few_steps(count: int) -> None:
+    with pytest.raises(ValueError, match=f"chunk_steps must be at least 1, got {count}"):
+        snm.convert(network(), IMAGES, chunk_steps=count)
+    net = snm.convert(network(), IMAGES)
+    for run in (net, net.anytime):
+        with pytest.raises(ValueError, match=f"timesteps must be at least 1, got {count}"):
+            run(IMAGES, timesteps=count)
+
+
+@pytest.mark.parametrize("count", [2.0, True, "4"])
+def test_steps_of_another_type(count: object) -> None:
+    with pytest.raises(TypeError, match=f"timesteps must be an integer, got {count!r}"):
+        snm.convert(network(), IMAGES)(IMAGES, timesteps=count)
+
+
+@pytest.mark.parametrize(
+    ("images", "error", "message"),
+    [
+        (IMAGES[0], ValueError, r"must have 4 dimensions, the batch first.*got \[2, 8, 8\]"),
+        (IMAGES.to("meta"), ValueError, "images are on meta, but the network is on cpu"),
+        (IMAGES.double(), TypeError, "images must be float32 like the network, got float64"),
+        (IMAGES * float("nan"), ValueError, "images must be finite, got NaN or infinity"),
+        (IMAGES / 0, ValueError, "images must be finite, got NaN or infinity"),
+        (None, TypeError, "images must be a tensor, got NoneType"),
+    ],
+    ids=["no batch", "device", "dtype", "NaN", "infinity", "no tensor"],
+)
+def test_bad_images(images: object, error: type[Exception], message: str) -> None:
+    net = snm.convert(network(), IMAGES)
+    for run in (net, net.anytime):
+        with pytest.raises(error, match=message):
+            run(images, timesteps=4)
+
+
+@pytest.mark.parametrize("threshold", [0.0, -1.0, float("nan")])
+def test_threshold_that_is_not_positive(threshold: float) -> None:
+    with pytest.raises(ValueError, match=r"SNMNeuron: threshold must be > 0 everywhere, got"):
+        snm.nn.SNMNeuron(torch.tensor([1.0, threshold]))
+
+
+def test_training_mode_is_refused() -> None:
+    net = snm.convert(network(), IMAGES)
+    with pytest.raises(RuntimeError, match="has no training mode"):
+        net.train()
+    assert not net.eval().training
