@@ -1,0 +1,101 @@
+#!/usr/bin/env bash
+# Builds, tests, checks and benchmarks on a machine with an NVIDIA GPU, in one call of less than
+# ten minutes and without a network. All stages run; the exit status says whether any failed.
+#
+#   OUT=folder bash bench/on_gpu.sh
+#
+# Needs nvcc and compute-sanitizer (of the CUDA that torch is built with), and in PYTHON's
+# environment torch, triton, setuptools, cmake, ninja, pybind11, hypothesis, pytest and
+# pytest-benchmark; pytest-xdist, matplotlib, rich and safetensors are used where they are there.
+# The rivals' wheels are taken from .whl/ if that folder exists.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+python=${PYTHON:-python3}
+records=$(realpath -m "${OUT:-bench/records}")
+logs=$(realpath -m "${OUT:-build/on_gpu}")
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+mkdir -p "$records" "$logs"
+
+export PATH="$PATH:/usr/local/cuda/bin"
+export PYTHONUNBUFFERED=1
+unset TRITON_INTERPRET SNM_CPU_ISA OMP_WAIT_POLICY
+
+failed=()
+
+# stage NAME SECONDS LOG COMMAND...: runs a command within a time, appends to a log, goes on.
+stage() {
+  local name=$1 seconds=$2 log=$logs/$3 start=$SECONDS status=0
+  local left=$((570 - SECONDS))
+  shift 3
+  echo "=== $name"
+  if ((left < 5)); then
+    echo "=== $name: no time left"
+    failed+=("$name")
+    return
+  fi
+  timeout --kill-after=5 $((seconds < left ? seconds : left)) "$@" 2>&1 |
+    tee -a "$log" | tail -n 15 || status=$?
+  if ((status)); then
+    failed+=("$name")
+  fi
+  echo "=== $name: status $status after $((SECONDS - start)) s"
+}
+
+rm -f "$logs"/{build,tests,sanitizer,benchmarks}.log "$records"/tables.md
+
+if [[ -d .whl ]]; then
+  stage rivals 20 build.log "$python" -m pip install --quiet --no-index --no-deps \
+    --target "$scratch/site" .whl/*.whl
+  export PYTHONPATH="$scratch/site${PYTHONPATH:+:$PYTHONPATH}"
+fi
+
+stage gpu 10 build.log nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv
+capability='import torch; print("{}.{}".format(*torch.cuda.get_device_capability()))'
+if TORCH_CUDA_ARCH_LIST=$("$python" -c "$capability"); then
+  export TORCH_CUDA_ARCH_LIST SNM_WITH_CUDA=ON
+  stage build 150 build.log "$python" -m pip install --verbose --no-index \
+    --no-build-isolation --no-deps --editable .
+else
+  failed+=(build)
+fi
+stage doctor 20 build.log "$python" -m snm doctor
+both='import snm_kernels as s; b = s.backends(); print(b); assert b["cuda"][0] and b["triton"][0]'
+stage backends 20 build.log "$python" -c "$both"
+
+workers=()
+if "$python" -c 'import importlib.util as u, sys; sys.exit(u.find_spec("xdist") is None)'; then
+  workers=(-n 8)
+fi
+stage tests 130 tests.log "$python" -m pytest tests -q "${workers[@]}" --durations=10
+
+# Every allocation of its own, so that a step past a tensor's end is a step out of an allocation.
+sanitize() {
+  stage "$1" 40 sanitizer.log env PYTORCH_NO_CUDA_MEMORY_CACHING=1 \
+    compute-sanitizer --tool "$1" --kernel-name kernel_substring=snm --report-api-errors no \
+    --error-exitcode 1 "$python" bench/sanitized_run.py
+}
+sanitize memcheck
+
+# Freed memory stays in the heap, so that rivals' fresh tensors cost no page faults.
+export MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=100000000000
+slug='import re, torch; print(re.sub(r"\W+", "-", torch.cuda.get_device_name()).lower())'
+machine=$("$python" -c "$slug") || machine=no-gpu
+# Two records, so that one suite's end doesn't depend on the other's.
+stage network 60 benchmarks.log "$python" -m pytest bench/test_network.py -q \
+  --benchmark-json="$records/$machine-network.json" --benchmark-columns=median,iqr,rounds
+stage neuron 150 benchmarks.log "$python" -m pytest bench/test_neuron.py bench/test_peers.py -q \
+  --benchmark-max-time=0.3 \
+  --benchmark-json="$records/$machine-neuron.json" --benchmark-columns=median,iqr,rounds
+
+sanitize racecheck
+sanitize initcheck
+
+"$python" bench/render.py --records "$records" | tee "$records/tables.md" || failed+=(tables)
+
+if ((${#failed[@]})); then
+  echo "failed: ${failed[*]}"
+  exit 1
+fi
+echo "all stages passed in $SECONDS s"

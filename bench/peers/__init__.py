@@ -1,0 +1,57 @@
+"""The rivals: what each needs, which rule it runs, and how to build it.
+
+A module of this package holds one rival as a class ``Peer(inputs, compiled)``. Called, it runs all
+time steps from a fresh state and returns the amplitudes ``[T, ...]``; ``implementation`` says,
+after a call, what it ran on.
+"""
+
+import importlib
+import importlib.util
+from typing import Any, NamedTuple
+
+from snm_kernels import SNMRule, preset
+from workload import Inputs, at_one_threshold
+
+_SPIKINGJELLY = ("spikingjelly", "loguru")
+
+
+class Entry(NamedTuple):
+    """A rival as the suites list it."""
+
+    module: str
+    rule: SNMRule
+    """The rule it runs, for comparison with snm_kernels."""
+    rule_name: str
+    per_neuron: bool
+    """Whether it takes a threshold per neuron; otherwise θ = 1."""
+    compiled: bool = False
+    """Whether ``torch.compile`` is put around it."""
+    needs: tuple[str, ...] = _SPIKINGJELLY
+
+    def inputs(self, inputs: Inputs) -> Inputs:
+        """The workload's inputs as this rival can take them."""
+        return inputs if self.per_neuron else at_one_threshold(inputs)
+
+    def missing(self) -> str:
+        """Why it can't run here; empty where it can."""
+        absent = [name for name in self.needs if importlib.util.find_spec(name) is None]
+        return f"{', '.join(absent)} not installed; see bench/README.md" if absent else ""
+
+    def build(self, inputs: Inputs) -> Any:
+        """A ``Peer`` that is ready to be called on these inputs."""
+        return importlib.import_module(f"peers.{self.module}").Peer(inputs, self.compiled)
+
+
+ST_BIF_LEVELS = 16
+"""Values that the count of ST-BIF takes: 0 to 15."""
+
+_SNM, _IF, _ST_BIF = preset("snm"), preset("if"), preset("st-bif", levels=ST_BIF_LEVELS - 1)
+
+PEERS = {
+    "published step code": Entry("published", _SNM, "snm", True, needs=()),
+    "SpikingJelly FlexSN": Entry("flexsn", _SNM, "snm", True),
+    "SpikingJelly FlexSN, compiled": Entry("flexsn", _SNM, "snm", True, compiled=True),
+    "SpikingJelly IFNode": Entry("spikingjelly_if", _IF, "if", False),
+    "SpikingJelly IFNode, compiled": Entry("spikingjelly_if", _IF, "if", False, compiled=True),
+    "SpikingJelly STBIFNode": Entry("st_bif", _ST_BIF, "st-bif", False),
+}

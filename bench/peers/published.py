@@ -1,0 +1,25 @@
+"""The paper's published way: one eager call per time step, the memory a float."""
+
+import torch
+from torch import Tensor
+
+from snm.demo.step_by_step import StepByStepSNM
+from workload import Inputs
+
+
+class Peer:
+    """Runs ``snm.demo.step_by_step.StepByStepSNM`` over all time steps."""
+
+    implementation = "eager"
+
+    def __init__(self, inputs: Inputs, compiled: bool) -> None:
+        assert not compiled
+        self.drive, threshold, self.out = inputs
+        self.neuron = StepByStepSNM(threshold)
+
+    @torch.no_grad()
+    def __call__(self) -> Tensor:
+        self.neuron.reset()
+        for drive, out in zip(self.drive, self.out, strict=True):
+            out.copy_(self.neuron(drive))
+        return self.out

@@ -1,0 +1,26 @@
+"""Every rival sends the spikes that snm_kernels sends: the same work is timed."""
+
+import pytest
+import torch
+
+from peers import PEERS
+from snm_kernels import snm
+from workload import Workload, inputs_of
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+@pytest.mark.parametrize("name", PEERS)
+def test_same_spikes(name: str, device: str) -> None:
+    peer = PEERS[name]
+    if reason := peer.missing():
+        pytest.skip(reason)
+    if device == "cuda" and not torch.cuda.is_available():
+        pytest.skip("no NVIDIA GPU")
+    inputs = peer.inputs(inputs_of(Workload(device, timesteps=16, features=(8, 8, 8))))
+    expected = snm(inputs.drive, inputs.threshold, rule=peer.rule).spikes
+    assert expected is not None
+    assert expected.count_nonzero() > 0.1 * expected.numel()
+    run = peer.build(inputs)
+    for _ in range(2):
+        assert torch.equal(run(), expected)
+    print(run.implementation)

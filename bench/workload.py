@@ -1,0 +1,65 @@
+"""The layers of neurons that every contender runs, and their inputs."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from math import prod
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Inputs(NamedTuple):
+    """What a contender reads and where it writes."""
+
+    drive: Tensor
+    """``[T, B, C, H, W]``."""
+    threshold: Tensor
+    """θ per neuron, float32 ``[C, H, W]``, or a scalar."""
+    out: Tensor
+    """For amplitudes: like the drive."""
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A layer of neurons over T time steps.
+
+    Drives are multiples of 1/64 under 2 and thresholds multiples of 1/16: all sums are exact in
+    float32 and every drive is exact in half precision, so contenders that run the same rule agree
+    to the last bit.
+    """
+
+    device: str
+    dtype: torch.dtype = torch.float32
+    timesteps: int = 32
+    batch: int = 8
+    features: tuple[int, ...] = (128, 32, 32)
+
+    @property
+    def neurons(self) -> int:
+        return self.batch * prod(self.features)
+
+    @property
+    def neuron_steps(self) -> int:
+        return self.timesteps * self.neurons
+
+    def __str__(self) -> str:
+        dtype = str(self.dtype).removeprefix("torch.")
+        return f"{self.device}-{dtype}-T{self.timesteps}-{self.neurons} neurons"
+
+
+# Workloads come one after another, and two of the largest drives needn't be held at once.
+@lru_cache(maxsize=1)
+def inputs_of(workload: Workload) -> Inputs:
+    """The workload's tensors: the same for all contenders, and the same in every process."""
+    generator = torch.Generator().manual_seed(0)
+    sizes = (workload.timesteps, workload.batch, *workload.features)
+    drive = torch.randint(-64, 97, sizes, generator=generator, dtype=torch.int8)
+    drive = (drive.to(torch.float32) / 64).to(workload.device, workload.dtype)
+    threshold = torch.randint(8, 25, workload.features, generator=generator) / 16
+    return Inputs(drive, threshold.to(workload.device), torch.zeros_like(drive))
+
+
+def at_one_threshold(inputs: Inputs) -> Inputs:
+    """The same with θ = 1 for all neurons, which every contender can run."""
+    return inputs._replace(threshold=torch.ones((), device=inputs.drive.device))
