@@ -203,8 +203,10 @@ def _periodic(argument: str, given: Tensor, like: Tensor) -> tuple[Tensor, int]:
     _require(fits, argument, f"broadcastable to {list(like.shape)}", list(given.shape))
     _require(given.dtype == torch.float32, argument, "float32", given.dtype)
     _require(given.device == like.device, argument, f"on {like.device}", given.device)
+    # What is expanded counts as broadcast.
+    once = given[tuple(slice(1 if stride == 0 else None) for stride in given.stride())]
     order = sorted(range(like.dim()), key=like.stride, reverse=True)
-    ordered = given.reshape((1,) * missing + given.shape).permute(order)
+    ordered = once.reshape((1,) * missing + once.shape).permute(order)
     sizes, inner = repeat_over([like.shape[d] for d in order], ordered.shape)
     return ordered.expand(sizes).contiguous().view(-1), inner
 

@@ -1,6 +1,7 @@
 """What ``snm demo`` does: convert the packaged network, measure it, draw the curve."""
 
 import time
+import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from statistics import median
@@ -17,6 +18,7 @@ import snm_kernels
 from snm.convert import convert
 from snm.demo.data import DemoImages, load_images, load_network
 from snm.demo.step_by_step import StepByStepSNM, step_by_step
+from snm.errors import DeadNeuronWarning
 from snm.simulate import SpikingNetwork
 
 PRESETS = ("snm", "snm-half", "snm-zero", "if-half")
@@ -44,6 +46,8 @@ class Results(NamedTuple):
     """Percent of the test images that the ReLU network classifies right."""
     accuracy: dict[str, list[float]]
     """Preset -> percent right after every time step, up to the last that is shown."""
+    silent: str
+    """How many neurons stay silent because they never fired in calibration."""
     network: Timing
     """Seconds per image at T = 32."""
     neuron: Timing
@@ -74,10 +78,12 @@ def run(console: Console, picture: Path) -> Results:
             net = _convert(model, images, preset)
             accuracy[preset] = _accuracy_over_time(net, images, preset, progress)
         net = _convert(model, images, "snm")
+        thresholds = torch.cat([neuron.threshold.flatten() for neuron in net.neurons.values()])
+        silent = f"{int(thresholds.isinf().sum()):,} of {thresholds.numel():,}"
         batch = _channels_last(images.test_images[:BATCH])
         network = _time_network(model, net, batch, progress)
         neuron = _time_neuron(progress)
-    results = Results(ann_accuracy, accuracy, network, neuron)
+    results = Results(ann_accuracy, accuracy, silent, network, neuron)
     _print(console, results)
     draw(results, picture)
     console.print(f"The curve is in {picture}")
@@ -86,7 +92,10 @@ def run(console: Console, picture: Path) -> Results:
 
 def _convert(model: nn.Module, images: DemoImages, preset: str) -> SpikingNetwork:
     calibration = [_channels_last(batch) for batch in images.calibration_images.split(BATCH)]
-    return convert(model, calibration, preset=preset, norm="neuron")
+    with warnings.catch_warnings():
+        # Said once, below the table.
+        warnings.simplefilter("ignore", DeadNeuronWarning)
+        return convert(model, calibration, preset=preset, norm="neuron")
 
 
 def _channels_last(images: Tensor) -> Tensor:
@@ -174,6 +183,7 @@ def _print(console: Console, results: Results) -> None:
         row = [f"{results.accuracy[preset][steps - 1]:.2f}" for preset in PRESETS]
         table.add_row(str(steps), *row, f"{results.ann_accuracy:.2f}")
     console.print(table)
+    console.print(f"{results.silent} neurons never fired in calibration and stay silent.")
     timings = Table(title=f"T = {TIMED_STEPS}, {torch.get_num_threads()} threads, medians")
     timings.add_column("")
     timings.add_column("fused", justify="right")
@@ -218,11 +228,16 @@ def draw(results: Results, picture: Path) -> None:
     )
     for preset, (color, marker) in styles.items():
         accuracy = results.accuracy[preset]
-        steps = range(1, len(accuracy) + 1)
-        axes.plot(steps, accuracy, color=color, linewidth=1.8, label=preset)
-        shown = [step for step in SHOWN_STEPS if step <= len(accuracy)]
-        values = [accuracy[step - 1] for step in shown]
-        axes.plot(shown, values, color=color, marker=marker, markersize=5, linestyle="none")
+        axes.plot(
+            range(1, len(accuracy) + 1),
+            accuracy,
+            color=color,
+            linewidth=1.8,
+            marker=marker,
+            markersize=5,
+            markevery=[step - 1 for step in SHOWN_STEPS],
+            label=preset,
+        )
     axes.set_xscale("log", base=2)
     axes.set_xticks(SHOWN_STEPS, [str(step) for step in SHOWN_STEPS])
     axes.set_xlabel("time steps T")
