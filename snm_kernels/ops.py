@@ -271,8 +271,9 @@ def _same_elements(a: Tensor, b: Tensor) -> bool:
 
 
 def _extent(tensor: Tensor) -> tuple[int, int]:
-    """First byte of a tensor and the byte after its last."""
-    if tensor.numel() == 0:
+    """First byte of a tensor and the byte after its last; nothing if it has no memory."""
+    fake = tensor.untyped_storage().device.type == "meta"
+    if fake or tensor.numel() == 0:
         return 0, 0
     last = sum((n - 1) * stride for n, stride in zip(tensor.shape, tensor.stride(), strict=True))
     return tensor.data_ptr(), tensor.data_ptr() + (last + 1) * tensor.element_size()
