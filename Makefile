@@ -37,7 +37,7 @@ wheel: .venv/installed
 	rm -rf dist
 	$(WARNINGS_ARE_ERRORS) $(BIN)/pip wheel --quiet --no-build-isolation --no-deps --wheel-dir dist .
 	$(INSTALL) --no-deps --target dist/site dist/snm_kernels-*.whl
-	cd dist && PYTHONPATH=site ../$(BIN)/python -m snm doctor
+	cd dist && PYTHONPATH=site ../$(BIN)/python ../tests/installed.py "$(CURDIR)/dist/site"
 
 bench: build
 	$(BIN)/python -m pytest bench

@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -21,6 +22,14 @@ def version() -> str:
     return f"{VERSION}+{local}" if local else VERSION
 
 
+def program(name: str) -> str:
+    """Where a program lies on PATH."""
+    path = shutil.which(name)
+    if path is None:
+        raise SystemExit(f"building snm-kernels needs {name}: pip install {name}")
+    return path
+
+
 def package_folder(name: str) -> Path:
     """Where an installed package lies, without importing it."""
     spec = importlib.util.find_spec(name)
@@ -35,11 +44,14 @@ class CMakeBuild(build_ext):
     def run(self) -> None:
         target = ROOT if self.inplace else Path(self.build_lib).resolve()
         build = ROOT / "build" / f"cmake-{sysconfig.get_platform()}-{sys.implementation.cache_tag}"
+        cmake = program("cmake")
         configure = [
-            "cmake",
+            cmake,
             f"-S{ROOT}",
             f"-B{build}",
             "-GNinja",
+            # Said each time: an isolated build's ninja is gone by the next one.
+            f"-DCMAKE_MAKE_PROGRAM={program('ninja')}",
             f"-DSNM_VERSION={version()}",
             f"-DSNM_OUTPUT_DIR={target / 'snm_kernels'}",
             f"-DSNM_TORCH_DIR={package_folder('torch')}",
@@ -51,7 +63,7 @@ class CMakeBuild(build_ext):
         ]
         subprocess.run(configure, check=True)
         jobs = os.environ.get("MAX_JOBS", str(len(os.sched_getaffinity(0))))
-        subprocess.run(["cmake", "--build", str(build), "--parallel", jobs], check=True)
+        subprocess.run([cmake, "--build", str(build), "--parallel", jobs], check=True)
 
     def get_outputs(self) -> list[str]:
         folder = ROOT if self.inplace else Path(self.build_lib).resolve()

@@ -1,6 +1,7 @@
 """Train the demo network on Fashion-MNIST and write the assets that the package ships.
 
-    python examples/train_fashion_mnist.py --data DIR [--out DIR] [--epochs N] [--seed S] [--bf16]
+    python examples/train_fashion_mnist.py --data DIR [--out DIR] [--epochs N] [--seed S]
+        [--dropout P] [--learning-rate R] [--resume FILE] [--bf16]
 
 DIR holds the four files of Fashion-MNIST (Xiao, Rasul, Vollgraf, 2017, arXiv:1708.07747), gzipped
 or plain: train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte and
@@ -21,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from safetensors.torch import save
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from torch.nn.utils import convert_conv2d_weight_memory_format
 
@@ -33,7 +34,6 @@ PACKAGED_TEST_IMAGES = 2_000
 PACKAGED_CALIBRATION_IMAGES = 1_000
 
 BATCH_SIZE = 128
-PEAK_LEARNING_RATE = 0.1
 WARM_UP = 0.2
 MOMENTUM = 0.9
 WEIGHT_DECAY = 2e-4
@@ -107,13 +107,14 @@ def augment(images: Tensor) -> Tensor:
     return padded[torch.arange(batch)[:, None, None], rows[:, :, None], columns[:, None, :]]
 
 
-def train(data: FashionMNIST, epochs: int, bfloat16: bool) -> SmallVGG:
-    """Train a new ``SmallVGG``, printing the test accuracy after each epoch."""
-    network = SmallVGG()
+def train(
+    network: SmallVGG, data: FashionMNIST, epochs: int, learning_rate: float, bfloat16: bool
+) -> SmallVGG:
+    """Train a ``SmallVGG``, printing the test accuracy after each epoch."""
     convert_conv2d_weight_memory_format(network, torch.channels_last)
     optimizer = torch.optim.SGD(
         network.parameters(),
-        lr=PEAK_LEARNING_RATE,
+        lr=learning_rate,
         momentum=MOMENTUM,
         weight_decay=WEIGHT_DECAY,
         nesterov=True,
@@ -122,7 +123,7 @@ def train(data: FashionMNIST, epochs: int, bfloat16: bool) -> SmallVGG:
     steps = -(-len(data.train_images) // BATCH_SIZE)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer,
-        max_lr=PEAK_LEARNING_RATE,
+        max_lr=learning_rate,
         epochs=epochs,
         steps_per_epoch=steps,
         pct_start=WARM_UP,
@@ -205,6 +206,13 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=14, help="passes over the training set")
     parser.add_argument("--seed", type=int, default=0, help="seed of the weights and the shuffling")
     parser.add_argument(
+        "--dropout", type=float, default=0.15, help="share of activations that training leaves out"
+    )
+    parser.add_argument(
+        "--learning-rate", type=float, default=0.1, help="peak of the one-cycle schedule"
+    )
+    parser.add_argument("--resume", type=Path, help="weights to start from: a vgg.safetensors")
+    parser.add_argument(
         "--bf16",
         action="store_true",
         help="autocast to bfloat16: faster where the processor multiplies bfloat16 matrices (AMX)",
@@ -213,7 +221,10 @@ def main() -> None:
 
     torch.manual_seed(options.seed)
     data = read_fashion_mnist(options.data)
-    network = train(data, options.epochs, options.bf16)
+    network = SmallVGG(dropout=options.dropout)
+    if options.resume is not None:
+        network.load_state_dict(load_file(options.resume))
+    train(network, data, options.epochs, options.learning_rate, options.bf16)
     write_assets(options.out, network, data, options.epochs, options.seed)
 
 

@@ -10,11 +10,17 @@ import torch
 from . import _host
 
 _FOLDER = Path(__file__).parent
+INTERPRETING = os.environ.get("TRITON_INTERPRET") == "1"
+"""Whether Triton's interpreter is on; its kernels then run on CPU tensors."""
 NAMES = ("cpu", "cuda", "triton", "reference")
 
 
 class BackendStatus(NamedTuple):
-    """Whether a backend can run here."""
+    """Whether a backend can run here.
+
+    >>> backends()["reference"].available
+    True
+    """
 
     available: bool
     reason: str
@@ -62,15 +68,10 @@ def backends() -> dict[str, BackendStatus]:
     reasons = {
         "cpu": "",
         "cuda": _CUDA_LIBRARY_MISSING or _no_gpu(),
-        "triton": _TRITON_MISSING or ("" if interpreting() else _no_gpu()),
+        "triton": _TRITON_MISSING or ("" if INTERPRETING else _no_gpu()),
         "reference": "",
     }
     return {name: BackendStatus(not reasons[name], reasons[name]) for name in NAMES}
-
-
-def interpreting() -> bool:
-    """Whether Triton's interpreter is on (``TRITON_INTERPRET=1``): its kernels run on the CPU."""
-    return os.environ.get("TRITON_INTERPRET") == "1"
 
 
 def choose(backend: str, device: torch.device) -> str:
@@ -89,7 +90,7 @@ def choose(backend: str, device: torch.device) -> str:
         raise ValueError(f"snm: backend must be 'auto' or one of {', '.join(NAMES)}, got {backend}")
     if backend == "reference":
         return backend
-    wanted = "cpu" if backend == "cpu" or (backend == "triton" and interpreting()) else "cuda"
+    wanted = "cpu" if backend == "cpu" or (backend == "triton" and INTERPRETING) else "cuda"
     if device.type != wanted:
         status = backends()[backend]
         if not status.available:

@@ -82,7 +82,9 @@ def snm(
     require(isinstance(rule, SNMRule), TypeError, "rule", "an SNMRule", rule)
     if threads is None:
         threads = len(os.sched_getaffinity(0))
-    require(threads >= 1, ValueError, "threads", ">= 1", threads)
+    counted = isinstance(threads, int) and not isinstance(threads, bool)
+    require(counted, TypeError, "threads", "an int", repr(threads))
+    require(1 <= threads < 2**31, ValueError, "threads", ">= 1 and an int32", threads)
     if not isinstance(threshold, np.ndarray):
         threshold = check_threshold(threshold, "an array")
     shape = x.shape[1:]
@@ -105,6 +107,7 @@ def snm(
     if out is not None:
         require(spikes_dtype is not None, ValueError, "out", "None with emit='none'", "an array")
         _check("out", out, x.shape, spikes_dtype)
+        require(out.flags.writeable, ValueError, "out", "writeable", "a read-only array")
         apart = len(out) == 1 or abs(out.strides[0]) >= out[0].nbytes
         require(_is_sliced(out) and apart, ValueError, "out", _SLICED, out.strides)
         _check_overlap(out, x=x, residual=residual)

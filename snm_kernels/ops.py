@@ -20,7 +20,11 @@ AMPLITUDE_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
 class SNMState(NamedTuple):
-    """What a neuron keeps between time steps; one entry per neuron, both of the same shape."""
+    """What a neuron keeps between time steps; one entry per neuron, both of the same shape.
+
+    >>> snm(torch.tensor([[0.75]]), 1.0).state
+    SNMState(v=tensor([0.7500]), m=tensor([0], dtype=torch.int32))
+    """
 
     v: Tensor
     """Membrane, float32."""
@@ -29,7 +33,11 @@ class SNMState(NamedTuple):
 
 
 class SNMOutput(NamedTuple):
-    """What a run returns."""
+    """What a run returns.
+
+    >>> snm(torch.tensor([[0.75]]), 1.0, emit="none").spikes is None
+    True
+    """
 
     spikes: Tensor | None
     """``[T, *shape]``: θ·s or s for every step; None if nothing was to be emitted."""
@@ -81,8 +89,9 @@ def snm(
             memory format. May be ``x`` itself.
         out_dtype: dtype of amplitudes: float32, float16 or bfloat16. Default: x's, and float32
             for an int32 drive.
-        backend: ``"cpu"``, ``"cuda"``, ``"triton"``, ``"reference"``, or ``"auto"``: the native
-            one of x's device. See :func:`backends`.
+        backend: ``"cpu"``, ``"cuda"``, ``"triton"``, ``"reference"``, or ``"auto"``: ``"cpu"``
+            for a CPU tensor; for a CUDA tensor ``"cuda"``, or ``"triton"`` if this build has no
+            CUDA library that fits torch. See :func:`backends`.
 
     Returns:
         :class:`SNMOutput`: spikes ``[T, *shape]`` (None for ``emit="none"``) and the new state.

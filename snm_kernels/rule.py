@@ -95,6 +95,9 @@ class SNMRule:
         """The paper's neuron: signed spikes, none that would make the count negative.
 
         Source: Wang et al., IJCAI 2022, equations 7 to 9.
+
+        >>> SNMRule.snm() == SNMRule()
+        True
         """
         return cls()
 
@@ -105,6 +108,9 @@ class SNMRule:
         Source: Wang et al., IJCAI 2022; the half-threshold start is that of Deng and Gu,
         "Optimal Conversion of Conventional Artificial Neural Networks to Spiking Neural
         Networks", ICLR 2021.
+
+        >>> SNMRule.snm_half().v_init
+        0.5
         """
         return cls(v_init=0.5)
 
@@ -113,6 +119,9 @@ class SNMRule:
         """Corrects a count as soon as the membrane is negative; best at few time steps.
 
         The ternary neuron of You et al., "SpikeZIP-TF", ICML 2024, without its upper bound.
+
+        >>> SNMRule.snm_zero().negative_threshold
+        0.0
         """
         return cls(v_init=0.5, negative_threshold=0.0, strict=True)
 
@@ -122,6 +131,9 @@ class SNMRule:
 
         Source: Rueckauer et al., "Conversion of Continuous-Valued Deep Networks to Efficient
         Event-Driven Networks for Image Classification", Frontiers in Neuroscience 2017.
+
+        >>> SNMRule.integrate_and_fire().negative_threshold is None
+        True
         """
         return cls(negative_threshold=None, count_min=None)
 
@@ -132,6 +144,9 @@ class SNMRule:
         Source: Bu et al., "Optimal ANN-SNN Conversion for High-accuracy and Ultra-low-latency
         Spiking Neural Networks" (QCFS), ICLR 2022; Bu et al., "Optimized Potential
         Initialization for Low-latency Spiking Neural Networks" (OPI), AAAI 2022.
+
+        >>> SNMRule.integrate_and_fire_half().v_init
+        0.5
         """
         return cls(v_init=0.5, negative_threshold=None, count_min=None)
 
@@ -141,6 +156,9 @@ class SNMRule:
 
         Source: You et al., "SpikeZIP-TF: Conversion is All You Need for Transformer-based
         SNN", ICML 2024.
+
+        >>> SNMRule.st_bif(levels=8).count_bounds
+        (0, 8)
         """
         return cls(v_init=0.5, negative_threshold=0.0, strict=True, count_max=levels)
 
@@ -150,6 +168,9 @@ class SNMRule:
 
         Source: Li and Zeng, "Efficient and Accurate Conversion of Spiking Neural Network with
         Burst Spikes", IJCAI 2022.
+
+        >>> SNMRule.burst(3).max_spikes
+        3
         """
         return cls(negative_threshold=None, count_min=None, max_spikes=max_spikes)
 

@@ -1,6 +1,8 @@
 """What nvcc made of the CUDA kernels, read from the library itself; needs no GPU."""
 
+import os
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -18,15 +20,24 @@ from machine_code import (
 
 LIBRARY = Path(snm_kernels.__file__).parent / "libsnm_cuda.so"
 TARGETS = snm_kernels.build_info().cuda_architectures.split()
+DEFAULT_TARGETS = [*(f"{n}-real" for n in (75, 80, 86, 89, 90, 100, 120)), "120-virtual"]
 ARCHITECTURES = [target.removesuffix("-real") for target in TARGETS if target.endswith("-real")]
 
 pytestmark = pytest.mark.skipif(
-    not LIBRARY.exists(), reason="this build has no CUDA library: nvcc was not found"
+    not LIBRARY.exists() and shutil.which("nvcc") is None,
+    reason="this build has no CUDA library: there is no nvcc on PATH",
 )
 
 # Mangled dtypes of drive and spikes: f float32, 6__half, 13__nv_bfloat16, i int32, a int8.
 MANGLED = {"float32": "f", "float16": "6__half", "bfloat16": "13__nv_bfloat16"}
 KERNELS_PER_TARGET = 4 * 5 * 2
+
+
+@pytest.mark.skipif(
+    "TORCH_CUDA_ARCH_LIST" in os.environ, reason="TORCH_CUDA_ARCH_LIST names other targets"
+)
+def test_default_targets_are_all_built() -> None:
+    assert TARGETS == DEFAULT_TARGETS
 
 
 def resources(architecture: str) -> str:

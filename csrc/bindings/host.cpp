@@ -5,7 +5,9 @@
 
 #include <algorithm>
 #include <optional>
+#include <limits>
 #include <stdexcept>
+#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -45,8 +47,15 @@ void run_threads(const Arguments& a, int64_t threads) {
     isa.run(a, begin, std::min(end, a.neurons));
   };
   std::vector<std::thread> others;
-  for (int64_t index = 1; index < parts; ++index) others.emplace_back(part, index);
+  others.reserve(static_cast<size_t>(parts));
+  int64_t started = 1;
+  try {
+    for (; started < parts; ++started) others.emplace_back(part, started);
+  } catch (const std::system_error&) {
+    // No thread is to be had: this one does what is left.
+  }
   part(0);
+  for (int64_t index = started; index < parts; ++index) part(index);
   for (std::thread& other : others) other.join();
 }
 

@@ -7,7 +7,8 @@
 
 namespace snm {
 
-// Neurons are handed out in blocks of this many, so that no two threads share a cache line.
+// Neurons are handed out in blocks of this many, so that threads share no cache line where tensors
+// start on one.
 constexpr int64_t kBlock = 64;
 
 using CpuKernel = void (*)(const Arguments& arguments, int64_t begin, int64_t end);

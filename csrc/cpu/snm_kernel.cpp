@@ -17,7 +17,7 @@ namespace {
 
 struct Nothing {};
 
-// State, parameters and rows of a tile stay in the first-level cache while time runs over it.
+// State, parameters and rows of a tile stay in the cores' own caches while time runs over it.
 constexpr int64_t kTile = 1024;
 // Not a multiple of a page, so that a store to one row does not look like a load of the next.
 constexpr int64_t kPadded = kTile + 48;

@@ -2,16 +2,13 @@
 
 from torch import Tensor, nn
 
-DROPOUT = 0.15
-"""Share of activations that training leaves out; it also hardens a network for few time steps."""
 
-
-def _conv_block(in_channels: int, out_channels: int) -> list[nn.Module]:
+def _conv_block(in_channels: int, out_channels: int, dropout: float) -> list[nn.Module]:
     return [
         nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=1, bias=False),
         nn.BatchNorm2d(out_channels),
         nn.ReLU(),
-        nn.Dropout(DROPOUT),
+        nn.Dropout(dropout),
     ]
 
 
@@ -24,6 +21,8 @@ class SmallVGG(nn.Module):
 
     Args:
         num_classes: number of outputs of the last linear layer.
+        dropout: share of activations that training leaves out; it also hardens the network for
+            few time steps.
 
     Example:
         >>> import torch
@@ -33,18 +32,18 @@ class SmallVGG(nn.Module):
     Source: the 3x3 convolutions in stages of VGG (Simonyan and Zisserman, ICLR 2015).
     """
 
-    def __init__(self, num_classes: int = 10) -> None:
+    def __init__(self, num_classes: int = 10, dropout: float = 0.0) -> None:
         """Create the layers with untrained weights."""
         super().__init__()
         self.features = nn.Sequential(
-            *_conv_block(1, 32),
+            *_conv_block(1, 32, dropout),
             nn.AvgPool2d(2),
-            *_conv_block(32, 64),
+            *_conv_block(32, 64, dropout),
             nn.AvgPool2d(2),
-            *_conv_block(64, 64),
-            *_conv_block(64, 128),
+            *_conv_block(64, 64, dropout),
+            *_conv_block(64, 128, dropout),
             nn.AvgPool2d(2),
-            *_conv_block(128, 128),
+            *_conv_block(128, 128, dropout),
         )
         self.classifier = nn.Sequential(nn.Flatten(), nn.Linear(128 * 3 * 3, num_classes))
 
