@@ -188,8 +188,8 @@ class Run {
   const Tensor& keep(const Tensor& tensor) { return kept_.emplace_back(tensor); }
 
   std::vector<int64_t> dense_strides() const {
-    std::vector<int64_t> strides{v_out.numel()};
-    strides.insert(strides.end(), v_out.strides().begin(), v_out.strides().end());
+    std::vector<int64_t> strides(1 + v_out.dim(), v_out.numel());
+    std::copy_n(v_out.strides().begin(), v_out.dim(), strides.begin() + 1);
     return strides;
   }
 

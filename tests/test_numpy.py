@@ -1,5 +1,7 @@
 """The NumPy entry: equal to torch's, without copies, without the interpreter lock."""
 
+import subprocess
+import sys
 import threading
 import time
 import tracemalloc
@@ -350,3 +352,22 @@ def test_numpy_numbers_are_numbers() -> None:
     assert equal(snm_numpy.snm(x, np.array(0.75), bias=np.array([0.25])), expected)
     assert equal(snm_numpy.snm(x, 0.75, bias=0.25, rule=SNMRule(v_init=0)), expected)
     assert equal(snm_numpy.snm(x, 0.75, bias=0.25, rule=preset("snm")), expected)
+
+
+def test_threads_that_cannot_start_are_done_without() -> None:
+    """Sixty stacks don't fit in what memory is left; the work is done all the same."""
+    program = """
+import resource
+import numpy as np
+import snm_kernels
+x = np.random.default_rng(0).standard_normal((64, 2**20), dtype=np.float32)
+expected = snm_kernels.numpy.snm(x, 1.0, emit="spike", threads=1)
+out = np.zeros(x.shape, np.int8)
+taken = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (taken + 60 * 2**20, -1))
+sent = snm_kernels.numpy.snm(x, 1.0, emit="spike", threads=60, out=out)
+resource.setrlimit(resource.RLIMIT_AS, (-1, -1))
+assert np.array_equal(sent.spikes, expected.spikes)
+assert np.array_equal(sent.state.v, expected.state.v)
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
