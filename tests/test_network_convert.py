@@ -1,6 +1,7 @@
 """What conversion makes of a model, and what it leaves alone."""
 
 import copy
+import io
 import pickle
 import warnings
 from collections.abc import Iterable
@@ -8,6 +9,7 @@ from collections.abc import Iterable
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn.utils import parametrizations
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -49,6 +51,49 @@ def test_model_is_left_alone(name: str) -> None:
     assert list(model.modules()) == modules
     assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items())
     assert torch.equal(model(images.clone()), expected)
+
+
+@quiet
+@pytest.mark.parametrize("first", [nn.ReLU(inplace=True), nn.SiLU(inplace=True)])
+def test_writing_in_place_spares_the_images(first: nn.Module) -> None:
+    model = nn.Sequential(first, nn.Flatten(), nn.Linear(18, 4), nn.ReLU(), nn.Linear(4, 2)).eval()
+    calibration, images = torch.randn(8, 2, 3, 3), torch.randn(4, 2, 3, 3)
+    given = calibration.clone(), images.clone()
+    net = snm.convert(model, [calibration[:3], calibration[3:]])
+    net(images, timesteps=2)
+    net.anytime(images, timesteps=2)
+    assert torch.equal(calibration, given[0])
+    assert torch.equal(images, given[1])
+    assert first.inplace
+
+
+class PowerInPlace(nn.Module):
+    """Squares what is read under another name, too."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x + 1
+        z = y
+        z **= 2
+        return F.relu(y) + z
+
+
+@quiet
+def test_operators_in_place_are_followed() -> None:
+    images = torch.rand(6, 4)
+    net = snm.convert(PowerInPlace().eval(), images)
+    assert net.neurons["relu"].threshold.equal(((images + 1) ** 2).amax(0))
+
+
+@quiet
+@pytest.mark.parametrize("norm", ["neuron", "channel", "layer"])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_calibration_images_may_come_one_by_one(name: str, norm: str) -> None:
+    model, calibration, _ = exact_network(name)
+    together, alone = (
+        snm.convert(model, batches, norm=norm) for batches in (calibration, calibration.split(1))
+    )
+    for path, neuron in together.neurons.items():
+        assert torch.equal(alone.neurons[path].threshold, neuron.threshold)
 
 
 @quiet
@@ -197,9 +242,12 @@ def test_batch_norms_are_folded() -> None:
 def test_parametrized_weights_are_baked_in() -> None:
     model = small_network()
     parametrizations.weight_norm(model[0]).eval()
-    net = snm.convert(model, torch.rand(8, 2, 8, 8))
+    images = torch.rand(8, 2, 8, 8)
+    expected = model(images)
+    net = snm.convert(model, images)
     assert type(net.layers.get_submodule("0")) is nn.Conv2d
     assert parametrizations.parametrize.is_parametrized(model[0])
+    assert torch.equal(model(images), expected)
 
 
 @quiet
@@ -243,12 +291,23 @@ def test_half_precision_keeps_exact_thresholds(dtype: torch.dtype) -> None:
 
 
 @quiet
+@pytest.mark.parametrize("name", NETWORKS)
+def test_network_can_be_copied(name: str) -> None:
+    model, calibration, images = exact_network(name)
+    net = snm.convert(model, calibration)
+    assert torch.equal(copy.deepcopy(net)(images, timesteps=T), net(images, timesteps=T))
+
+
+@quiet
 @pytest.mark.parametrize("model", [Residual, PreActivation])
 def test_network_survives_pickling_and_state_dict(model: type[nn.Module]) -> None:
     images = torch.rand(4, 2, 8, 8)
     net = snm.convert(model().eval(), images)
     expected = net(images, timesteps=T)
-    for other in (pickle.loads(pickle.dumps(net)), copy.deepcopy(net)):
+    saved = io.BytesIO()
+    torch.save(net, saved)
+    saved.seek(0)
+    for other in (pickle.loads(pickle.dumps(net)), torch.load(saved, weights_only=False)):
         assert torch.equal(other(images, timesteps=T), expected)
     other = snm.convert(model().eval(), torch.rand(4, 2, 8, 8))
     other.load_state_dict(net.state_dict())

@@ -95,6 +95,11 @@ def test_every_offence_is_listed_at_once() -> None:
         (lambda x: x.split(x.size(0))[0], "Tensor.split", "splits the batch"),
         (lambda x: x.view(torch.int32), "Tensor.view", "another dtype"),
         (lambda x: x.mean((1, 2, 3)).view(-1, 1) + x.mean((1, 2, 3)), "add", "mixes the images"),
+        (lambda x: x[..., :100, :, :, :], "getitem", "picks from the batch"),
+        (lambda x: F.pad(x, (0, 0, 0, 0, 0, 0, -1, 1)), "pad", "depends on the others"),
+        (lambda x: x.unsqueeze(1).squeeze(), "Tensor.squeeze", r"use flatten(1) or squeeze(dim)"),
+        (lambda x: torch.squeeze(x), "squeeze", r"use flatten(1) or squeeze(dim)"),
+        (lambda x: x.squeeze(0), "Tensor.squeeze", "mixes the images of a batch: from 1 image"),
     ],
 )
 def test_operation_is_refused_by_name(
@@ -190,6 +195,123 @@ def test_writes_that_cannot_be_undone_are_refused() -> None:
 def test_writing_a_buffer_is_refused() -> None:
     with pytest.raises(ConversionError, match=r"0: .*add.*: writes into a parameter or buffer"):
         snm.convert(nn.Sequential(WritesParameter()).eval(), IMAGES)
+
+
+class Before(nn.Module):
+    """``function`` before the neurons, and the images beside them."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x * 2
+        return F.relu(self.function(y)) + x
+
+
+def then(write: Callable[[Tensor], object]) -> Callable[[Tensor], Tensor]:
+    """Writes into a tensor, and hands it on."""
+
+    def function(x: Tensor) -> Tensor:
+        write(x)
+        return x
+
+    return function
+
+
+@pytest.mark.parametrize("build", [Before, Function])
+@pytest.mark.parametrize(
+    "view",
+    [
+        lambda x: x.ravel(),
+        lambda x: x.data,
+        lambda x: x.float(),
+        lambda x: x.to(torch.float32),
+        lambda x: x.swapaxes(1, 2),
+        lambda x: x.unfold(1, 2, 2),
+        lambda x: x.view(x.shape),
+    ],
+    ids=["ravel", "data", "float", "to", "swapaxes", "unfold", "view"],
+)
+def test_write_through_a_view_is_refused(
+    build: Callable[..., nn.Module], view: Callable[[Tensor], Tensor]
+) -> None:
+    found = offences_of(build(then(lambda x: view(x).mul_(3.0))))
+    assert any(why.startswith("writes in place into what is read again") for _, _, why in found)
+
+
+def writes_out(x: Tensor) -> Tensor:
+    result = x + 0
+    torch.mul(x, 3.0, out=result)
+    return result
+
+
+@pytest.mark.parametrize(
+    ("function", "operation", "reason"),
+    [
+        (writes_out, "mul", "writes into out=; use its result"),
+        (
+            then(lambda x: torch._foreach_mul_([x], 3.0)),
+            "_foreach_mul",
+            "writes in place; use a form that does not",
+        ),
+    ],
+    ids=["out", "foreach"],
+)
+def test_write_into_an_argument_is_refused(
+    function: Callable[[Tensor], Tensor], operation: str, reason: str
+) -> None:
+    assert ("", operation, reason) in offences_of(Before(function))
+
+
+def multiplies_tensors(x: Tensor) -> Tensor:
+    return x * 5 if isinstance(x, Tensor) else x
+
+
+@pytest.mark.parametrize("build", [Before, Function])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_what_tracing_does_not_see_is_refused(
+    build: Callable[..., nn.Module], dtype: torch.dtype
+) -> None:
+    [(path, operation, reason)] = offences_of(build(multiplies_tensors).to(dtype), IMAGES.to(dtype))
+    assert (path, operation) == ("", "forward")
+    assert reason.startswith(
+        "the traced graph computes something else than the model: largest difference "
+    )
+
+
+def test_other_shapes_than_tracing_sees_are_refused() -> None:
+    shortened = Function(lambda x: x[:, :1] if isinstance(x, Tensor) else x)
+    [(_, _, reason)] = offences_of(shortened)
+    assert "[4, 4, 6, 6] instead of [4, 1, 6, 6]" in reason
+
+
+@pytest.mark.parametrize(
+    ("function", "operation", "reason"),
+    [
+        (lambda x: x - x.mean(0), "sub", "depends on the others"),
+        (lambda x: x.flip(0), "Tensor.flip", "on their order"),
+        (lambda x: x + torch.rand_like(x), "rand_like", "or on chance"),
+        (lambda x: x[:100], "getitem", "picks from the batch"),
+        (lambda x: x.squeeze(), "Tensor.squeeze", "use flatten(1) or squeeze(dim)"),
+    ],
+)
+def test_mixing_the_images_before_the_neurons_is_refused(
+    function: Callable[[Tensor], Tensor], operation: str, reason: str
+) -> None:
+    found = offences_of(Before(function))
+    assert any(op == operation and reason in why for _, op, why in found), found
+
+
+class Gram(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return (x @ x.transpose(0, 1)) @ torch.relu(x)
+
+
+def test_images_in_another_dimension_are_refused() -> None:
+    [(_, operation, reason)] = offences_of(Gram(), torch.rand(4, 8))
+    assert operation == "matmul"
+    assert reason == "reads a value that holds the images in another dimension than the first"
 
 
 def test_model_in_training_mode() -> None:
@@ -296,8 +418,8 @@ def test_preset_of_another_type() -> None:
 
 @pytest.mark.parametrize("count", [0, -1])
 def test_too_few_steps(count: int) -> None:
-    with pytest.raises(ValueError, match=f"chunk_steps must be at least 1, got {count}"):
-        snm.convert(network(), IMAGES, chunk_steps=count)
+    with pytest.raises(ValueError, match=f"^convert: chunk_steps must be at least 1, got {count}"):
+        snm.convert(network(), iter(()), chunk_steps=count)
     net = snm.convert(network(), IMAGES)
     for run in (net, net.anytime):
         with pytest.raises(ValueError, match=f"timesteps must be at least 1, got {count}"):
@@ -327,6 +449,22 @@ def test_bad_images(images: object, error: type[Exception], message: str) -> Non
     for run in (net, net.anytime):
         with pytest.raises(error, match=message):
             run(images, timesteps=4)
+
+
+def test_images_of_another_size_than_calibrated() -> None:
+    model = nn.Sequential(
+        nn.Conv2d(2, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)
+    ).eval()
+    small, large = torch.rand(4, 2, 3, 3), torch.rand(4, 2, 9, 9)
+    for images, other in ((small, large), (large, small)):
+        net = snm.convert(model, images)
+        for run in (net, net.anytime):
+            with pytest.raises(ValueError, match="neurons of 1 were calibrated for") as caught:
+                run(other, timesteps=2)
+            sizes = [[4, *(side - 2 for side in i.shape[2:])] for i in (images, other)]
+            assert f"{sizes[0]} per image, got {sizes[1]}; use images of" in str(caught.value)
+    for norm in ("channel", "layer"):
+        assert snm.convert(model, small, norm=norm)(large, timesteps=2).shape == (4, 3)
 
 
 @pytest.mark.parametrize("threshold", [0.0, -1.0, float("nan")])

@@ -69,6 +69,8 @@ class Fire:
     """The mean output is read by the tail."""
     reuses_drive: bool
     """Nothing else reads the drive's memory, so spikes may overwrite it."""
+    per_neuron: bool
+    """Each neuron has a threshold of its own, so the drive must be of the calibrated size."""
 
 
 Step = Call | Repeat | Fire

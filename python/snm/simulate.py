@@ -40,7 +40,7 @@ class SpikingNetwork(nn.Module):
         self, layers: nn.Module, program: Program, *, image_dims: int, chunk_steps: int
     ) -> None:
         super().__init__()
-        _check_count("chunk_steps", chunk_steps)
+        check_count("SpikingNetwork", "chunk_steps", chunk_steps)
         self.layers = layers
         self.program = program
         self.image_dims = image_dims
@@ -65,7 +65,8 @@ class SpikingNetwork(nn.Module):
 
         Raises:
             ValueError: the images hold NaN or infinity, have other dimensions than those of
-                calibration or are on another device; timesteps is less than 1.
+                calibration or, with norm="neuron", another size, or are on another device;
+                timesteps is less than 1.
             TypeError: the images are of another dtype; timesteps is not an integer.
 
         >>> from snm import convert
@@ -124,7 +125,7 @@ class SpikingNetwork(nn.Module):
 
     def _start(self, images: Tensor, timesteps: int) -> "_Run":
         self._check_images(images)
-        _check_count("timesteps", timesteps)
+        check_count("SpikingNetwork", "timesteps", timesteps)
         values: dict[str, Any] = {self.program.images: images}
         for call in self.program.static:
             values[call.name] = call.run(self.layers, values)
@@ -156,6 +157,12 @@ class SpikingNetwork(nn.Module):
         else:
             drive = drive.view(steps, run.batch, *drive.shape[1:])
         neuron = self._neuron(fire)
+        if fire.per_neuron and drive.shape[2:] != neuron.threshold.shape:
+            raise ValueError(
+                f"SpikingNetwork: the neurons of {fire.path} were calibrated for a drive of "
+                f"{list(neuron.threshold.shape)} per image, got {list(drive.shape[2:])}; use "
+                "images of the calibrated size, or convert with norm='channel' or 'layer'"
+            )
         counting = counted is not None and fire.read_out
         emit = "spike" if counting else "amplitude" if fire.sends else "none"
         out = drive if fire.reuses_drive and emit == "amplitude" else None
@@ -233,11 +240,12 @@ def _chunks(timesteps: int, chunk_steps: int) -> list[int]:
     return [chunk_steps] * full + [rest] * (rest > 0)
 
 
-def _check_count(argument: str, value: int) -> None:
+def check_count(caller: str, argument: str, value: int) -> None:
+    """Refuses what is no integer, or less than 1."""
     if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"SpikingNetwork: {argument} must be an integer, got {value!r}")
+        raise TypeError(f"{caller}: {argument} must be an integer, got {value!r}")
     if value < 1:
-        raise ValueError(f"SpikingNetwork: {argument} must be at least 1, got {value}")
+        raise ValueError(f"{caller}: {argument} must be at least 1, got {value}")
 
 
 def _short(dtype: torch.dtype) -> str:

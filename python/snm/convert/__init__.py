@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from snm_kernels import SNMRule
 
 from ..errors import ConversionError
-from ..simulate import SpikingNetwork
+from ..simulate import SpikingNetwork, check_count
 from .calibrate import NORMS, STATISTICS, Norm, Statistic, thresholds
 from .check import find_offences
+from .compare import check_traced
 from .domains import sort_nodes
 from .fold import fold_batch_norms
 from .in_place import remove_in_place
@@ -47,8 +48,9 @@ def convert(
         calibration: images ``[N, ...]``, or batches of them, such as a data loader: tensors, or
             tuples that start with one. They are moved to the model's device.
         preset: the neuron: a name in :data:`snm.PRESETS`, or a rule.
-        norm: what shares a threshold: ``"neuron"`` nothing, the paper's NeuronNorm; ``"channel"``
-            the neurons of a channel, dimension 1; ``"layer"`` all of a layer.
+        norm: what shares a threshold: ``"neuron"`` nothing, the paper's NeuronNorm, for images
+            of the calibrated size alone; ``"channel"`` the neurons of a channel, dimension 1;
+            ``"layer"`` all of a layer.
         statistic: ``"max"``, the largest activation.
         chunk_steps: how many time steps are simulated at once; more take more memory. The result
             does not depend on it, but for rounding in the model's own layers.
@@ -60,9 +62,10 @@ def convert(
 
     Raises:
         ConversionError: the model holds operations that have no spiking counterpart; it names
-            each.
+            each. Or tracing misses something that the model does.
         ValueError: the model is in training mode, on several devices or in another dtype;
-            calibration holds no image, NaN or infinity; the preset, norm or statistic is unknown.
+            calibration holds no image, NaN or infinity; the preset, norm or statistic is unknown;
+            chunk_steps is less than 1.
         TypeError: an argument is of the wrong type.
 
     Warns:
@@ -78,6 +81,7 @@ def convert(
     rule = rule_of(preset)
     one_of("norm", norm, NORMS)
     one_of("statistic", statistic, STATISTICS)
+    check_count("convert", "chunk_steps", chunk_steps)
     device, dtype = check_model(model)
     batches = batches_of(calibration, progress, device, dtype)
     first = next(batches, None)
@@ -85,19 +89,20 @@ def convert(
         raise ValueError("convert: calibration must hold at least one image, got none")
 
     traced = trace(model)
-    record_shapes(traced, first[:1])
+    record_shapes(traced, first)
     offences = remove_in_place(traced)
     remove_unused(traced.graph)
     sort_nodes(traced)
     offences += find_offences(traced)
     if offences:
         raise ConversionError(offences)
+    check_traced(traced, model, first)
     fold_batch_norms(traced)
     paths = neuron_paths(traced)
     found = thresholds(traced, paths, chain((first,), batches), norm)
     return SpikingNetwork(
         build_layers(traced, paths, found, rule),
-        lay_out(traced, paths),
+        lay_out(traced, paths, per_neuron=norm == "neuron"),
         image_dims=first.dim(),
         chunk_steps=chunk_steps,
     )

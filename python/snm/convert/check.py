@@ -8,15 +8,30 @@ from torch.fx.node import map_aggregate
 from ..errors import Offence
 from .domains import Domain, changes_over_time, domain_of, neurons_of
 from .operations import (
+    PICKS,
     Operands,
     affine,
     first_argument,
     is_shape_query,
     objection,
+    picks_images,
     refusal,
+    squeezes_all,
 )
-from .shapes import holds_tensors, is_batched, is_tensor, shape_for
+from .shapes import (
+    depends_on_batch,
+    holds_tensors,
+    is_batched,
+    is_tensor,
+    mixes_images,
+    unbatched_shape,
+)
 from .trace import Traced, has_hooks, is_active_dropout
+
+_MIXES = (
+    "mixes the images of a batch: its result for an image depends on the others, on their order "
+    "or on chance"
+)
 
 
 def find_offences(traced: Traced) -> list[Offence]:
@@ -43,11 +58,20 @@ def _reason(traced: Traced, node: fx.Node) -> str | None:
         return "has forward hooks; remove them before conversion"
     if is_active_dropout(node):
         return "drops at random in evaluation too; pass training=self.training"
+    if squeezes_all(node) and depends_on_batch(node):
+        return "takes away the batch of a single image; use flatten(1) or squeeze(dim)"
     if domain_of(node) is Domain.STATIC:
-        return None
+        return _reason_once(node)
     if domain_of(node) is Domain.NEURON:
-        return _reason_of_shape(node)
+        return _reason_of_batch(node)
     return _reason_over_time(traced, node)
+
+
+def _reason_once(node: fx.Node) -> str | None:
+    """Why a node that no neuron comes before is refused; None if it is not."""
+    if holds_tensors(node) and is_batched(node) and picks_images(node):
+        return PICKS
+    return _MIXES if mixes_images(node) else None
 
 
 def _reason_over_time(traced: Traced, node: fx.Node) -> str | None:
@@ -66,18 +90,27 @@ def _reason_over_time(traced: Traced, node: fx.Node) -> str | None:
         holds_tensors(n) and not is_tensor(n) and n not in changing for n in node.all_input_nodes
     ):
         return "takes a tuple of tensors that are constant in time"
+    if any(_hides_images(n) for n in node.all_input_nodes):
+        return "reads a value that holds the images in another dimension than the first"
     if not changing:
         return "makes a tensor from the shape of one that changes over time"
-    return objection(traced, node) or _reason_of_shape(node)
+    return objection(traced, node) or _reason_of_batch(node)
 
 
-def _reason_of_shape(node: fx.Node) -> str | None:
-    if is_batched(node):
-        return None
+def _reason_of_batch(node: fx.Node) -> str | None:
+    wrong = unbatched_shape(node)
+    if wrong is None:
+        return _MIXES if mixes_images(node) else None
+    batch, shape = wrong
     return (
-        "mixes the images of a batch: from 2 images its result is "
-        f"{list(shape_for(node, 2))}, and its first dimension must stay that of the images"
+        f"mixes the images of a batch: from {batch} image{'' if batch == 1 else 's'} its result is "
+        f"{list(shape)}, and its first dimension must stay that of the images"
     )
+
+
+def _hides_images(node: fx.Node) -> bool:
+    static = domain_of(node) is Domain.STATIC
+    return static and holds_tensors(node) and depends_on_batch(node) and not is_batched(node)
 
 
 def _reads_tensors(node: fx.Node) -> bool:

@@ -1,8 +1,5 @@
 """Turns operations that write in place into ones that don't, without changing what they mean."""
 
-import builtins
-import operator
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -10,22 +7,15 @@ from torch import Tensor, fx
 
 from ..errors import Offence
 from .operations import affine, first_argument, is_shape_query
-from .shapes import holds_tensors
-from .trace import Traced, bound
-
-_OPERATORS: dict[Any, Callable[..., Any]] = {
-    operator.iadd: operator.add,
-    operator.isub: operator.sub,
-    operator.imul: operator.mul,
-    operator.itruediv: operator.truediv,
-}
-_ALIASES = ("T", "expand", "expand_as", "mT", "narrow", "select", "t", "unbind", "view_as")
+from .shapes import bases_of, holds_tensors
+from .trace import IN_PLACE_OPERATORS, Traced, bound
 
 
 class _Write(NamedTuple):
     """An operation in place, and what does the same out of place."""
 
-    written: fx.Node
+    written: Any
+    """A node, if one value is written."""
     target: Any
     """None if there is nothing that does the same."""
     args: tuple[Any, ...]
@@ -44,11 +34,17 @@ def remove_in_place(traced: Traced) -> list[Offence]:
     order = {node: place for place, node in enumerate(traced.graph.nodes)}
     base: dict[fx.Node, fx.Node] = {}
     for node in traced.graph.nodes:
-        base[node] = base[first_argument(node)] if _may_alias(traced, node) else node
+        source = _source(traced, node)
+        base[node] = node if source is None else base[source]
+        if node.kwargs.get("out") is not None:
+            offences.append(traced.offence(node, "writes into out=; use its result"))
         write = _write(traced, node)
         if write is None:
             continue
         _set(node, write)
+        if not isinstance(write.written, fx.Node):
+            offences.append(traced.offence(node, "writes in place; use a form that does not"))
+            continue
         if not holds_tensors(write.written):
             continue
 
@@ -71,21 +67,20 @@ def remove_in_place(traced: Traced) -> list[Offence]:
             )
         for user in reads_later(write.written):
             user.replace_input_with(write.written, node)
+    for module in traced.root.modules():
+        if getattr(module, "inplace", False):
+            module.inplace = False  # type: ignore[assignment]
     return offences
 
 
-def _may_alias(traced: Traced, node: fx.Node) -> bool:
-    """Whether a node's result may share its first argument's memory."""
-    if node.op in ("placeholder", "get_attr", "output") or not holds_tensors(node):
-        return False
-    first = first_argument(node) if node.args or {"input", "tensors"} & set(node.kwargs) else None
-    if not isinstance(first, fx.Node) or not holds_tensors(first):
-        return False
+def _source(traced: Traced, node: fx.Node) -> fx.Node | None:
+    """The argument whose memory a node's result shares, or may share for other images."""
     known = affine(traced, node)
-    if known is not None:
-        return not known.fresh
-    name = node.args[1] if node.target is builtins.getattr else node.target
-    return str(getattr(name, "__name__", name)) in _ALIASES
+    if known is not None and not known.fresh and holds_tensors(node):
+        first = first_argument(node)
+        if isinstance(first, fx.Node):
+            return first
+    return next(iter(bases_of(node)), None)
 
 
 def _write(traced: Traced, node: fx.Node) -> _Write | None:
@@ -101,23 +96,27 @@ def _write(traced: Traced, node: fx.Node) -> _Write | None:
         name = str(node.target)
         if not name.endswith("_") or name.endswith("__"):
             return None
-        target = name[:-1] if hasattr(Tensor, name[:-1]) else None
+        target = name[:-1] if callable(getattr(Tensor, name[:-1], None)) else None
     elif node.op == "call_function":
         arguments = bound(node)
         name = str(getattr(node.target, "__name__", ""))
-        if node.target in _OPERATORS:
-            target = _OPERATORS[node.target]
+        if node.target in IN_PLACE_OPERATORS:
+            target = IN_PLACE_OPERATORS[node.target]
         elif arguments.get("inplace"):
             args, kwargs = (), {**arguments, "inplace": False}
             target = node.target
-        elif name.endswith("_") and not name.endswith("__"):
+        elif name.endswith("_") and not name.endswith("__") and not _is_operator(node.target):
             target = getattr(torch, name[:-1], None)
         else:
             return None
     else:
         return None
-    written = first_argument(node)
-    return _Write(written, target, args, kwargs) if isinstance(written, fx.Node) else None
+    return _Write(first_argument(node), target, args, kwargs)
+
+
+def _is_operator(function: Any) -> bool:
+    """Whether a function is Python's own, such as ``and_``, named so to avoid a keyword."""
+    return getattr(function, "__module__", None) == "_operator"
 
 
 def _set(node: fx.Node, write: _Write) -> None:

@@ -164,6 +164,7 @@ _REASONS: tuple[tuple[tuple[str, ...], str], ...] = (
         "only ReLU has a spiking neuron",
     ),
 )
+PICKS = "picks from the batch"
 _UNKNOWN = "conversion does not know it as an affine operation"
 
 
@@ -224,9 +225,9 @@ def objection(traced: Traced, node: fx.Node) -> str | None:
         return "rounds"
     if name in _SPLITS:
         dim = node.kwargs.get("dim", node.args[2] if len(node.args) > 2 else 0)
-        if dim in (0, -len(shape_for(_first(node), 2))):
+        if dim in (0, -_rank(node)):
             return "splits the batch"
-    if node.target is operator.getitem and "is_tensor" in _first(node).meta:
+    if node.target is operator.getitem:
         return _objection_to_index(node)
     if is_reshape(node) and any(isinstance(size, torch.dtype) for size in node.args):
         return "reads the bits as another dtype"
@@ -240,9 +241,24 @@ def _objection_to_index(node: fx.Node) -> str | None:
     entries = index if isinstance(index, tuple | list) else (index,)
     if not all(isinstance(entry, int | slice) or entry in (None, ...) for entry in entries):
         return "picks by a tensor; only numbers and slices are known"
-    if not (entries[0] is ... or entries[0] == slice(None)):
-        return "picks from the batch"
-    return None
+    return PICKS if picks_images(node) else None
+
+
+def picks_images(node: fx.Node) -> bool:
+    """Whether a node indexes the first dimension of a tensor by anything but ``:``."""
+    if node.target is not operator.getitem or not _first(node).meta["is_tensor"]:
+        return False
+    index = node.args[1]
+    entries = index if isinstance(index, tuple | list) else (index,)
+    if entries[0] is ... and len(entries) - 1 - entries.count(None) == _rank(node):
+        entries = entries[1:]
+    return not (entries[0] is ... or entries[0] == slice(None))
+
+
+def squeezes_all(node: fx.Node) -> bool:
+    """Whether a node takes away every dimension of size 1, the batch's too."""
+    named = node.op == "call_method" and node.target == "squeeze"
+    return (named or node.target is torch.squeeze) and len(node.args) + len(node.kwargs) == 1
 
 
 def first_argument(node: fx.Node) -> Any:
@@ -256,3 +272,8 @@ def _first(node: fx.Node) -> fx.Node:
     first = first_argument(node)
     assert isinstance(first, fx.Node)
     return first
+
+
+def _rank(node: fx.Node) -> int:
+    """Dimensions of a call's first argument."""
+    return len(shape_for(_first(node), 2))

@@ -102,8 +102,12 @@ def _name(path: str) -> str:
     return path.rpartition(".")[2]
 
 
-def lay_out(traced: Traced, paths: Mapping[fx.Node, str]) -> Program:
-    """The program that simulates a graph whose ReLUs are neurons at ``paths``."""
+def lay_out(traced: Traced, paths: Mapping[fx.Node, str], *, per_neuron: bool) -> Program:
+    """The program that simulates a graph whose ReLUs are neurons at ``paths``.
+
+    Args:
+        per_neuron: whether each neuron has a threshold of its own.
+    """
     nodes = list(traced.graph.nodes)
     images = next(node for node in nodes if node.op == "placeholder")
     output = next(node for node in nodes if node.op == "output").args[0]
@@ -119,7 +123,7 @@ def lay_out(traced: Traced, paths: Mapping[fx.Node, str]) -> Program:
     repeated: dict[fx.Node, str] = {}
     for node in nodes:
         if domain_of(node) is Domain.NEURON:
-            temporal.append(_fire(traced, node, paths[node], node in read_out))
+            temporal.append(_fire(traced, node, paths[node], node in read_out, per_neuron))
         elif domain_of(node) is Domain.TEMPORAL:
             for operand in node.all_input_nodes:
                 if _needs_repeating(operand) and operand not in repeated:
@@ -194,7 +198,7 @@ def _arguments(
     return tuple(map_arg(node.args, value)), dict(map_arg(node.kwargs, value))
 
 
-def _fire(traced: Traced, node: fx.Node, path: str, read_out: bool) -> Fire:
+def _fire(traced: Traced, node: fx.Node, path: str, read_out: bool, per_neuron: bool) -> Fire:
     drive = first_argument(node)
     constant = domain_of(drive) is Domain.STATIC
     known = affine(traced, drive)
@@ -207,6 +211,7 @@ def _fire(traced: Traced, node: fx.Node, path: str, read_out: bool) -> Fire:
         sends=any(domain_of(user) in (Domain.NEURON, Domain.TEMPORAL) for user in node.users),
         read_out=read_out,
         reuses_drive=fresh and list(drive.users) == [node],
+        per_neuron=per_neuron,
     )
 
 

@@ -1,5 +1,6 @@
 """Finds out the shape of every value of a graph, and which dimension holds the images."""
 
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -7,6 +8,7 @@ from torch import Tensor, fx
 from torch.fx.node import map_aggregate
 
 from ..errors import ConversionError
+from .compare import agree
 from .trace import Traced
 
 _BATCHES = (2, 3)
@@ -14,24 +16,32 @@ _BATCHES = (2, 3)
 Shape = tuple[int, ...]
 
 
-def record_shapes(traced: Traced, image: Tensor) -> None:
-    """Runs the graph on two batch sizes and notes on each node the shapes of its tensors.
+def record_shapes(traced: Traced, images: Tensor) -> None:
+    """Runs the graph on small batches; notes on each node its tensors' shapes, what it is a view
+    of, and whether it treats each image by itself.
 
     Args:
-        image: ``[1, ...]``, an image of the size that the model takes.
+        images: at least one, of the size that the model takes.
 
     Raises:
-        ConversionError: the model fails on one of the batches.
+        ConversionError: the model fails on a batch of 2 or 3 images.
     """
     for node in traced.graph.nodes:
-        node.meta["shapes"] = []
+        node.meta.update(shapes={}, bases=[], mixes=False)
+    different = _four_different(images)
     for batch in _BATCHES:
-        _Recorder(traced).run(image.repeat(batch, *[1] * (image.dim() - 1)))
+        _Recorder(traced, batch).run(different[:batch].clone())
+    # A model may take no single image; what ran before it failed is noted all the same.
+    with suppress(ConversionError):
+        _Recorder(traced, 1).run(different[:1].clone())
+    comparison = _Comparison(traced.root, graph=traced.graph)
+    comparison.run(different[:3].clone())
+    comparison.run(different[1:].clone())
 
 
 def holds_tensors(node: fx.Node) -> bool:
     """Whether a node's result is or holds a tensor."""
-    return bool(node.meta["shapes"][0])
+    return bool(node.meta["shapes"][_BATCHES[0]])
 
 
 def is_tensor(node: fx.Node) -> bool:
@@ -41,38 +51,99 @@ def is_tensor(node: fx.Node) -> bool:
 
 def shape_for(node: fx.Node, batch: int) -> Shape:
     """Shape of a node's tensor, for a batch of 2 or 3 images."""
-    shape: Shape = node.meta["shapes"][_BATCHES.index(batch)][0]
+    shape: Shape = node.meta["shapes"][batch][0]
     return shape
+
+
+def unbatched_shape(node: fx.Node) -> tuple[int, Shape] | None:
+    """A number of images, and a shape that does not have them, alone, in its first dimension."""
+    for batch, shapes in node.meta["shapes"].items():
+        for shape, reference in zip(shapes, node.meta["shapes"][_BATCHES[0]], strict=True):
+            if shape[:1] != (batch,) or shape[1:] != reference[1:]:
+                return batch, shape
+    return None
 
 
 def is_batched(node: fx.Node) -> bool:
     """Whether the first dimension of a node's tensors is that of the images, and no other is."""
-    small, large = node.meta["shapes"]
-    return all(
-        len(a) == len(b) > 0 and (a[0], b[0]) == _BATCHES and a[1:] == b[1:]
-        for a, b in zip(small, large, strict=True)
-    )
+    return unbatched_shape(node) is None
+
+
+def depends_on_batch(node: fx.Node) -> bool:
+    """Whether the shape of a node's tensors depends on the number of images."""
+    small, large = (node.meta["shapes"][batch] for batch in _BATCHES)
+    return bool(small != large)
+
+
+def mixes_images(node: fx.Node) -> bool:
+    """Whether a node is the first whose result for an image depends on the rest of its batch."""
+    return bool(node.meta["mixes"]) and not any(n.meta["mixes"] for n in node.all_input_nodes)
+
+
+def bases_of(node: fx.Node) -> list[fx.Node]:
+    """The arguments with which a node's result shares memory."""
+    bases: list[fx.Node] = node.meta["bases"]
+    return bases
+
+
+def _four_different(images: Tensor) -> Tensor:
+    """Scaled down, so that copies of one image differ, and no value leaves the range to zero."""
+    chosen = images[[place % len(images) for place in range(4)]]
+    if not images.is_floating_point():
+        return chosen
+    scale = torch.tensor([1.0, 0.875, 0.75, 0.625], dtype=images.dtype, device=images.device)
+    return chosen * scale.view(-1, *[1] * (images.dim() - 1))
+
+
+def _tensors_in(value: Any) -> list[Tensor]:
+    found: list[Tensor] = []
+
+    def note(part: Any) -> Any:
+        if isinstance(part, Tensor):
+            found.append(part)
+        return part
+
+    map_aggregate(value, note)
+    return found
+
+
+def _memory(value: Any) -> set[int]:
+    return {tensor.untyped_storage().data_ptr() for tensor in _tensors_in(value)} - {0}
 
 
 class _Recorder(fx.Interpreter):
-    def __init__(self, traced: Traced) -> None:
+    def __init__(self, traced: Traced, batch: int) -> None:
         super().__init__(traced.root, graph=traced.graph)
         self.traced = traced
+        self.batch = batch
 
     def run_node(self, n: fx.Node) -> Any:
         try:
             result = super().run_node(n)
         except Exception as error:
-            reason = f"fails on a batch of {_BATCHES[len(n.meta['shapes'])]} images: {error}"
+            reason = f"fails on a batch of {self.batch} images: {error}"
             raise ConversionError([self.traced.offence(n, reason)]) from error
-        shapes: list[Shape] = []
+        n.meta["shapes"][self.batch] = [tuple(tensor.shape) for tensor in _tensors_in(result)]
+        n.meta["is_tensor"] = isinstance(result, Tensor)
+        n.meta["bases"] = [
+            operand for operand in n.all_input_nodes if _memory(result) & _memory(self.env[operand])
+        ]
+        return result
 
-        def note(value: Any) -> Any:
-            if isinstance(value, torch.Tensor):
-                shapes.append(tuple(value.shape))
-            return value
 
-        map_aggregate(result, note)
-        n.meta["shapes"].append(shapes)
-        n.meta["is_tensor"] = isinstance(result, torch.Tensor)
+class _Comparison(fx.Interpreter):
+    """Runs on three images and then on the last two of them and another."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.expected: dict[fx.Node, list[Tensor]] = {}
+
+    def run_node(self, n: fx.Node) -> Any:
+        result = super().run_node(n)
+        tensors = [t for t in _tensors_in(result) if is_batched(n) and t.is_floating_point()]
+        if n in self.expected:
+            pairs = zip(tensors, self.expected.pop(n), strict=True)
+            n.meta["mixes"] = not all(agree(tensor[:-1], before) for tensor, before in pairs)
+        else:
+            self.expected[n] = [tensor[1:].clone() for tensor in tensors]
         return result

@@ -35,6 +35,16 @@ _DROPOUTS = (
 )
 
 
+IN_PLACE_OPERATORS: dict[Callable[..., Any], Callable[..., Any]] = {
+    getattr(operator, f"i{name.rstrip('_')}"): getattr(operator, name)
+    for name in (
+        *("add", "sub", "mul", "truediv", "floordiv", "mod", "pow"),
+        *("and_", "or_", "xor", "lshift", "rshift"),
+    )
+}
+"""Operators that write into their left operand, and what does the same out of place."""
+
+
 @dataclass(frozen=True, slots=True)
 class Traced:
     """A model's copy and the graph of what it does to one batch of images."""
@@ -135,8 +145,8 @@ def _recorder(function: Callable[..., Any]) -> Callable[..., Any]:
     return record
 
 
-for _name in ("iadd", "isub", "imul", "itruediv"):
-    setattr(_Proxy, f"__{_name}__", _recorder(getattr(operator, _name)))
+for _operator in IN_PLACE_OPERATORS:
+    setattr(_Proxy, f"__{_operator.__name__}__", _recorder(_operator))
 
 
 class _Tracer(fx.Tracer):
@@ -178,6 +188,9 @@ def _bake_parametrizations(root: nn.Module) -> None:
     for module in root.modules():
         if parametrize.is_parametrized(module):
             assert isinstance(module.parametrizations, nn.ModuleDict)
+            # A copy shares the class that torch made for the original, and baking changes it.
+            shared = type(module)
+            module.__class__ = type(shared.__name__, shared.__bases__, dict(shared.__dict__))
             for name in list(module.parametrizations):
                 parametrize.remove_parametrizations(module, name, leave_parametrized=True)
 
