@@ -93,6 +93,14 @@ class SpikingNetwork(nn.Module):
 
         Raises:
             ValueError, TypeError: as for a call.
+
+        >>> from snm import convert
+        >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
+        >>> net = convert(model, torch.rand(256, 4))
+        >>> images = torch.rand(2, 4)
+        >>> by_step = net.anytime(images, timesteps=16)
+        >>> torch.allclose(by_step[-1], net(images, timesteps=16), atol=1e-5)
+        True
         """
         run = self._start(images, timesteps)
         counts: dict[str, Tensor] = {}
