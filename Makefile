@@ -31,6 +31,7 @@ test: build-strict
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python bench/render.py --check
 	$(BIN)/python -m pytest -n auto
 
 wheel: .venv/installed
