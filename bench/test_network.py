@@ -5,7 +5,6 @@ is the work that a network without memory would have.
 """
 
 from functools import lru_cache, partial
-from importlib.resources import files
 from itertools import product
 from typing import NamedTuple
 
@@ -23,7 +22,6 @@ BATCH = 16
 TIMESTEPS = 32
 DEVICES = ("cpu", "cuda")
 DTYPES = (torch.float32, torch.bfloat16)
-ASSETS = ("vgg.safetensors", "images.npz")
 
 CONVERTED = "snm"
 PUBLISHED = "published step code"
@@ -53,18 +51,13 @@ def networks(device: str, dtype: torch.dtype) -> Networks:
 def time_network(
     benchmark: BenchmarkFixture, contender: str, device: str, dtype: torch.dtype
 ) -> None:
-    missing = [name for name in ASSETS if not files("snm.demo").joinpath("assets", name).is_file()]
-    if missing:
-        pytest.skip(f"this copy of snm.demo comes without {', '.join(missing)}")
     if device == "cuda" and not torch.cuda.is_available():
         pytest.skip("no NVIDIA GPU")
     model, net, images = networks(device, dtype)
     if contender == CONVERTED:
         run = partial(net, images, timesteps=TIMESTEPS)
     elif contender == PUBLISHED:
-        # It multiplies by θ also where it doesn't fire, and 0 · inf is NaN.
-        largest = torch.finfo(torch.float32).max
-        thresholds = {path: n.threshold.clamp(max=largest) for path, n in net.neurons.items()}
+        thresholds = {path: neuron.threshold for path, neuron in net.neurons.items()}
         run = partial(step_by_step(model, thresholds), images, TIMESTEPS)
     else:
         repeated = images.repeat(TIMESTEPS, 1, 1, 1).contiguous(memory_format=torch.channels_last)

@@ -5,18 +5,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
+from .operations import CONVOLUTIONS
 from .paths import free_path, used_paths
 from .shapes import shape_for
 from .trace import Traced
 
-_CONVS = (
-    nn.Conv1d,
-    nn.Conv2d,
-    nn.Conv3d,
-    nn.ConvTranspose1d,
-    nn.ConvTranspose2d,
-    nn.ConvTranspose3d,
-)
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
@@ -45,7 +38,7 @@ def _fuse(traced: Traced, source: fx.Node, node: fx.Node) -> nn.Module | None:
     assert isinstance(norm, _BatchNorm)
     if norm.running_mean is None:
         return None
-    if type(layer) in _CONVS:
+    if type(layer) in CONVOLUTIONS:
         assert isinstance(layer, _ConvNd)
         return fuse_conv_bn_eval(layer, norm, transpose=layer.transposed)
     # With more dimensions a linear layer's features are not what the norm takes as channels.

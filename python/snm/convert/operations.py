@@ -40,13 +40,16 @@ _VIEW = Affine(fresh=False)
 _SUM = Affine(Operands.ALL)
 _PRODUCT = Affine(Operands.ONE)
 
-_FRESH_MODULES: tuple[type[nn.Module], ...] = (
+CONVOLUTIONS: tuple[type[nn.Module], ...] = (
     nn.Conv1d,
     nn.Conv2d,
     nn.Conv3d,
     nn.ConvTranspose1d,
     nn.ConvTranspose2d,
     nn.ConvTranspose3d,
+)
+_FRESH_MODULES: tuple[type[nn.Module], ...] = (
+    *CONVOLUTIONS,
     nn.Linear,
     nn.BatchNorm1d,
     nn.BatchNorm2d,
