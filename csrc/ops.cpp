@@ -10,4 +10,11 @@ STABLE_TORCH_LIBRARY(snm_kernels, library) {
       "snm_out(Tensor x, Tensor threshold, Tensor? v, Tensor? m, Tensor? bias, "
       "Tensor? residual, float v_init, float? negative_threshold, bool strict, int max_spikes, "
       "int count_min, int count_max, Tensor(a!) out) -> (Tensor v, Tensor m)");
+  library.def(
+      "running_max_pool(Tensor x, Tensor? threshold, Tensor? total, int[] kernel_size, "
+      "int[] stride, int[] padding, int[] dilation, bool ceil_mode, ScalarType sent_dtype) "
+      "-> (Tensor spikes, Tensor total)");
+  library.def(
+      "adaptive_running_max_pool(Tensor x, Tensor? threshold, Tensor? total, int[] output_size, "
+      "ScalarType sent_dtype) -> (Tensor spikes, Tensor total)");
 }

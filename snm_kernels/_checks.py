@@ -9,11 +9,16 @@ _FLOAT32_UNDERFLOW = 2.0**-150
 
 
 def require(
-    holds: bool, error: type[Exception], argument: str, expected: object, got: object
+    holds: bool,
+    error: type[Exception],
+    argument: str,
+    expected: object,
+    got: object,
+    op: str = "snm",
 ) -> None:
-    """Raises ``snm: <argument> must be <expected>, got <got>`` unless it holds."""
+    """Raises ``<op>: <argument> must be <expected>, got <got>`` unless it holds."""
     if not holds:
-        raise error(f"snm: {argument} must be {expected}, got {got}")
+        raise error(f"{op}: {argument} must be {expected}, got {got}")
 
 
 def fits_float32(value: float) -> bool:
@@ -21,29 +26,31 @@ def fits_float32(value: float) -> bool:
     return not _FLOAT32_OVERFLOW <= abs(value) < math.inf
 
 
-def check_number(argument: str, value: object, kind: str) -> float:
+def check_number(argument: str, value: object, kind: str, op: str = "snm") -> float:
     """A number that float32 can hold; ``kind`` is what else the argument may be."""
     if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"snm: {argument} must be a number or {kind}, got {value!r}")
+        raise TypeError(f"{op}: {argument} must be a number or {kind}, got {value!r}")
     number = float(value)
-    require(fits_float32(number), ValueError, argument, "a float32", number)
+    require(fits_float32(number), ValueError, argument, "a float32", number, op)
     return number
 
 
-def check_threshold(value: object, kind: str) -> float:
+def check_threshold(value: object, kind: str, op: str = "snm") -> float:
     """A threshold given as a number: > 0 in float32, +inf for a silent neuron."""
-    number = check_number("threshold", value, kind)
-    require(number > _FLOAT32_UNDERFLOW, ValueError, "threshold", "> 0 in float32", number)
+    number = check_number("threshold", value, kind, op)
+    require(number > _FLOAT32_UNDERFLOW, ValueError, "threshold", "> 0 in float32", number, op)
     return number
 
 
-def check_broadcast(argument: str, sizes: tuple[int, ...], shape: tuple[int, ...]) -> None:
+def check_broadcast(
+    argument: str, sizes: tuple[int, ...], shape: tuple[int, ...], op: str = "snm"
+) -> None:
     """Whether a parameter of these sizes broadcasts to a time slice without widening it."""
     fits = len(sizes) <= len(shape) and all(
         size in (1, full) for size, full in zip(reversed(sizes), reversed(shape), strict=False)
     )
     if not fits:
-        raise ValueError(f"snm: {argument} must broadcast to {list(shape)}, got {list(sizes)}")
+        raise ValueError(f"{op}: {argument} must broadcast to {list(shape)}, got {list(sizes)}")
 
 
 def check_state(state: object) -> None:

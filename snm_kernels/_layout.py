@@ -19,6 +19,37 @@ def spikes_like(x: Tensor, v: Tensor, dtype: torch.dtype | None) -> Tensor:
     return x.new_empty_strided(x.shape, (v.numel(), *v.stride()), dtype=dtype)
 
 
+def dense_strides(sizes: Sequence[int], channels_last: bool) -> tuple[int, ...]:
+    """Strides of ``[T, B, C, *spatial]`` without gaps, time first.
+
+    >>> dense_strides([4, 2, 3, 5, 5], channels_last=True)
+    (150, 75, 1, 15, 3)
+    """
+    innermost_first = [*range(len(sizes) - 1, 2, -1)]
+    innermost_first = [2, *innermost_first] if channels_last else [*innermost_first, 2]
+    strides = [0] * len(sizes)
+    step = 1
+    for d in (*innermost_first, 1, 0):
+        strides[d] = step
+        step = step * max(1, sizes[d])
+    return tuple(strides)
+
+
+def slices_have(x: Tensor, strides: Sequence[int]) -> bool:
+    """Whether the time slices of x lie in memory as these strides say."""
+    return all(
+        size <= 1 or stride == wanted
+        for size, stride, wanted in zip(x.shape[1:], x.stride()[1:], strides[1:], strict=True)
+    )
+
+
+def is_channels_last(x: Tensor) -> bool:
+    """Whether the time slices of ``[T, B, C, *spatial]`` are channels_last and not contiguous."""
+    return not slices_have(x, dense_strides(x.shape, False)) and slices_have(
+        x, dense_strides(x.shape, True)
+    )
+
+
 class Repeat(NamedTuple):
     """How a parameter repeats over a time slice: neuron n has value ``(n // inner) % period``."""
 

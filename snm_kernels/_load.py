@@ -74,7 +74,7 @@ def backends() -> dict[str, BackendStatus]:
     return {name: BackendStatus(not reasons[name], reasons[name]) for name in NAMES}
 
 
-def choose(backend: str, device: torch.device) -> str:
+def choose(backend: str, device: torch.device, op: str = "snm") -> str:
     """The backend that runs a drive on this device; raises with the reason if there is none."""
     if backend == "auto":
         if device.type == "cpu":
@@ -83,28 +83,31 @@ def choose(backend: str, device: torch.device) -> str:
             backend = "triton" if _CUDA_LIBRARY_MISSING else "cuda"
         else:
             raise ValueError(
-                f"snm: x must be on a cpu or cuda device for backend='auto', got {device}; "
+                f"{op}: x must be on a cpu or cuda device for backend='auto', got {device}; "
                 "backend='reference' runs on any device"
             )
     if backend not in NAMES:
-        raise ValueError(f"snm: backend must be 'auto' or one of {', '.join(NAMES)}, got {backend}")
+        raise ValueError(
+            f"{op}: backend must be 'auto' or one of {', '.join(NAMES)}, got {backend}"
+        )
     if backend == "reference":
         return backend
     wanted = "cpu" if backend == "cpu" or (backend == "triton" and INTERPRETING) else "cuda"
     if device.type != wanted:
         status = backends()[backend]
         if not status.available:
-            raise RuntimeError(f"snm: backend {backend!r} is not available: {status.reason}")
-        raise ValueError(f"snm: x must be on a {wanted} device for {backend!r}, got {device}")
+            raise RuntimeError(f"{op}: backend {backend!r} is not available: {status.reason}")
+        raise ValueError(f"{op}: x must be on a {wanted} device for {backend!r}, got {device}")
     reason = {"cpu": "", "cuda": _CUDA_LIBRARY_MISSING, "triton": _TRITON_MISSING}[backend]
     if reason:
-        raise RuntimeError(f"snm: backend {backend!r} is not available: {reason}")
+        raise RuntimeError(f"{op}: backend {backend!r} is not available: {reason}")
     return backend
 
 
 def load_triton() -> None:
     """Registers the Triton operators at their first use: what they import takes seconds."""
     from . import triton  # noqa: F401
+    from .triton import running_max  # noqa: F401
 
 
 def _no_gpu() -> str:

@@ -11,13 +11,16 @@ namespace snm {
 #ifdef SNM_X86
 namespace avx512 {
 void run_neurons(const Arguments& arguments, int64_t begin, int64_t end);
+void pool_units(const PoolArguments& arguments, int64_t begin, int64_t end, char* memory);
 }
 namespace avx2 {
 void run_neurons(const Arguments& arguments, int64_t begin, int64_t end);
+void pool_units(const PoolArguments& arguments, int64_t begin, int64_t end, char* memory);
 }
 #endif
 namespace baseline {
 void run_neurons(const Arguments& arguments, int64_t begin, int64_t end);
+void pool_units(const PoolArguments& arguments, int64_t begin, int64_t end, char* memory);
 }
 
 namespace {
@@ -29,14 +32,14 @@ std::vector<CpuIsa> usable_isas() {
   if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
       __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("bmi2")) {
-    usable.push_back({"avx512", avx512::run_neurons});
+    usable.push_back({"avx512", avx512::run_neurons, avx512::pool_units});
   }
   if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
       __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2")) {
-    usable.push_back({"avx2", avx2::run_neurons});
+    usable.push_back({"avx2", avx2::run_neurons, avx2::pool_units});
   }
 #endif
-  usable.push_back({"baseline", baseline::run_neurons});
+  usable.push_back({"baseline", baseline::run_neurons, baseline::pool_units});
   return usable;
 }
 

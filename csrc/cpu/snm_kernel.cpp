@@ -3,14 +3,8 @@
 #include <type_traits>
 
 #include "half.h"
+#include "loops.h"
 #include "snm.h"
-
-// The iterations of the next loop touch nothing that another one writes.
-#ifdef __clang__
-#define SNM_INDEPENDENT _Pragma("clang loop vectorize(assume_safety)")
-#else
-#define SNM_INDEPENDENT _Pragma("GCC ivdep")
-#endif
 
 namespace snm {
 namespace {
@@ -77,18 +71,6 @@ const float* widened(const In* row, int64_t count, float* scratch) {
   SNM_INDEPENDENT
     for (int64_t j = 0; j < count; ++j) scratch[j] = widen(row[j]);
     return scratch;
-  }
-}
-
-constexpr int64_t kCacheLine = 64;
-
-// The hardware's prefetcher stops at a page, and every time step lies in pages of its own; so the
-// next step's row is asked for while this one is computed.
-template <int kWrite, class T>
-SNM_INLINE void prefetch(const T* row, int64_t count) {
-  const char* bytes = reinterpret_cast<const char*>(row);
-  for (int64_t b = 0; b < count * static_cast<int64_t>(sizeof(T)); b += kCacheLine) {
-    __builtin_prefetch(bytes + b, kWrite, 3);
   }
 }
 

@@ -1,11 +1,9 @@
 // The neuron's kernel: a thread keeps a few adjacent neurons in registers and runs over time.
 #pragma once
 
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
-
 #include <type_traits>
 
+#include "convert.cuh"
 #include "snm.h"
 
 namespace snm {
@@ -15,11 +13,6 @@ struct Nothing {};
 constexpr int kThreads = 256;
 // Steps whose drive is on its way while one is being computed.
 constexpr int kAhead = 4;
-
-__device__ __forceinline__ float widen(float value) { return value; }
-__device__ __forceinline__ float widen(int32_t value) { return __int2float_rn(value); }
-__device__ __forceinline__ float widen(__half value) { return __half2float(value); }
-__device__ __forceinline__ float widen(__nv_bfloat16 value) { return __bfloat162float(value); }
 
 template <class Out>
 __device__ __forceinline__ Out sent(const Step& step) {

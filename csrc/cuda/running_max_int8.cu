@@ -1,0 +1,9 @@
+#include "running_max_kernel.cuh"
+
+void snm::pool_int8(const PoolArguments& arguments, void* scratch, cudaStream_t stream) {
+  if (arguments.shared) {
+    launch_pool<int8_t, int32_t, int32_t, false>(arguments, scratch, stream);
+  } else {
+    launch_pool<int8_t, int32_t, float, true>(arguments, scratch, stream);
+  }
+}

@@ -1,0 +1,276 @@
+// The running maximum's kernels: a thread runs one window over time, its inputs' totals in
+// registers or, where the window has many, in scratch memory.
+#pragma once
+
+#include <type_traits>
+
+#include "convert.cuh"
+#include "running_max.h"
+
+namespace snm {
+
+constexpr int kPoolThreads = 256;
+
+// What the windows compare, given an input's total.
+__device__ __forceinline__ void value_of(int32_t total, float, int32_t& value) { value = total; }
+__device__ __forceinline__ void value_of(int32_t total, float theta, float& value) {
+  value = carried(total, theta);
+}
+__device__ __forceinline__ void value_of(float total, float, float& value) { value = total; }
+
+__device__ __forceinline__ int32_t added(int32_t total, int8_t x) { return total + x; }
+template <class In>
+__device__ __forceinline__ float added(float total, In x) {
+  return total + widen(x);
+}
+
+// Sends by how much a window's maximum changed; theta is that of counted spikes.
+template <class Value>
+__device__ __forceinline__ void send(const PoolArguments& a, int64_t place, Value change,
+                                     float theta) {
+  float amplitude;
+  if constexpr (std::is_same_v<Value, int32_t>) {
+    if (a.sent_type == DType::kInt8) {
+      static_cast<int8_t*>(a.sent)[place] = static_cast<int8_t>(change);
+      return;
+    }
+    amplitude = carried(change, theta);
+  } else {
+    amplitude = change;
+  }
+  switch (a.sent_type) {
+    case DType::kFloat16:
+      static_cast<__half*>(a.sent)[place] = __float2half_rn(amplitude);
+      break;
+    case DType::kBFloat16:
+      static_cast<__nv_bfloat16*>(a.sent)[place] = __float2bfloat16_rn(amplitude);
+      break;
+    default:
+      static_cast<float*>(a.sent)[place] = amplitude;
+  }
+}
+
+// A window's place: adjacent threads take outputs that are adjacent in memory.
+template <class Index>
+struct Window {
+  TapRange<Index> taps[3];
+  Index base;      // element of its plane's first input
+  Index position;  // elements from one input of the plane to the next
+  const float* theta;
+
+  __device__ Window(const PoolArguments& a, Index n) {
+    const auto channels = static_cast<Index>(a.channels);
+    const auto inputs = static_cast<Index>(inputs_of(a));
+    Index channel = 0;
+    if (a.channels_last) {
+      channel = n % channels;
+      n /= channels;
+    }
+#pragma unroll
+    for (int d = 2; d >= 0; --d) {
+      const auto out = static_cast<Index>(a.windows[d].out);
+      const Index before = n / out;
+      taps[d] = taps_of<Index>(a.windows[d], n - before * out);
+      n = before;
+    }
+    if (a.channels_last) {
+      position = channels;
+      base = n * inputs * channels + channel;
+    } else {
+      position = 1;
+      base = n * inputs;
+      channel = n % channels;
+    }
+    theta = a.threshold.values + channel * a.threshold.channel_step;
+  }
+
+  // Element of an input in a time slice, by the numbers of its tap.
+  __device__ __forceinline__ Index element(const PoolArguments& a, Index i, Index j,
+                                           Index k) const {
+    const auto height = static_cast<Index>(a.windows[1].in);
+    const auto width = static_cast<Index>(a.windows[2].in);
+    const Index d = taps[0].first + i * taps[0].step;
+    const Index h = taps[1].first + j * taps[1].step;
+    const Index w = taps[2].first + k * taps[2].step;
+    return base + ((d * height + h) * width + w) * position;
+  }
+
+  __device__ __forceinline__ float threshold(const PoolArguments& a, Index i, Index j,
+                                             Index k) const {
+    const ThresholdGrid& grid = a.threshold;
+    return theta[(taps[0].first + i * taps[0].step) * grid.step[0] +
+                 (taps[1].first + j * taps[1].step) * grid.step[1] +
+                 (taps[2].first + k * taps[2].step) * grid.step[2]];
+  }
+};
+
+// Totals in registers. A tap outside the input is the first one once more, which changes no
+// maximum. kCarries: thresholds differ within windows. kAhead: steps by which a load precedes its
+// use.
+template <class In, class Total, class Value, bool kCarries, int kTaps, int kAhead>
+__global__ void __launch_bounds__(kPoolThreads, 2)
+    running_max_kernel(const PoolArguments a, const uint32_t windows, const bool writes_totals) {
+  const uint32_t thread = blockIdx.x * kPoolThreads + threadIdx.x;
+  if (thread >= windows) return;
+  const auto n = static_cast<int32_t>(thread);
+  const Window<int32_t> window(a, n);
+  const int high = static_cast<int>(a.windows[1].kernel);
+  const int wide = static_cast<int>(a.windows[2].kernel);
+  const int32_t first = window.element(a, 0, 0, 0);
+  const Total* total_in = static_cast<const Total*>(a.total_in);
+  const In* input = static_cast<const In*>(a.input);
+
+  uint32_t place[kTaps];
+  Total total[kTaps];
+  float theta[kCarries ? kTaps : 1];
+  Value last = least<Value>();
+  int i = 0, j = 0, k = 0;
+#pragma unroll
+  for (int tap = 0; tap < kTaps; ++tap) {
+    const bool inside = i < window.taps[0].count && j < window.taps[1].count &&
+                        k < window.taps[2].count;
+    const int32_t element = inside ? window.element(a, i, j, k) : first;
+    place[tap] = static_cast<uint32_t>(element);
+    total[tap] = total_in == nullptr ? Total{} : total_in[element];
+    if constexpr (kCarries) {
+      theta[tap] = inside ? window.threshold(a, i, j, k) : window.threshold(a, 0, 0, 0);
+    }
+    Value value;
+    value_of(total[tap], theta[kCarries ? tap : 0], value);
+    last = tap == 0 ? value : larger(value, last);
+    if (++k == wide) {
+      k = 0;
+      if (++j == high) {
+        j = 0;
+        ++i;
+      }
+    }
+  }
+  if constexpr (std::is_same_v<Value, int32_t>) theta[0] = *window.theta;
+
+  In ahead[kAhead][kTaps];
+#pragma unroll
+  for (int step = 0; step < kAhead; ++step) {
+    if (step < a.time_steps) {
+#pragma unroll
+      for (int tap = 0; tap < kTaps; ++tap) {
+        ahead[step][tap] = input[step * a.input_step + place[tap]];
+      }
+    }
+  }
+  for (int64_t start = 0; start < a.time_steps; start += kAhead) {
+#pragma unroll
+    for (int step = 0; step < kAhead; ++step) {
+      const int64_t t = start + step;
+      if (t >= a.time_steps) break;
+      const bool more = t + kAhead < a.time_steps;
+      const In* later = input + (t + kAhead) * a.input_step;
+      Value most = least<Value>();
+#pragma unroll
+      for (int tap = 0; tap < kTaps; ++tap) {
+        total[tap] = added(total[tap], ahead[step][tap]);
+        if (more) ahead[step][tap] = later[place[tap]];
+        Value value;
+        value_of(total[tap], theta[kCarries ? tap : 0], value);
+        most = tap == 0 ? value : larger(value, most);
+      }
+      send(a, t * a.sent_step + n, most - last, theta[0]);
+      last = most;
+    }
+  }
+  if (writes_totals) {
+    // Windows that share an input write the same to it.
+    Total* total_out = static_cast<Total*>(a.total_out);
+#pragma unroll
+    for (int tap = 0; tap < kTaps; ++tap) total_out[place[tap]] = total[tap];
+  }
+}
+
+// Totals in scratch memory, [tap][window]: a window of any size.
+template <class In, class Total, class Value, bool kCarries>
+__global__ void __launch_bounds__(kPoolThreads, 2)
+    running_max_large_kernel(const PoolArguments a, const int64_t windows, Total* scratch,
+                             const bool writes_totals) {
+  const int64_t n = static_cast<int64_t>(blockIdx.x) * kPoolThreads + threadIdx.x;
+  if (n >= windows) return;
+  const Window<int64_t> window(a, n);
+  const Total* total_in = static_cast<const Total*>(a.total_in);
+  Total* total_out = static_cast<Total*>(a.total_out);
+  const float shared = std::is_same_v<Value, int32_t> ? *window.theta : 0.0f;
+  Value last = least<Value>();
+  // Step -1 stands for what was sent before.
+  for (int64_t t = -1; t < a.time_steps; ++t) {
+    const In* input = static_cast<const In*>(a.input) + t * a.input_step;
+    const bool ends = writes_totals && t + 1 == a.time_steps;
+    Value most = least<Value>();
+    Total* kept = scratch + n;
+    for (int64_t i = 0; i < window.taps[0].count; ++i) {
+      for (int64_t j = 0; j < window.taps[1].count; ++j) {
+#pragma unroll 1
+        for (int64_t k = 0; k < window.taps[2].count; ++k, kept += windows) {
+          const int64_t element = window.element(a, i, j, k);
+          Total total;
+          if (t < 0) {
+            total = total_in == nullptr ? Total{} : total_in[element];
+          } else {
+            total = added(*kept, input[element]);
+          }
+          *kept = total;
+          if (ends) total_out[element] = total;
+          Value value;
+          value_of(total, kCarries ? window.threshold(a, i, j, k) : 0.0f, value);
+          most = larger(value, most);
+        }
+      }
+    }
+    if (t >= 0) send(a, t * a.sent_step + n, most - last, shared);
+    last = most;
+  }
+}
+
+// The totals alone, for inputs that lie in no window.
+template <class In, class Total>
+__global__ void __launch_bounds__(kPoolThreads)
+    running_total_kernel(const PoolArguments a, const int64_t inputs) {
+  const int64_t n = static_cast<int64_t>(blockIdx.x) * kPoolThreads + threadIdx.x;
+  if (n >= inputs) return;
+  const In* input = static_cast<const In*>(a.input) + n;
+  Total total = a.total_in == nullptr ? Total{} : static_cast<const Total*>(a.total_in)[n];
+#pragma unroll 4
+  for (int64_t t = 0; t < a.time_steps; ++t) total = added(total, input[t * a.input_step]);
+  static_cast<Total*>(a.total_out)[n] = total;
+}
+
+// Whether every input lies in a window.
+inline bool covers(const Windows& w) {
+  const bool gapless = w.dilation == 1 && w.stride <= w.kernel;
+  return w.adaptive || (gapless && (w.out - 1) * w.stride + w.kernel - w.padding >= w.in);
+}
+
+inline unsigned pool_blocks(int64_t threads) {
+  return static_cast<unsigned>((threads + kPoolThreads - 1) / kPoolThreads);
+}
+
+template <class In, class Total, class Value, bool kCarries>
+void launch_pool(const PoolArguments& a, void* scratch, cudaStream_t stream) {
+  const int64_t planes = a.batch * a.channels;
+  const int64_t windows = planes * outputs_of(a);
+  const bool covered = covers(a.windows[0]) && covers(a.windows[1]) && covers(a.windows[2]);
+  if (!covered) {
+    const int64_t inputs = planes * inputs_of(a);
+    running_total_kernel<In, Total><<<pool_blocks(inputs), kPoolThreads, 0, stream>>>(a, inputs);
+  }
+  const unsigned blocks = pool_blocks(windows);
+  if (scratch != nullptr) {
+    running_max_large_kernel<In, Total, Value, kCarries><<<blocks, kPoolThreads, 0, stream>>>(
+        a, windows, static_cast<Total*>(scratch), covered);
+  } else if (taps_of_window(a) <= 4) {
+    running_max_kernel<In, Total, Value, kCarries, 4, 4><<<blocks, kPoolThreads, 0, stream>>>(
+        a, static_cast<uint32_t>(windows), covered);
+  } else {
+    running_max_kernel<In, Total, Value, kCarries, 9, 2><<<blocks, kPoolThreads, 0, stream>>>(
+        a, static_cast<uint32_t>(windows), covered);
+  }
+}
+
+}  // namespace snm

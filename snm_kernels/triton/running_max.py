@@ -1,0 +1,185 @@
+"""``running_max_pool`` and ``adaptive_running_max_pool`` of csrc/ops.cpp, as Triton operators.
+
+Under ``TRITON_INTERPRET=1`` the kernels are interpreted, and the ops take CPU tensors.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import triton  # type: ignore[import-untyped]
+from torch import Tensor
+from torch.library import custom_op, triton_op, wrap_triton
+
+from .._layout import dense_strides, is_channels_last, slices_have
+from ..pooling import (
+    ADAPTIVE_POOL,
+    POOL,
+    adaptive_running_max_pool_fake,
+    adaptive_windows,
+    check_arguments,
+    checked_windows,
+    is_shared,
+    pooled_like,
+    running_max_pool_fake,
+)
+from ..reference_pooling import Windows
+from .running_max_kernel import running_max_kernel, running_total_kernel
+
+INTERPRETED = not isinstance(running_max_kernel, triton.JITFunction)
+"""Whether the kernels are interpreted; bfloat16 then passes through float32 in PyTorch."""
+
+BLOCK = 128
+"""Windows of a program: one a thread."""
+MOST_TAPS = 9
+"""Windows of more taps keep their inputs' totals in scratch memory."""
+
+
+def _running_max_pool_triton(
+    x: Tensor,
+    threshold: Tensor | None,
+    total: Tensor | None,
+    kernel_size: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    ceil_mode: bool,
+    sent_dtype: torch.dtype,
+) -> tuple[Tensor, Tensor]:
+    along = zip(x.shape[3:], kernel_size, stride, padding, dilation, strict=True)
+    windows = [checked_windows(*each, ceil_mode) for each in along]
+    check_arguments(POOL, x, threshold, total, sent_dtype)
+    return _run(x, threshold, total, windows, sent_dtype)
+
+
+def _adaptive_running_max_pool_triton(
+    x: Tensor,
+    threshold: Tensor | None,
+    total: Tensor | None,
+    output_size: Sequence[int],
+    sent_dtype: torch.dtype,
+) -> tuple[Tensor, Tensor]:
+    windows = [adaptive_windows(*each) for each in zip(x.shape[3:], output_size, strict=True)]
+    check_arguments(ADAPTIVE_POOL, x, threshold, total, sent_dtype)
+    return _run(x, threshold, total, windows, sent_dtype)
+
+
+def _run(
+    x: Tensor,
+    threshold: Tensor | None,
+    total: Tensor | None,
+    windows: Sequence[Windows],
+    sent_dtype: torch.dtype,
+) -> tuple[Tensor, Tensor]:
+    """Runs the kernels on x's device and current stream."""
+    spikes, total_out = pooled_like(x, windows, sent_dtype)
+    if total_out.numel() == 0:
+        return spikes, total_out
+    channels_last = is_channels_last(x)
+    inexact = INTERPRETED and x.dtype == torch.bfloat16
+    strides = dense_strides(x.shape, channels_last)
+    drive = x
+    if inexact or not slices_have(x, strides):
+        drive_dtype = torch.float32 if inexact else x.dtype
+        drive = x.new_empty_strided(x.shape, strides, dtype=drive_dtype).copy_(x)
+    if total is not None and not slices_have(total[None], strides):
+        total = torch.empty_like(total_out).copy_(total)
+    sent = spikes
+    if INTERPRETED and sent_dtype == torch.bfloat16:
+        sent = torch.empty_like(spikes, dtype=torch.float32)
+
+    counts = x.dtype == torch.int8
+    carries = threshold is not None and not is_shared(threshold, len(windows))
+    missing = [Windows(1, 1, 1) for _ in range(3 - len(windows))]
+    deep, high, wide = missing + list(windows)
+    taps = deep.kernel * high.kernel * wide.kernel
+    outputs = sent[0].numel()
+    scratch = None
+    if taps > MOST_TAPS:
+        scratch = total_out.new_empty((taps, outputs))
+    run = running_max_kernel if INTERPRETED else wrap_triton(running_max_kernel)
+    run_total = running_total_kernel if INTERPRETED else wrap_triton(running_total_kernel)
+    with torch.accelerator.device_index(x.device.index if torch.cuda.device_count() else None):
+        if not all(_covers(along) for along in windows):
+            run_total[(triton.cdiv(total_out.numel(), BLOCK),)](
+                drive,
+                drive.stride(0),
+                total,
+                total_out,
+                x.shape[0],
+                total_out.numel(),
+                COUNTS=counts,
+                BLOCK=BLOCK,
+            )
+        run[(triton.cdiv(outputs, BLOCK),)](
+            drive,
+            drive.stride(0),
+            threshold,
+            *_steps(threshold, len(windows)),
+            total,
+            total_out,
+            sent,
+            sent.stride(0),
+            scratch,
+            x.shape[0],
+            x.shape[2],
+            deep.size,
+            high.size,
+            wide.size,
+            deep.output,
+            high.output,
+            wide.output,
+            deep.stride,
+            high.stride,
+            wide.stride,
+            deep.padding,
+            high.padding,
+            wide.padding,
+            outputs,
+            KERNEL_DEPTH=deep.kernel,
+            KERNEL_HEIGHT=high.kernel,
+            KERNEL_WIDTH=wide.kernel,
+            DILATION_DEPTH=deep.dilation,
+            DILATION_HEIGHT=high.dilation,
+            DILATION_WIDTH=wide.dilation,
+            ADAPTIVE_DEPTH=deep.adaptive,
+            ADAPTIVE_HEIGHT=high.adaptive,
+            ADAPTIVE_WIDTH=wide.adaptive,
+            CHANNELS_LAST=channels_last,
+            CARRIES=carries,
+            COUNTS=counts,
+            TAPS=taps if scratch is None else 0,
+            BLOCK=BLOCK,
+            enable_fp_fusion=False,
+        )
+    if sent is not spikes:
+        spikes.copy_(sent)
+    return spikes, total_out
+
+
+def _covers(along: Windows) -> bool:
+    """Whether every input along a dimension lies in a window."""
+    reach = (along.output - 1) * along.stride + along.kernel - along.padding
+    gapless = along.dilation == 1 and along.stride <= along.kernel
+    return along.adaptive or (gapless and reach >= along.size)
+
+
+def _steps(threshold: Tensor | None, spatial: int) -> list[int]:
+    """The threshold's steps over channels, depth, height and width; 0 where it is broadcast."""
+    steps = [0] * (1 + spatial)
+    if threshold is not None:
+        for d in range(1, threshold.dim() + 1):
+            steps[-d] = 0 if threshold.shape[-d] == 1 else threshold.stride(-d)
+    return [steps[0], *[0] * (3 - spatial), *steps[1:]]
+
+
+# PyTorch traces into a triton_op, but not into a kernel that Python interprets.
+_register: Any = custom_op if INTERPRETED else triton_op
+_register(
+    "snm_kernels::running_max_pool_triton", _running_max_pool_triton, mutates_args=()
+).register_fake(running_max_pool_fake)
+_register(
+    "snm_kernels::adaptive_running_max_pool_triton",
+    _adaptive_running_max_pool_triton,
+    mutates_args=(),
+).register_fake(adaptive_running_max_pool_fake)
