@@ -25,6 +25,7 @@ build-strict: .venv/installed
 	$(PYTHON) -m venv .venv
 	$(INSTALL) --upgrade pip
 	$(INSTALL) --requirement requirements.txt
+	$(INSTALL) --no-deps --requirement requirements-peers.txt
 	touch $@
 
 test: build-strict
@@ -32,7 +33,7 @@ test: build-strict
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python bench/render.py --check
-	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -n auto tests bench/test_peers.py
 
 wheel: .venv/installed
 	rm -rf dist

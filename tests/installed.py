@@ -4,6 +4,7 @@ Run with that folder as the argument and first on PYTHONPATH.
 """
 
 import sys
+import tempfile
 from pathlib import Path
 
 import torch
@@ -34,6 +35,10 @@ def check(folder: Path) -> None:
     right = int((net(test, timesteps=16).argmax(1) == labels).sum())
     print(f"{right} of 100 test images right at T = 16")
     assert right >= 85
+    with tempfile.TemporaryDirectory() as scratch:
+        snm.save(net, Path(scratch) / "net.safetensors")
+        loaded = snm.load(Path(scratch) / "net.safetensors")
+    assert torch.equal(loaded(test, timesteps=16), net(test, timesteps=16))
     main(["doctor"])
 
 

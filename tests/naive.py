@@ -1,6 +1,8 @@
-"""The slow way to simulate a model: step it through time, a neuron for every ReLU it calls."""
+"""The slow way to simulate a model: step it through time, a neuron for every ReLU it calls, a
+running maximum for every max pooling."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -14,25 +16,77 @@ RELUS = (F.relu, torch.relu, Tensor.relu)
 RELUS_IN_PLACE = (torch.relu_, Tensor.relu_)
 
 
-class ReplaceReLUs(TorchFunctionMode):
-    """Calls ``replacement(k, drive)`` for the k-th ReLU that a forward calls, from 0."""
+# Minimum and maximum by name or position behind the drive, and what they are by default.
+BOUNDED = {
+    F.relu6: ((), (0.0, 6.0)),
+    F.hardtanh: (("min_val", "max_val"), (-1.0, 1.0)),
+    torch.clamp: (("min", "max"), (None, None)),
+    Tensor.clamp: (("min", "max"), (None, None)),
+}
+MAX_POOLINGS = (
+    *(F.max_pool1d, F.max_pool2d, F.max_pool3d),
+    *(F.adaptive_max_pool1d, F.adaptive_max_pool2d, F.adaptive_max_pool3d),
+)
 
-    def __init__(self, replacement: Callable[[int, Tensor], Tensor]) -> None:
+
+class ReplaceReLUs(TorchFunctionMode):
+    """Calls ``replacement(k, drive, cap)`` for the k-th ReLU that a forward calls, from 0, and
+    ``pool(k, pooling, x)`` for the k-th max pooling."""
+
+    def __init__(
+        self,
+        replacement: Callable[[int, Tensor, float], Tensor],
+        pool: Callable[[int, Callable[[Tensor], Tensor], Tensor], Tensor] | None = None,
+    ) -> None:
         super().__init__()
         self.replacement = replacement
+        self.pool = pool
         self.calls = 0
+        self.pool_calls = 0
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
-        if func not in RELUS + RELUS_IN_PLACE:
+        if func in MAX_POOLINGS and self.pool is not None:
+            self.pool_calls += 1
+            rest = {name: value for name, value in kwargs.items() if name != "input"}
+            x = args[0] if args else kwargs["input"]
+            return self.pool(self.pool_calls - 1, lambda y: func(y, *args[1:], **rest), x)
+        cap = _cap(func, args, kwargs)
+        if cap is None:
             return func(*args, **kwargs)
         drive = args[0] if args else kwargs["input"]
-        result = self.replacement(self.calls, drive)
+        result = self.replacement(self.calls, drive, cap)
         self.calls += 1
         in_place = func in RELUS_IN_PLACE or kwargs.get("inplace") or (func is F.relu and args[1:])
         return drive.copy_(result) if in_place else result
+
+
+def _cap(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> float | None:
+    """The largest value of what is a ReLU, +inf if it has none; None for anything else."""
+    if func in RELUS + RELUS_IN_PLACE:
+        return math.inf
+    if func not in BOUNDED:
+        return None
+    names, (low, high) = BOUNDED[func]
+    given = {**dict(zip(names, args[1:], strict=False)), **kwargs}
+    if names and given.get(names[0], low) != 0:
+        return None
+    found = given.get(names[1], high) if names else high
+    return math.inf if found is None else float(found)
+
+
+class RunningMaxima:
+    """Max poolings of what changes over time, one step at a time."""
+
+    def __init__(self) -> None:
+        self.totals: dict[int, Tensor] = {}
+
+    def __call__(self, k: int, pooling: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        before = self.totals.get(k, torch.zeros_like(x))
+        self.totals[k] = before + x
+        return pooling(self.totals[k]) - pooling(before)
 
 
 class Neurons:
@@ -78,8 +132,9 @@ def naive_thresholds(model: nn.Module, calibration: Tensor, norm: str) -> list[T
     """Each ReLU call's largest activation; +inf where it is 0."""
     found: list[Tensor] = []
 
-    def record(k: int, drive: Tensor) -> Tensor:
-        activation = drive.clamp(min=0)
+    def record(k: int, drive: Tensor, cap: float) -> Tensor:
+        activation = torch.where(drive > 0, drive, 0.0)
+        activation = torch.where(activation < cap, activation, cap)
         dims = {"neuron": [0], "channel": [0, *range(2, drive.dim())], "layer": None}[norm]
         largest = activation.amax() if dims is None else activation.amax(dims, keepdim=True)
         assert k == len(found)
@@ -93,12 +148,22 @@ def naive_thresholds(model: nn.Module, calibration: Tensor, norm: str) -> list[T
 
 @torch.no_grad()
 def simulate_naively(
-    model: nn.Module, images: Tensor, thresholds: list[Tensor], rule: SNMRule, timesteps: int
+    model: nn.Module,
+    images: Tensor | Sequence[Tensor],
+    thresholds: list[Tensor],
+    rule: SNMRule,
+    timesteps: int,
 ) -> Simulated:
-    """Runs the model itself once per time step, a spiking neuron in the place of each ReLU."""
+    """Runs the model itself once per time step, a spiking neuron in the place of each ReLU.
+
+    Args:
+        images: the same at every step; or a frame for each step.
+    """
     neurons = [Neurons(threshold, rule) for threshold in thresholds]
+    pools = RunningMaxima()
     currents = []
-    for _ in range(timesteps):
-        with ReplaceReLUs(lambda k, drive: neurons[k](drive)):
-            currents.append(model(images.clone()))
+    frames = [images] * timesteps if isinstance(images, Tensor) else images[:timesteps]
+    for frame in frames:
+        with ReplaceReLUs(lambda k, drive, _cap: neurons[k](drive), pools):
+            currents.append(model(frame.clone()))
     return Simulated(torch.stack(currents), neurons)

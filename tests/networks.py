@@ -263,6 +263,42 @@ class ThreeDimensions(nn.Sequential):
         )
 
 
+class Shuffled(nn.Module):
+    """Channels shuffled by hand, split and padded; pixels shuffled; a shortcut of zeros."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1, self.conv2 = nn.Conv2d(2, 4, 3, padding=1), nn.Conv2d(2, 2, 3, padding=1)
+        self.conv3 = nn.Conv2d(4, 8, 3, padding=1, stride=2, padding_mode="reflect")
+        self.norm = nn.BatchNorm2d(2)
+        self.head = nn.Linear(32, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.conv1(x))
+        left, right = x.chunk(2, dim=1)
+        x = torch.cat((left, self.norm(F.relu(self.conv2(right)))), dim=1)
+        batch, channels, height, width = x.size()
+        x = x.view(batch, 2, channels // 2, height, width).transpose(1, 2).reshape(x.shape)
+        x = F.relu(self.conv3(x) + F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, 2, 2)))
+        return self.head(F.pixel_shuffle(x, 2)[:, :, 1::2, 1::2].relu().flatten(1))
+
+
+class Sized(nn.Module):
+    """Branches and loops on the sizes of its tensors, so that torch.fx cannot follow it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.norm1 = nn.Conv2d(2, 3, 3, padding=1), nn.BatchNorm2d(3)
+        self.down, self.norm2 = nn.Conv2d(3, 3, 2, stride=2), nn.BatchNorm2d(3)
+        self.head = nn.Linear(12, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.norm1(self.stem(x)))
+        while x.shape[-1] > 2:
+            x = F.relu(self.norm2(self.down(x)), inplace=True)
+        return self.head(x.view(x.shape[0], -1))
+
+
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "plain": (Plain, IMAGE_2D),
     "residual": (Residual, IMAGE_2D),
@@ -273,6 +309,8 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "shared convolution": (SharedConvolution, IMAGE_2D),
     "ends in ReLU": (EndsInReLU, IMAGE_2D),
     "read twice": (ReadTwice, (12,)),
+    "shuffled": (Shuffled, IMAGE_2D),
+    "sized": (Sized, IMAGE_2D),
     "conv1d": (OneDimension, (2, 14)),
     "conv3d": (ThreeDimensions, (1, 4, 4, 4)),
 }

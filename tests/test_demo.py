@@ -13,7 +13,7 @@ import snm
 from snm import cli
 from snm.demo import load_images, load_network, run
 from snm.demo.data import DemoImages
-from snm.demo.step_by_step import step_by_step
+from snm.demo.step_by_step import StepByStepNetwork
 
 ASSETS = Path(str(files("snm.demo"))) / "assets"
 
@@ -68,9 +68,9 @@ def test_conversion_loses_no_more_than_expected(
 def test_published_way_computes_the_same(images: DemoImages) -> None:
     model = load_network()
     net = snm.convert(model, images.calibration_images, preset="snm")
-    thresholds = {path: neuron.threshold for path, neuron in net.neurons.items()}
+    thresholds = {path: neuron.threshold for path, neuron in net.layers.items()}
     batch = images.test_images[:50]
-    published = step_by_step(model, thresholds)(batch, 16)
+    published = StepByStepNetwork(model, thresholds)(batch, 16)
     fused = net(batch, timesteps=16)
     # Float memory drifts and sums round differently, which moves single spikes.
     assert bool(torch.isfinite(published).all())
@@ -114,6 +114,6 @@ def test_doctor_names_every_backend(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_thresholds_of_other_modules_are_refused() -> None:
     with pytest.raises(
-        ValueError, match=r"^step_by_step: thresholds for .*, got \['features.0'\]$"
+        ValueError, match=r"^StepByStepNetwork: thresholds must be for .*, got \['features.0'\]$"
     ):
-        step_by_step(load_network(), {"features.0": Tensor()})
+        StepByStepNetwork(load_network(), {"features.0": Tensor()})

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import snm
 from networks import NETWORKS, PreActivation, Residual, exact_network
+from snm_kernels import SNMOutput
 
 T = 8
 
@@ -81,7 +82,7 @@ class PowerInPlace(nn.Module):
 def test_operators_in_place_are_followed() -> None:
     images = torch.rand(6, 4)
     net = snm.convert(PowerInPlace().eval(), images)
-    assert net.neurons["relu"].threshold.equal(((images + 1) ** 2).amax(0))
+    assert net.layers["relu"].threshold.equal(((images + 1) ** 2).amax(0))
 
 
 @quiet
@@ -92,8 +93,8 @@ def test_calibration_images_may_come_one_by_one(name: str, norm: str) -> None:
     together, alone = (
         snm.convert(model, batches, norm=norm) for batches in (calibration, calibration.split(1))
     )
-    for path, neuron in together.neurons.items():
-        assert torch.equal(alone.neurons[path].threshold, neuron.threshold)
+    for path, neuron in together.layers.items():
+        assert torch.equal(alone.layers[path].threshold, neuron.threshold)
 
 
 @quiet
@@ -122,9 +123,9 @@ def test_approaches_the_model_as_time_goes_on(seed: int, preset: str) -> None:
 def test_thresholds_are_the_largest_activations(norm: str, shapes: list[tuple[int, ...]]) -> None:
     model, images = small_network(), torch.rand(16, 2, 8, 8)
     net = snm.convert(model, images, norm=norm)
-    assert list(net.neurons) == ["2", "5"]
-    for path, shape in zip(net.neurons, shapes, strict=True):
-        threshold = net.neurons[path].threshold
+    assert list(net.layers) == ["2", "5"]
+    for path, shape in zip(net.layers, shapes, strict=True):
+        threshold = net.layers[path].threshold
         with torch.no_grad():
             activation = model[: int(path) + 1](images)
         assert tuple(threshold.shape) == shape
@@ -148,9 +149,9 @@ def test_calibration_may_come_in_any_batches() -> None:
         DataLoader(TensorDataset(images, labels), batch_size=10),
     ]
     nets = [snm.convert(model, way) for way in ways]
-    for path, neuron in nets[0].neurons.items():
+    for path, neuron in nets[0].layers.items():
         for net in nets[1:]:
-            torch.testing.assert_close(net.neurons[path].threshold, neuron.threshold)
+            torch.testing.assert_close(net.layers[path].threshold, neuron.threshold)
 
 
 @quiet
@@ -187,10 +188,10 @@ def test_neurons_that_never_fired_are_counted_and_silent() -> None:
         "stay silent (1 1 of 4, 3 2 of 5); if that is too many, calibrate on more images"
     )
     assert warning.filename == __file__
-    assert net.neurons["1"].threshold.isinf().tolist() == [False, True, False, False]
+    assert net.layers["1"].threshold.isinf().tolist() == [False, True, False, False]
     strong = torch.full((2, 3), 1e6)
     counts = []
-    net.neurons["1"].register_forward_hook(lambda *call: counts.append(call[2].state.m))
+    net.layers["1"].register_forward_hook(lambda *call: counts.append(call[2].state.m))
     for logits in (net(strong, timesteps=T), net.anytime(strong, timesteps=T)):
         assert torch.isfinite(logits).all()
     assert counts[0].tolist() == [[T, 0, T, T]] * 2
@@ -218,14 +219,14 @@ def test_neurons_are_named_by_path_and_call() -> None:
         snm.convert(exact_network(name)[0], exact_network(name)[1])
         for name in ("residual", "branches")
     )
-    assert list(residual.neurons) == [
+    assert list(residual.layers) == [
         "stem.1",
         "layers.0.relu",
         "layers.0.relu_1",
         "layers.1.relu",
         "layers.1.relu_1",
     ]
-    assert list(branches.neurons) == ["relu", "relu_1", "relu_2"]
+    assert list(branches.layers) == ["relu", "relu_1", "relu_2"]
     assert "SNMNeuron(threshold=[3, 8, 8], silent=" in repr(residual)
 
 
@@ -245,7 +246,7 @@ def test_parametrized_weights_are_baked_in() -> None:
     images = torch.rand(8, 2, 8, 8)
     expected = model(images)
     net = snm.convert(model, images)
-    assert type(net.layers.get_submodule("0")) is nn.Conv2d
+    assert type(net.model.get_submodule("0")) is nn.Conv2d
     assert parametrizations.parametrize.is_parametrized(model[0])
     assert torch.equal(model(images), expected)
 
@@ -255,7 +256,7 @@ def test_static_part_runs_once_and_tail_runs_once() -> None:
     calls: dict[str, list[int]] = {"0": [], "4": [], "7": []}
     net = snm.convert(small_network(), torch.rand(8, 2, 8, 8), chunk_steps=5)
     for path, seen in calls.items():
-        net.layers.get_submodule(path).register_forward_hook(
+        net.model.get_submodule(path).register_forward_hook(
             lambda *call, seen=seen: seen.append(len(call[2]))
         )
     net(torch.rand(3, 2, 8, 8), timesteps=12)
@@ -266,28 +267,54 @@ def test_static_part_runs_once_and_tail_runs_once() -> None:
 def test_constant_drive_is_not_copied() -> None:
     net = snm.convert(small_network(), torch.rand(8, 2, 8, 8))
     strides = []
-    net.neurons["2"].register_forward_pre_hook(lambda _, inputs: strides.append(inputs[0].stride()))
+    net.layers["2"].register_forward_pre_hook(lambda _, inputs: strides.append(inputs[0].stride()))
     net(torch.rand(3, 2, 8, 8), timesteps=T)
     assert strides[0][0] == 0
 
 
 @quiet
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision_keeps_exact_thresholds(dtype: torch.dtype) -> None:
+def test_half_precision_subtracts_what_it_sends(dtype: torch.dtype) -> None:
     model, images = small_network(), torch.rand(8, 2, 8, 8)
     net = snm.convert(model, images)
-    exact = {path: neuron.threshold.clone() for path, neuron in net.neurons.items()}
+    exact = {path: neuron.threshold.clone() for path, neuron in net.layers.items()}
     net = net.to(dtype)
-    for path, neuron in net.neurons.items():
+    totals, states = {}, {}
+    for path, neuron in net.layers.items():
         assert neuron.threshold.dtype == torch.float32
-        assert torch.equal(neuron.threshold, exact[path])
+        assert torch.equal(neuron.threshold, exact[path].to(dtype).float())
+        assert not torch.equal(neuron.threshold, exact[path])
+
+        def note(_neuron: nn.Module, _inputs: tuple, output: SNMOutput, path: str = path) -> None:
+            if output.spikes is not None:
+                assert output.spikes.dtype == dtype
+                totals[path] = totals.get(path, 0) + output.spikes.double().sum(0)
+            states[path] = output.state
+
+        neuron.register_forward_hook(note)
     logits = net(images.to(dtype), timesteps=64)
     assert logits.dtype == dtype
+    for path, sent in totals.items():
+        v, m = states[path]
+        assert (v.dtype, m.dtype) == (torch.float32, torch.int32)
+        theta = torch.where(net.layers[path].threshold.isinf(), 0, net.layers[path].threshold)
+        assert torch.equal(sent, theta.double() * m)
     with torch.no_grad():
         torch.testing.assert_close(logits.float(), model(images), rtol=0.1, atol=0.1)
-    assert (
-        snm.convert(model.to(dtype), images.to(dtype))(images.to(dtype), timesteps=4).dtype == dtype
-    )
+    back = net.float()
+    assert torch.equal(back.layers["2"].threshold, exact["2"].to(dtype).float())
+    halved = snm.convert(model.to(dtype), images.to(dtype), statistic="percentile", percentile=90)
+    for neuron in halved.layers.values():
+        assert torch.equal(neuron.threshold, neuron.threshold.to(dtype).float())
+
+
+@pytest.mark.parametrize("threshold", [1e5, 1e-9])
+def test_a_threshold_that_half_precision_cannot_hold_is_refused(threshold: float) -> None:
+    neuron = snm.nn.SNMNeuron(torch.tensor([1.0, threshold, torch.inf]))
+    with pytest.raises(ValueError, match="must be > 0 and finite in the new dtype"):
+        neuron.half()
+    assert neuron.threshold[1] == torch.tensor(threshold)
+    assert neuron.bfloat16().threshold.isinf().tolist() == [False, False, True]
 
 
 @quiet

@@ -40,9 +40,9 @@ class Watch:
     """Keeps what each layer of neurons sends and its state after the last step."""
 
     def __init__(self, net: SpikingNetwork) -> None:
-        self.sent: dict[str, list[Tensor]] = {path: [] for path in net.neurons}
+        self.sent: dict[str, list[Tensor]] = {path: [] for path in net.layers}
         self.state: dict[str, SNMState] = {}
-        for path, neuron in net.neurons.items():
+        for path, neuron in net.layers.items():
             neuron.register_forward_hook(partial(self.note, path))
 
     def note(self, path: str, _module: nn.Module, _drive: object, output: SNMOutput) -> None:
@@ -78,8 +78,8 @@ def test_equals_the_model_stepped_through_time(name: str, rule: SNMRule, norm: s
             assert torch.equal(anytime[steps - 1], mean)
         else:
             torch.testing.assert_close(anytime[steps - 1], mean, rtol=1e-6, atol=1e-5)
-    assert len(net.neurons) == len(naive.neurons)
-    for (path, neuron), expected in zip(net.neurons.items(), naive.neurons, strict=True):
+    assert len(net.layers) == len(naive.neurons)
+    for (path, neuron), expected in zip(net.layers.items(), naive.neurons, strict=True):
         spikes = torch.stack(expected.spikes)
         assert neuron.threshold.dtype == torch.float32
         assert torch.equal(
@@ -110,7 +110,7 @@ def test_call_equals_the_model_stepped_through_time(name: str) -> None:
     net = converted(name, rule)
     watch = Watch(net)
     assert torch.equal(net(exact_network(name)[2], timesteps=T), naive.currents.sum(0) / T)
-    for path, expected in zip(net.neurons, naive.neurons, strict=True):
+    for path, expected in zip(net.layers, naive.neurons, strict=True):
         assert torch.equal(watch.state[path].v, expected.v)
         assert torch.equal(watch.state[path].m, expected.m.to(torch.int32))
 
@@ -145,7 +145,7 @@ def test_channels_last_changes_nothing(name: str) -> None:
     )
     net = snm.convert(model, calibration)
     assert torch.equal(net(images, timesteps=T), expected)
-    threshold = next(iter(net.neurons.values())).threshold
+    threshold = next(iter(net.layers.values())).threshold
     assert threshold.unsqueeze(0).is_contiguous(memory_format=torch.channels_last)
     assert not threshold.is_contiguous()
 

@@ -13,18 +13,28 @@ True
 from snm_kernels import PRESETS, SNMRule, preset
 
 from . import nn
-from .convert import convert
+from .convert import Statistics, calibrate, convert
+from .convert.convertible import Convertibility, convertible
 from .errors import ConversionError, DeadNeuronWarning, Offence
+from .files import load, save
 from .simulate import SpikingNetwork
+from .surgery import replace_relu
 
 __all__ = [
     "PRESETS",
     "ConversionError",
+    "Convertibility",
     "DeadNeuronWarning",
     "Offence",
     "SNMRule",
     "SpikingNetwork",
+    "Statistics",
+    "calibrate",
     "convert",
+    "convertible",
+    "load",
     "nn",
     "preset",
+    "replace_relu",
+    "save",
 ]

@@ -10,7 +10,7 @@ import torch
 
 import snm_kernels
 
-_DEMO_PACKAGES = ("matplotlib", "rich", "safetensors")
+_DEMO_PACKAGES = ("matplotlib", "rich")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -13,9 +13,12 @@ class Offence(NamedTuple):
     """Its name: a module's class, a function's or method's name."""
     reason: str
     """Why it is refused, and what to do instead where there is something."""
+    line: str = ""
+    """Where it is in the source, such as ``resnet.py:102``; empty where that is not known."""
 
     def __str__(self) -> str:
-        return f"{self.path or 'the model'}: {self.operation}: {self.reason}"
+        where = f" ({self.line})" if self.line else ""
+        return f"{self.path or 'the model'}: {self.operation}{where}: {self.reason}"
 
 
 class ConversionError(ValueError):
@@ -24,9 +27,10 @@ class ConversionError(ValueError):
     Args:
         offences: each operation that is refused.
 
-    >>> print(ConversionError([Offence("features.3", "GELU", "only ReLU has a spiking neuron")]))
+    >>> reason = "only ReLU has a spiking neuron"
+    >>> print(ConversionError([Offence("features.3", "gelu", reason, "vgg.py:40")]))
     convert: 1 operation cannot be converted:
-      features.3: GELU: only ReLU has a spiking neuron
+      features.3: gelu (vgg.py:40): only ReLU has a spiking neuron
     """
 
     offences: tuple[Offence, ...]
@@ -43,4 +47,4 @@ class ConversionError(ValueError):
 
 
 class DeadNeuronWarning(UserWarning):
-    """Neurons that never fired in calibration: their threshold is +inf and they stay silent."""
+    """Neurons that never fired in calibration; it says what becomes of them."""

@@ -7,7 +7,8 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.fx.node import map_aggregate
+
+import snm_kernels
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,6 +16,26 @@ class Value:
     """Stands for the result of the step of that name."""
 
     name: str
+
+
+def replaced(argument: Any, change: Callable[[Any], Any]) -> Any:
+    """An argument of a call with every part changed that is no container.
+
+    What torch.fx has for it makes lists of its own, which torch.compile does not know.
+
+    >>> replaced(([1, 2], {"dim": slice(3, None)}), lambda part: part and -part)
+    ([-1, -2], {'dim': slice(-3, None, None)})
+    """
+    if isinstance(argument, dict):
+        return {name: replaced(part, change) for name, part in argument.items()}
+    if isinstance(argument, slice):
+        parts = (argument.start, argument.stop, argument.step)
+        return slice(*(replaced(part, change) for part in parts))
+    if isinstance(argument, list):
+        return [replaced(part, change) for part in argument]
+    if type(argument) is tuple:
+        return tuple(replaced(part, change) for part in argument)
+    return change(argument)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +57,8 @@ class Call:
 
         if self.kind == "attribute":
             return reduce(getattr, str(self.target).split("."), layers)
-        args = map_aggregate(self.args, fetch)
-        kwargs = map_aggregate(dict(self.kwargs or {}), fetch)
+        args = replaced(self.args, fetch)
+        kwargs = replaced(dict(self.kwargs or {}), fetch)
         if self.kind == "module":
             return layers.get_submodule(str(self.target))(*args, **kwargs)
         if self.kind == "method":
@@ -65,6 +86,8 @@ class Fire:
     """The drive is ``[B, ...]``, the same at every step, not ``[T*B, ...]``."""
     sends: bool
     """Spikes are read by later steps of the same time step."""
+    pooled: bool
+    """Integer spikes are read by a running maximum."""
     read_out: bool
     """The mean output is read by the tail."""
     reuses_drive: bool
@@ -72,8 +95,67 @@ class Fire:
     per_neuron: bool
     """Each neuron has a threshold of its own, so the drive must be of the calibrated size."""
 
+    @property
+    def spikes(self) -> str:
+        """Name of the value that holds integer spikes, int8."""
+        return spikes_of(self.name)
 
-Step = Call | Repeat | Fire
+
+@dataclass(frozen=True, slots=True)
+class Pooling:
+    """The windows of a max pooling, as ``torch.nn.functional`` takes them."""
+
+    kernel_size: tuple[int, ...] = ()
+    stride: tuple[int, ...] = ()
+    padding: tuple[int, ...] = ()
+    dilation: tuple[int, ...] = ()
+    ceil_mode: bool = False
+    output_size: tuple[int | None, ...] | None = None
+    """Of an adaptive pooling, which has none of the others; None for any other."""
+
+    def run(
+        self, x: Tensor, threshold: Tensor | None, total: Tensor | None, dtype: torch.dtype
+    ) -> tuple[Tensor, Tensor]:
+        """The running maximum of ``[T, B, C, ...]`` amplitudes, or of int8 spikes that carry
+        ``threshold``; goes on from ``total``."""
+        if self.output_size is not None:
+            return snm_kernels.adaptive_running_max_pool(
+                x, self.output_size, threshold=threshold, total=total, out_dtype=dtype
+            )
+        return snm_kernels.running_max_pool(
+            x,
+            self.kernel_size,
+            self.stride,
+            self.padding,
+            self.dilation,
+            self.ceil_mode,
+            threshold=threshold,
+            total=total,
+            out_dtype=dtype,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class RunningMax:
+    """A max pooling of what changes over time."""
+
+    name: str
+    path: str
+    """Of its module in the ReLU network, or of the module that calls it."""
+    value: str
+    """The amplitudes to pool."""
+    fires: tuple[str, ...]
+    """The layers of neurons whose spikes, side by side along the channels, are those amplitudes;
+    their spikes are counted instead, which is exact. Empty where there are no such layers."""
+    pooling: Pooling
+
+
+def spikes_of(fire: str) -> str:
+    """Name of the value that holds a layer's integer spikes, int8."""
+    return f"{fire} spikes"
+
+
+Step = Call | Repeat | Fire | RunningMax
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +164,14 @@ class Program:
 
     images: str
     """Name of the value that holds the images."""
+    batch: str
+    """Name of the value that holds the number of images."""
+    images_change: bool
+    """The images are another frame at every time step, not constant in time."""
+    averages_images: bool
+    """The images change, and the tail reads their mean."""
+    tail_reads_images: bool
+    """The tail reads the images, or what is computed from them alone."""
     static: tuple[Call, ...]
     """Before the first neuron: once per batch."""
     temporal: tuple[Step, ...]
@@ -92,11 +182,24 @@ class Program:
     """Name of the value that holds the logits."""
     frees: Mapping[str, tuple[str, ...]]
     """Values that a step of the first two parts is the last to read."""
+    elements_per_step: int
+    """Elements that the values of one time step of one image hold at most at once."""
 
     @property
     def neurons(self) -> tuple[Fire, ...]:
         """The layers of neurons, in order."""
         return tuple(step for step in self.temporal if isinstance(step, Fire))
+
+
+def spread(value: Tensor, steps: int) -> Tensor:
+    """An empty ``[T, B, ...]`` for so many steps of what is like ``value`` ``[B, ...]``, in the
+    same memory format.
+
+    >>> spread(torch.zeros(2, 3), 4).shape
+    torch.Size([4, 2, 3])
+    """
+    one = torch.empty_like(value)
+    return value.new_empty_strided((steps, *value.shape), (one.numel(), *one.stride()))
 
 
 def repeat_over_time(value: Tensor, steps: int) -> Tensor:
@@ -105,9 +208,7 @@ def repeat_over_time(value: Tensor, steps: int) -> Tensor:
     >>> repeat_over_time(torch.tensor([[1.0], [2.0]]), 2).flatten().tolist()
     [1.0, 2.0, 1.0, 2.0]
     """
-    one = torch.empty_like(value)
-    folded = value.new_empty_strided((steps, *value.shape), (one.numel(), *one.stride()))
-    return folded.copy_(value).flatten(0, 1)
+    return spread(value, steps).copy_(value).flatten(0, 1)
 
 
 def step_shape(value: Tensor, batch: int) -> torch.Size:

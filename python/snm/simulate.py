@@ -1,30 +1,45 @@
 """Simulates a converted network through time."""
 
-from dataclasses import dataclass, field
-from typing import Any
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
-from snm_kernels import SNMState
-
+from .encode import Constant, Encoder, Frames, Poisson, Source
+from .engine import Counts, Run
+from .memory import steps_that_fit
 from .nn import SNMNeuron
-from .program import Call, Fire, Program, Repeat, repeat_over_time
+from .program import Program, RunningMax
+from .tree import Origin, tree
+
+Readout = Literal["mean", "count"]
+
+READOUTS: tuple[str, ...] = get_args(Readout)
 
 
 class SpikingNetwork(nn.Module):
     """A spiking network, as :func:`snm.convert` makes it.
 
-    The image is a constant current. What comes before the first neurons is computed once, what
-    comes behind the last ones once on their mean output; in between all layers run over a chunk
-    of time steps, the neurons' state carried from chunk to chunk.
+    What is constant in time is computed once, what comes behind the last neurons once on their
+    mean output; in between all layers run over a chunk of time steps, the neurons' state carried
+    from chunk to chunk. A call starts afresh; :meth:`step` goes on from the step before. Under
+    ``torch.compile`` images are not checked for NaN and infinity.
 
     Args:
-        layers: the modules the program calls, :class:`snm.nn.SNMNeuron` among them.
+        model: the modules the program calls, :class:`snm.nn.SNMNeuron` in the place of ReLUs.
         program: what to execute.
-        image_dims: dimensions of a batch of images, the batch's own included.
-        chunk_steps: how many time steps are simulated at once, >= 1. The result does not depend
-            on it, but for rounding in the model's own layers.
+        image_shape: shape of one calibration image.
+        fixed_size: the network takes images of that shape alone.
+        encoder: how images become frames.
+        readout: what a call returns.
+        tracer: what followed the model's forward, ``"torch.fx"`` or ``"torch.export"``.
+        origin: the layers of the ReLU network, for :meth:`print_tree`.
+        dead: for each layer, how many of what has a threshold never fired in calibration.
+        chunk_steps: how many time steps are simulated at once, >= 1; None for as many as fit in a
+            quarter of the free memory, 8 at most. The result does not depend on it, but for
+            rounding in the model's own layers.
 
     Raises:
         ValueError: chunk_steps is less than 1.
@@ -32,41 +47,79 @@ class SpikingNetwork(nn.Module):
     >>> from snm import convert
     >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
     >>> net = convert(model, torch.rand(32, 4))
-    >>> list(net.neurons), net.anytime(torch.rand(2, 4), timesteps=5).shape
+    >>> list(net.layers), net.anytime(torch.rand(2, 4), timesteps=5).shape
     (['1'], torch.Size([5, 2, 3]))
     """
 
     def __init__(
-        self, layers: nn.Module, program: Program, *, image_dims: int, chunk_steps: int
+        self,
+        model: nn.Module,
+        program: Program,
+        *,
+        image_shape: tuple[int, ...],
+        fixed_size: bool = False,
+        encoder: Encoder = "direct",
+        readout: Readout = "mean",
+        tracer: str = "torch.fx",
+        origin: Origin = (),
+        dead: Mapping[str, int] | None = None,
+        chunk_steps: int | None = None,
     ) -> None:
         super().__init__()
-        check_count("SpikingNetwork", "chunk_steps", chunk_steps)
-        self.layers = layers
+        if chunk_steps is not None:
+            check_count("SpikingNetwork", "chunk_steps", chunk_steps)
+        self.model = model
         self.program = program
-        self.image_dims = image_dims
+        self.image_shape = tuple(image_shape)
+        self.fixed_size = fixed_size
+        self.encoder: Encoder = encoder
+        self.readout: Readout = readout
+        self.tracer = tracer
+        self.origin = tuple(origin)
+        self.dead = dict(dead or {})
         self.chunk_steps = chunk_steps
+        self._live: Run | None = None
+        self._seen: Tensor | None = None
         self.eval()
 
     @property
-    def neurons(self) -> dict[str, SNMNeuron]:
-        """The layers of neurons by module path, in order of execution."""
-        return {fire.path: self._neuron(fire) for fire in self.program.neurons}
+    def layers(self) -> dict[str, SNMNeuron]:
+        """The layers of neurons by module path in the ReLU network, in order of execution."""
+        found = {}
+        for fire in self.program.neurons:
+            neuron = self.model.get_submodule(fire.path)
+            assert isinstance(neuron, SNMNeuron)
+            found[fire.path] = neuron
+        return found
 
     @torch.no_grad()
-    def forward(self, images: Tensor, *, timesteps: int) -> Tensor:
-        """Logits: the mean over time of the output layer's current.
+    def forward(
+        self,
+        images: Tensor | Iterable[Tensor],
+        *,
+        timesteps: int | None = None,
+        readout_after: int = 0,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """The answer after T time steps.
 
         Args:
-            images: ``[B, ...]``, of the model's dtype and on its device.
-            timesteps: T, >= 1.
+            images: ``[B, ...]``, of the model's dtype and on its device. With encoder="frames"
+                frames ``[T, B, ...]``, or any iterable of frames ``[B, ...]``.
+            timesteps: T, >= 1. With encoder="frames" None stands for all frames.
+            readout_after: k, from 0 to T - 1: only steps after the first k are read out.
+            generator: with encoder="poisson", what draws; on the images' device.
 
         Returns:
-            ``[B, classes]``, of the images' dtype.
+            With readout="mean" the logits ``[B, classes]``, of the images' dtype: the mean over
+            time of the output layer's current. With "count" how many spikes each output neuron
+            has sent, int32.
 
         Raises:
             ValueError: the images hold NaN or infinity, have other dimensions than those of
                 calibration or, with norm="neuron", another size, or are on another device;
-                timesteps is less than 1.
+                timesteps is less than 1; readout_after is not less than T; there are fewer frames
+                than timesteps.
             TypeError: the images are of another dtype; timesteps is not an integer.
 
         >>> from snm import convert
@@ -75,21 +128,37 @@ class SpikingNetwork(nn.Module):
         >>> net(torch.rand(2, 4), timesteps=32).shape
         torch.Size([2, 3])
         """
-        run = self._start(images, timesteps)
-        for steps in _chunks(timesteps, self.chunk_steps):
-            self._advance(run, steps, count=False)
-        return self._read_out(run, {name: state.m for name, state in run.states.items()}, timesteps)
+        _check_readout_after(readout_after, timesteps)
+        source = self._source(images, timesteps, generator)
+        run = Run(self.program, self.model, source.images)
+        earlier: Counts = {}
+        for _ in self._chunks(run, source, timesteps, stop=readout_after):
+            if run.steps == readout_after:
+                earlier = run.counts()
+                run.image_sum = 0
+        if run.steps <= readout_after:
+            raise ValueError(
+                f"SpikingNetwork: readout_after must be less than the {run.steps} frames, "
+                f"got {readout_after}"
+            )
+        counts = {name: m - earlier[name] if earlier else m for name, m in run.counts().items()}
+        return self._answer(run, counts, run.steps - readout_after)
 
     @torch.no_grad()
-    def anytime(self, images: Tensor, *, timesteps: int) -> Tensor:
-        """The logits that each number of time steps up to T gives, from one pass.
+    def anytime(
+        self,
+        images: Tensor | Iterable[Tensor],
+        *,
+        timesteps: int | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """The answers that each number of time steps up to T gives, from one pass.
 
         Args:
-            images: as for a call.
-            timesteps: T, >= 1.
+            images, timesteps, generator: as for a call.
 
         Returns:
-            ``[T, B, classes]``: entry t - 1 holds the mean over the first t steps.
+            ``[T, B, classes]``: entry t - 1 is the answer after t steps.
 
         Raises:
             ValueError, TypeError: as for a call.
@@ -102,16 +171,87 @@ class SpikingNetwork(nn.Module):
         >>> torch.allclose(by_step[-1], net(images, timesteps=16), atol=1e-5)
         True
         """
-        run = self._start(images, timesteps)
-        counts: dict[str, Tensor] = {}
-        logits: list[Tensor] = []
-        for steps in _chunks(timesteps, self.chunk_steps):
-            spikes = self._advance(run, steps, count=True)
-            for t in range(steps):
+        source = self._source(images, timesteps, generator)
+        run = Run(self.program, self.model, source.images)
+        counts: Counts = {}
+        answers: list[Tensor] = []
+        for spikes in self._chunks(run, source, timesteps, each_step=True):
+            for t in range(run.steps - len(answers)):
                 for name, sent in spikes.items():
                     counts[name] = counts.get(name, 0) + sent[t].to(torch.int32)
-                logits.append(self._read_out(run, counts, len(logits) + 1))
-        return torch.stack(logits)
+                answers.append(self._answer(run, counts, len(answers) + 1))
+        return torch.stack(answers)
+
+    @torch.no_grad()
+    def step(self, images: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+        """One more time step, from the state that the last one left.
+
+        A sensor can be fed frame by frame, for as long as wanted.
+
+        Args:
+            images: ``[B, ...]``, the frame of this step. With encoder="direct" it is the current
+                of this step.
+            generator: as for a call.
+
+        Returns:
+            As a call of as many steps as there were since :meth:`reset`.
+
+        Raises:
+            ValueError, TypeError: as for a call. Or the batch is of another size than at the
+                step before; with encoder="direct", the images are others than at the step before
+                and what comes behind the last neurons reads them.
+
+        >>> from snm import convert
+        >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
+        >>> net, images = convert(model, torch.rand(32, 4)), torch.rand(2, 4)
+        >>> for _ in range(8):
+        ...     logits = net.step(images)
+        >>> torch.equal(logits, net(images, timesteps=8))
+        True
+        """
+        self._check_images(images)
+        run = self._live or Run(self.program, self.model, images)
+        if images.shape[0] != run.batch:
+            raise ValueError(
+                f"SpikingNetwork: the batch must hold {run.batch} images as at the step before, "
+                f"got {images.shape[0]}; call reset() before another batch"
+            )
+        if self.encoder == "direct":
+            self._see(run, images)
+            run.advance(1, None)
+        elif self.encoder == "poisson":
+            run.advance(*Poisson(images, generator).take(1))
+        else:
+            run.advance(1, images)
+        self._live = run
+        return self._answer(run, run.counts(), run.steps)
+
+    def reset(self) -> None:
+        """Forgets the state that :meth:`step` goes on from.
+
+        >>> from snm import convert
+        >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
+        >>> net, images = convert(model, torch.rand(32, 4)), torch.rand(2, 4)
+        >>> first, second = net.step(images), net.step(images)
+        >>> net.reset()
+        >>> torch.equal(net.step(images), first)
+        True
+        """
+        self._live, self._seen = None, None
+
+    def print_tree(self) -> None:
+        """Prints the ReLU network's layers and what became of each, side by side.
+
+        >>> from snm import convert
+        >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
+        >>> convert(model, torch.ones(1, 4), norm="layer").print_tree()
+           ReLU network                                 spiking network
+        0  Linear(in_features=4, out_features=8, bi...  same
+        1  ReLU()                                       SNM, one threshold
+        2  Linear(in_features=8, out_features=3, bi...  same
+        """
+        pools = (s.path for s in self.program.temporal if isinstance(s, RunningMax))
+        print(tree(self.origin, self.model, pools))
 
     def train(self, mode: bool = True) -> "SpikingNetwork":
         """Refused: a converted network is not trained."""
@@ -120,91 +260,101 @@ class SpikingNetwork(nn.Module):
         super().train(False)
         return self
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "SpikingNetwork":
+        self.reset()
+        super()._apply(fn, recurse)
+        return self
+
     def extra_repr(self) -> str:
         total = len(self.program.neurons)
         return (
-            f"{total} layer{'' if total == 1 else 's'} of neurons, chunk_steps={self.chunk_steps}"
+            f"{total} layer{'' if total == 1 else 's'} of neurons, encoder={self.encoder!r}, "
+            f"readout={self.readout!r}, chunk_steps={self.chunk_steps}"
         )
 
-    def _neuron(self, fire: Fire) -> SNMNeuron:
-        neuron = self.layers.get_submodule(fire.path)
-        assert isinstance(neuron, SNMNeuron)
-        return neuron
-
-    def _start(self, images: Tensor, timesteps: int) -> "_Run":
-        self._check_images(images)
-        check_count("SpikingNetwork", "timesteps", timesteps)
-        values: dict[str, Any] = {self.program.images: images}
-        for call in self.program.static:
-            values[call.name] = call.run(self.layers, values)
-            self._free(values, call)
-        return _Run(values, images.shape[0])
-
-    def _advance(self, run: "_Run", steps: int, *, count: bool) -> dict[str, Tensor]:
-        """Simulates the next steps; if asked, returns the spikes that are read out, int8."""
-        values = dict(run.values)
-        counted: dict[str, Tensor] = {}
-        for step in self.program.temporal:
-            if isinstance(step, Call):
-                values[step.name] = step.run(self.layers, values)
-            elif isinstance(step, Repeat):
-                values[step.name] = repeat_over_time(values[step.value], steps)
-            else:
-                drive = values.pop(step.drive) if step.reuses_drive else values[step.drive]
-                sent = self._fire(run, step, drive, steps, counted if count else None)
-                values[step.name] = sent
-            self._free(values, step)
-        return counted
-
-    def _fire(
-        self, run: "_Run", fire: Fire, drive: Tensor, steps: int, counted: dict[str, Tensor] | None
-    ) -> Tensor | None:
-        """Runs a layer of neurons; what it sends is ``[T*B, ...]``."""
-        if fire.constant_drive:
-            drive = drive.expand(steps, *drive.shape)
-        else:
-            drive = drive.view(steps, run.batch, *drive.shape[1:])
-        neuron = self._neuron(fire)
-        if fire.per_neuron and drive.shape[2:] != neuron.threshold.shape:
+    def _source(
+        self,
+        images: Tensor | Iterable[Tensor],
+        timesteps: int | None,
+        generator: torch.Generator | None,
+    ) -> Source:
+        if timesteps is not None or self.encoder != "frames":
+            check_count("SpikingNetwork", "timesteps", timesteps)
+        if generator is not None and self.encoder != "poisson":
             raise ValueError(
-                f"SpikingNetwork: the neurons of {fire.path} were calibrated for a drive of "
-                f"{list(neuron.threshold.shape)} per image, got {list(drive.shape[2:])}; use "
-                "images of the calibrated size, or convert with norm='channel' or 'layer'"
+                f"SpikingNetwork: generator must be None with encoder={self.encoder!r}, which "
+                "draws nothing"
             )
-        counting = counted is not None and fire.read_out
-        emit = "spike" if counting else "amplitude" if fire.sends else "none"
-        out = drive if fire.reuses_drive and emit == "amplitude" else None
-        spikes, state = neuron(drive, run.states.get(fire.name), emit=emit, out=out)
-        run.states[fire.name] = state
-        run.dtypes[fire.name] = drive.dtype
-        if counted is not None and counting:
-            counted[fire.name] = spikes
-            spikes = neuron.amplitude(spikes).to(drive.dtype) if fire.sends else None
-        return None if spikes is None else spikes.flatten(0, 1)
+        if self.encoder == "frames":
+            return Frames(images, self._check_images)
+        self._check_images(images)
+        assert isinstance(images, Tensor)
+        return Constant(images) if self.encoder == "direct" else Poisson(images, generator)
 
-    def _read_out(self, run: "_Run", counts: dict[str, Tensor], steps: int) -> Tensor:
-        """The tail's output, given how many spikes each neuron has sent in so many steps."""
-        values = dict(run.values)
-        for fire in self.program.neurons:
-            if fire.read_out:
-                mean = self._neuron(fire).amplitude(counts[fire.name]) / steps
-                values[fire.name] = mean.to(run.dtypes[fire.name])
-        for call in self.program.tail:
-            values[call.name] = call.run(self.layers, values)
-        logits: Tensor = values[self.program.output]
-        return logits
+    def _chunks(
+        self,
+        run: Run,
+        source: Source,
+        timesteps: int | None,
+        *,
+        stop: int = 0,
+        each_step: bool = False,
+    ) -> Iterator[dict[str, Tensor]]:
+        """Advances a run chunk by chunk to its end; a chunk ends at step ``stop``.
 
-    def _free(self, values: dict[str, Any], step: Call | Repeat | Fire) -> None:
-        for name in self.program.frees[step.name]:
-            values.pop(name, None)
+        Yields the spikes that are read out, if each step's are asked for.
+        """
+        most = self.chunk_steps or self._steps_at_once(source.images)
+        if each_step and self.program.averages_images:
+            most = 1
+        while timesteps is None or run.steps < timesteps:
+            ends = [run.steps + most, *(end for end in (stop, timesteps) if end)]
+            steps, frames = source.take(min(end for end in ends if end > run.steps) - run.steps)
+            if steps == 0 and timesteps is None:
+                return
+            if steps == 0:
+                raise ValueError(
+                    f"SpikingNetwork: frames must be at least {timesteps} for as many timesteps, "
+                    f"got {run.steps}"
+                )
+            yield run.advance(steps, frames, count=each_step)
 
-    def _check_images(self, images: Tensor) -> None:
+    def _steps_at_once(self, images: Tensor) -> int:
+        larger = images[0].numel() / max(1, math.prod(self.image_shape))
+        elements = math.ceil(self.program.elements_per_step * larger) * images.shape[0]
+        steps: int = steps_that_fit(elements * images.element_size(), images.device)
+        return steps
+
+    def _see(self, run: Run, images: Tensor) -> None:
+        """Shows a run the images of its next step."""
+        if self.program.tail_reads_images:
+            if self._seen is not None and run.steps and not torch.equal(images, self._seen):
+                raise ValueError(
+                    "SpikingNetwork: what comes behind the last neurons reads the images, so they "
+                    "must stay the same from step to step; convert with encoder='frames'"
+                )
+            self._seen = images.clone()
+        if run.steps:
+            run.see(images)
+
+    def _answer(self, run: Run, counts: Counts, steps: int) -> Tensor:
+        if self.readout == "count":
+            return counts[self.program.output]
+        return run.read_out(counts, steps)
+
+    def _check_images(self, images: object) -> None:
         if not isinstance(images, Tensor):
             raise TypeError(f"SpikingNetwork: images must be a tensor, got {type(images).__name__}")
-        if images.dim() != self.image_dims:
+        dims = len(self.image_shape) + 1
+        if images.dim() != dims:
             raise ValueError(
-                f"SpikingNetwork: images must have {self.image_dims} dimensions, the batch first, "
+                f"SpikingNetwork: images must have {dims} dimensions, the batch first, "
                 f"as in calibration, got {list(images.shape)}"
+            )
+        if self.fixed_size and tuple(images.shape[1:]) != self.image_shape:
+            raise ValueError(
+                f"SpikingNetwork: images must be {list(self.image_shape)} each, for which "
+                f"torch.export traced the model, got {list(images.shape[1:])}"
             )
         own = self._own_tensor()
         if images.device != own.device:
@@ -217,43 +367,33 @@ class SpikingNetwork(nn.Module):
                 f"SpikingNetwork: images must be {_short(own.dtype)} like the network, "
                 f"got {_short(images.dtype)}"
             )
-        if not bool(torch.isfinite(images).all()):
+        # A compiled graph would have to wait for the answer.
+        if not torch.compiler.is_compiling() and not bool(torch.isfinite(images).all()):
             raise ValueError("SpikingNetwork: images must be finite, got NaN or infinity")
 
     def _own_tensor(self) -> Tensor:
         """A tensor of the network's device and dtype; a threshold if it has nothing else."""
-        tensors = [*self.layers.parameters(), *self.layers.buffers()]
+        tensors = [*self.model.parameters(), *self.model.buffers()]
         return next(tensor for tensor in tensors if tensor.is_floating_point())
 
 
-@dataclass(slots=True)
-class _Run:
-    """One batch on its way through time."""
-
-    values: dict[str, Any]
-    """What is constant in time."""
-    batch: int
-    states: dict[str, SNMState] = field(default_factory=dict)
-    dtypes: dict[str, torch.dtype] = field(default_factory=dict)
-    """Of each layer's drive."""
-
-
-def _chunks(timesteps: int, chunk_steps: int) -> list[int]:
-    """Lengths of the chunks that make up so many steps.
-
-    >>> _chunks(10, 4)
-    [4, 4, 2]
-    """
-    full, rest = divmod(timesteps, chunk_steps)
-    return [chunk_steps] * full + [rest] * (rest > 0)
-
-
-def check_count(caller: str, argument: str, value: int) -> None:
+def check_count(caller: str, argument: str, value: object) -> None:
     """Refuses what is no integer, or less than 1."""
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{caller}: {argument} must be an integer, got {value!r}")
     if value < 1:
         raise ValueError(f"{caller}: {argument} must be at least 1, got {value}")
+
+
+def _check_readout_after(readout_after: int, timesteps: int | None) -> None:
+    if isinstance(readout_after, bool) or not isinstance(readout_after, int):
+        raise TypeError(f"SpikingNetwork: readout_after must be an integer, got {readout_after!r}")
+    most = math.inf if not isinstance(timesteps, int) else timesteps - 1
+    if not 0 <= readout_after <= max(0, most):
+        raise ValueError(
+            f"SpikingNetwork: readout_after must be 0 to {most}, less than the time steps, "
+            f"got {readout_after}"
+        )
 
 
 def _short(dtype: torch.dtype) -> str:

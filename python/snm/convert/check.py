@@ -9,15 +9,17 @@ from ..errors import Offence
 from .domains import Domain, changes_over_time, domain_of, neurons_of
 from .operations import (
     PICKS,
+    Affine,
     Operands,
     affine,
     first_argument,
     is_shape_query,
     objection,
     picks_images,
-    refusal,
     squeezes_all,
 )
+from .pooling import pooling
+from .refusals import known_refusal, refusal
 from .shapes import (
     depends_on_batch,
     holds_tensors,
@@ -26,8 +28,11 @@ from .shapes import (
     mixes_images,
     unbatched_shape,
 )
-from .trace import Traced, has_hooks, is_active_dropout
+from .trace import has_hooks, is_active_dropout
+from .traced import Traced
 
+_POOLING = Affine()
+"""A max pooling is none, but takes its operands like one: spikes go through a running maximum."""
 _MIXES = (
     "mixes the images of a batch: its result for an image depends on the others, on their order "
     "or on chance"
@@ -36,18 +41,23 @@ _MIXES = (
 
 def find_offences(traced: Traced) -> list[Offence]:
     """Each operation of a graph that has no spiking counterpart, in order of execution."""
+    none = not neurons_of(traced)
     offences = []
     for node in traced.graph.nodes:
         reason = _reason(traced, node)
+        if reason is None and none and holds_tensors(node) and affine(traced, node) is None:
+            reason = known_refusal(traced, node)
         if reason is not None:
             offences.append(traced.offence(node, reason))
-    if not neurons_of(traced):
+    if none:
         reason = "no ReLU lies between the images and what forward returns; nothing would spike"
         offences.append(Offence("", "forward", reason))
     return offences
 
 
 def _reason(traced: Traced, node: fx.Node) -> str | None:
+    if node.op == "placeholder":
+        return None
     if node.op == "output":
         result = node.args[0]
         if isinstance(result, fx.Node) and is_tensor(result):
@@ -78,12 +88,17 @@ def _reason_over_time(traced: Traced, node: fx.Node) -> str | None:
     """Why a node that comes after a neuron is refused; None if it is not."""
     if is_shape_query(node) or not (holds_tensors(node) or _reads_tensors(node)):
         return None
-    known = affine(traced, node)
+    if node.target is getattr and not is_tensor(node.all_input_nodes[0]):
+        return None
+    known = _POOLING if pooling(traced, node) is not None else affine(traced, node)
     if known is None:
-        return refusal(traced.operation(node))
+        return refusal(traced, node, at_end=all(n.op == "output" for n in node.users))
     changing = _signals_in((node.args, node.kwargs))
     if known.operands is Operands.ONE and len(changing) > 1:
-        return "multiplies two values that both change over time"
+        return (
+            "multiplies two values that both change over time; a gate, such as that of "
+            "squeeze-and-excitation or attention, has to be left out and the model fine-tuned"
+        )
     if known.operands is Operands.FIRST and changing != _signals_in(first_argument(node)):
         return "may change over time in its first argument alone"
     if any(
@@ -93,7 +108,9 @@ def _reason_over_time(traced: Traced, node: fx.Node) -> str | None:
     if any(_hides_images(n) for n in node.all_input_nodes):
         return "reads a value that holds the images in another dimension than the first"
     if not changing:
-        return "makes a tensor from the shape of one that changes over time"
+        return (
+            "makes a tensor from the shape of one that changes over time; torch.zeros_like is known"
+        )
     return objection(traced, node) or _reason_of_batch(node)
 
 

@@ -12,7 +12,7 @@ class Domain(Enum):
     """When a node is computed."""
 
     STATIC = auto()
-    """No neuron comes before it: constant in time, computed once."""
+    """It is constant in time, computed once: no neuron comes before it, nor a changing image."""
     NEURON = auto()
     """A ReLU, which becomes a layer of neurons."""
     TEMPORAL = auto()
@@ -21,11 +21,15 @@ class Domain(Enum):
     """No neuron comes behind it: computed once, on the neurons' mean output."""
 
 
-def sort_nodes(traced: Traced) -> None:
-    """Notes on each node its domain."""
+def sort_nodes(traced: Traced, *, images_change: bool = False) -> None:
+    """Notes on each node its domain.
+
+    Args:
+        images_change: the images are another frame at every time step.
+    """
     nodes = list(traced.graph.nodes)
     reads_images: set[fx.Node] = set()
-    after_neuron: set[fx.Node] = set()
+    after_neuron = {node for node in nodes if images_change and node.op == "placeholder"}
     neurons: set[fx.Node] = set()
     for node in nodes:
         if node.op == "placeholder" or any(n in reads_images for n in node.all_input_nodes):

@@ -4,11 +4,13 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, fx
+from torch.nn import functional as F
 
 from ..errors import Offence
 from .operations import affine, first_argument, is_shape_query
 from .shapes import bases_of, holds_tensors
-from .trace import IN_PLACE_OPERATORS, Traced, bound
+from .symbolic import IN_PLACE_OPERATORS
+from .traced import Traced, bound
 
 
 class _Write(NamedTuple):
@@ -106,7 +108,7 @@ def _write(traced: Traced, node: fx.Node) -> _Write | None:
             args, kwargs = (), {**arguments, "inplace": False}
             target = node.target
         elif name.endswith("_") and not name.endswith("__") and not _is_operator(node.target):
-            target = getattr(torch, name[:-1], None)
+            target = getattr(torch, name[:-1], None) or getattr(F, name[:-1], None)
         else:
             return None
     else:

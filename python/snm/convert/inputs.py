@@ -35,6 +35,11 @@ def check_model(model: nn.Module) -> tuple[torch.device | None, torch.dtype | No
     """The device and dtype of a model; None if it holds no tensors."""
     if not isinstance(model, nn.Module):
         raise TypeError(f"convert: model must be a torch.nn.Module, got {type(model).__name__}")
+    if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
+        raise TypeError(
+            "convert: the model is, or holds, a TorchScript module, whose inside cannot be "
+            "followed; give the torch.nn.Module that it was made from"
+        )
     if model.training:
         raise ValueError("convert: the model is in training mode; call model.eval() first")
     for path, module in model.named_modules():

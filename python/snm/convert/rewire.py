@@ -1,11 +1,12 @@
 """Puts neurons in the place of ReLUs and lays out what a spiking network executes."""
 
+import math
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, fx, nn
-from torch.fx.node import map_arg
 
 from snm_kernels import SNMRule
 
@@ -15,16 +16,20 @@ from ..program import (
     Fire,
     Program,
     Repeat,
+    RunningMax,
     Step,
     Value,
+    replaced,
     reshape_steps,
+    spikes_of,
     step_shape,
     step_size,
 )
 from .domains import Domain, domain_of, neurons_of
 from .operations import affine, first_argument, is_relu, is_reshape, is_shape_query
 from .paths import free_path, own_path, path_of, used_paths
-from .shapes import holds_tensors, is_batched
+from .pooling import pooling
+from .shapes import holds_tensors, is_batched, shape_for
 from .trace import Traced
 
 _KINDS: dict[str, Literal["module", "function", "method", "attribute"]] = {
@@ -46,11 +51,25 @@ def neuron_paths(traced: Traced) -> dict[fx.Node, str]:
     paths = {}
     for node in neurons_of(traced):
         path = path_of(node)
-        if node.op != "call_module" or not path:
+        if "layer" in node.meta:
+            path = node.meta["layer"]
+        elif node.op != "call_module" or not path:
             path = f"{path}.relu".removeprefix(".")
         paths[node] = free_path(path, used)
         used.add(paths[node])
     return paths
+
+
+def append_neurons(traced: Traced) -> fx.Node:
+    """Lets the output layer drive neurons of its own; returns them."""
+    output = next(node for node in traced.graph.nodes if node.op == "output")
+    logits = output.args[0]
+    assert isinstance(logits, fx.Node)
+    with traced.graph.inserting_before(output):
+        neurons = traced.graph.call_function(torch.relu, (logits,))
+    neurons.meta.update(logits.meta, path="output", layer="output", bases=[])
+    output.args = (neurons,)
+    return neurons
 
 
 def build_layers(
@@ -58,14 +77,19 @@ def build_layers(
     paths: Mapping[fx.Node, str],
     thresholds: Mapping[fx.Node, Tensor],
     rule: SNMRule,
+    dtype: torch.dtype,
 ) -> nn.Module:
-    """The modules, parameters and neurons that a program calls, under their own paths."""
+    """The modules, parameters and neurons that a program calls, under their own paths.
+
+    Args:
+        dtype: in which spikes are sent.
+    """
     layers = nn.Module()
     for node in traced.graph.nodes:
         module = traced.module(node)
         if node in paths:
             _parent(layers, paths[node]).add_module(
-                _name(paths[node]), SNMNeuron(thresholds[node], rule)
+                _name(paths[node]), SNMNeuron(thresholds[node], rule).to(dtype)
             )
         elif module is not None:
             path = own_path(str(node.target))
@@ -102,19 +126,21 @@ def _name(path: str) -> str:
     return path.rpartition(".")[2]
 
 
-def lay_out(traced: Traced, paths: Mapping[fx.Node, str], *, per_neuron: bool) -> Program:
+def lay_out(
+    traced: Traced, paths: Mapping[fx.Node, str], *, per_neuron: bool, images_change: bool
+) -> Program:
     """The program that simulates a graph whose ReLUs are neurons at ``paths``.
 
     Args:
         per_neuron: whether each neuron has a threshold of its own.
+        images_change: as the nodes were sorted.
     """
     nodes = list(traced.graph.nodes)
     images = next(node for node in nodes if node.op == "placeholder")
     output = next(node for node in nodes if node.op == "output").args[0]
     assert isinstance(output, fx.Node)
     in_tail, read_out = _tail_of(output)
-    static = [Call(_BATCH, "method", "size", (Value(images.name), 0))]
-    static += [
+    static = [
         _call(node)
         for node in nodes
         if domain_of(node) is Domain.STATIC and node.op != "placeholder"
@@ -122,24 +148,85 @@ def lay_out(traced: Traced, paths: Mapping[fx.Node, str], *, per_neuron: bool) -
     temporal: list[Step] = []
     repeated: dict[fx.Node, str] = {}
     for node in nodes:
+        windows = pooling(traced, node)
         if domain_of(node) is Domain.NEURON:
             temporal.append(_fire(traced, node, paths[node], node in read_out, per_neuron))
-        elif domain_of(node) is Domain.TEMPORAL:
+        elif domain_of(node) is Domain.TEMPORAL and node.op != "placeholder":
             for operand in node.all_input_nodes:
                 if _needs_repeating(operand) and operand not in repeated:
                     repeated[operand] = f"{operand.name} repeated"
                     temporal.append(Repeat(repeated[operand], operand.name))
-            temporal.append(_call_over_time(node, repeated))
-    tail = [_call(node) for node in nodes if node in in_tail]
-    kept = {name for step in (*temporal, *tail) for name in _reads(step)}
+            if windows is None:
+                temporal.append(_call_over_time(node, repeated))
+            else:
+                operand = first_argument(node)
+                fires = tuple(fire.name for fire in _side_by_side(operand))
+                temporal.append(RunningMax(node.name, path_of(node), operand.name, fires, windows))
+    temporal = _used(temporal)
+    tail = [_call(node) for node in nodes if node in in_tail and node.op != "placeholder"]
+    kept = {name for step in (*temporal, *tail) for name in reads(step)}
+    frees = _last_reads(static, kept) | _last_reads(temporal, set())
     return Program(
         images=images.name,
+        batch=_BATCH,
+        images_change=images_change,
+        averages_images=images_change and images in in_tail,
+        tail_reads_images=any(
+            operand is images or (_needs_repeating(operand) and operand not in in_tail)
+            for node in in_tail
+            for operand in node.all_input_nodes
+        ),
         static=tuple(static),
         temporal=tuple(temporal),
         tail=tuple(tail),
         output=output.name,
-        frees=_last_reads(static, kept) | _last_reads(temporal, set()),
+        frees=frees,
+        elements_per_step=_most_at_once(nodes, temporal, frees),
     )
+
+
+def _most_at_once(
+    nodes: Iterable[fx.Node], steps: Iterable[Step], frees: Mapping[str, tuple[str, ...]]
+) -> int:
+    """Elements that the values of one time step of one image hold at most at once."""
+    shapes = {node.name: node.meta["shapes"][2] for node in nodes}
+    live: dict[str, int] = {}
+    most = 0
+    for step in steps:
+        source = step.value if isinstance(step, Repeat) else step.name
+        size = sum(math.prod(shape) for shape in shapes[source]) // 2
+        live |= dict.fromkeys(_results(step), size)
+        most = max(most, sum(live.values()))
+        for name in frees[step.name]:
+            live.pop(name, None)
+    return most
+
+
+def _side_by_side(operand: fx.Node) -> list[fx.Node]:
+    """The neurons whose outputs, concatenated along the channels, a value is; none if it is not."""
+    if domain_of(operand) is Domain.NEURON:
+        return [operand]
+    if operand.target not in (torch.cat, torch.concat, torch.concatenate):
+        return []
+    parts = first_argument(operand)
+    dim = operand.args[1] if len(operand.args) > 1 else operand.kwargs.get("dim", 0)
+    channels = dim in (1, 1 - len(shape_for(operand, 2)))
+    neurons = all(domain_of(part) is Domain.NEURON for part in parts)
+    return list(parts) if channels and neurons else []
+
+
+def _used(steps: list[Step]) -> list[Step]:
+    """The steps without calls that nothing reads, and what each layer of neurons has to send."""
+    read: set[str] = set()
+    kept: list[Step] = []
+    for step in reversed(steps):
+        if isinstance(step, Fire):
+            step = replace(step, sends=step.name in read, pooled=step.spikes in read)
+        elif step.name not in read:
+            continue
+        read.update(reads(step))
+        kept.append(step)
+    return kept[::-1]
 
 
 def _tail_of(output: fx.Node) -> tuple[set[fx.Node], set[fx.Node]]:
@@ -192,35 +279,44 @@ def _arguments(
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """A node's arguments, with values in the place of nodes."""
 
-    def value(operand: fx.Node) -> Any:
-        return Value(repeated.get(operand, operand.name))
+    def value(argument: Any) -> Any:
+        if isinstance(argument, fx.Node):
+            return Value(repeated.get(argument, argument.name))
+        return argument
 
-    return tuple(map_arg(node.args, value)), dict(map_arg(node.kwargs, value))
+    args: tuple[Any, ...] = replaced(node.args, value)
+    return args, replaced(dict(node.kwargs), value)
 
 
 def _fire(traced: Traced, node: fx.Node, path: str, read_out: bool, per_neuron: bool) -> Fire:
     drive = first_argument(node)
     constant = domain_of(drive) is Domain.STATIC
     known = affine(traced, drive)
-    fresh = domain_of(drive) is Domain.TEMPORAL and known is not None and known.fresh
+    fresh = domain_of(drive) is Domain.TEMPORAL and (
+        pooling(traced, drive) is not None or (known is not None and known.fresh)
+    )
     return Fire(
         name=node.name,
         path=path,
         drive=drive.name,
         constant_drive=constant,
-        sends=any(domain_of(user) in (Domain.NEURON, Domain.TEMPORAL) for user in node.users),
+        sends=False,
+        pooled=False,
         read_out=read_out,
         reuses_drive=fresh and list(drive.users) == [node],
-        per_neuron=per_neuron,
+        # Neurons of the output layer share one.
+        per_neuron=per_neuron and "layer" not in node.meta,
     )
 
 
-def _reads(step: Step) -> list[str]:
+def reads(step: Step) -> list[str]:
     """Names of the values that a step reads."""
     if isinstance(step, Repeat):
         return [step.value]
     if isinstance(step, Fire):
         return [step.drive]
+    if isinstance(step, RunningMax):
+        return [spikes_of(fire) for fire in step.fires] or [step.value]
     names: list[str] = []
 
     def note(value: Any) -> Any:
@@ -232,13 +328,18 @@ def _reads(step: Step) -> list[str]:
     return names
 
 
+def _results(step: Step) -> tuple[str, ...]:
+    """Names of the values that a step makes."""
+    return (step.name, step.spikes) if isinstance(step, Fire) else (step.name,)
+
+
 def _last_reads(steps: Iterable[Step], kept: set[str]) -> dict[str, tuple[str, ...]]:
     """For each step the results of these steps that nothing reads after it."""
     steps = list(steps)
-    own = {step.name for step in steps} - kept
+    own = {name for step in steps for name in _results(step)} - kept
     frees = {}
     for step in reversed(steps):
-        last = own & {step.name, *_reads(step)}
+        last = own & {*_results(step), *reads(step)}
         own -= last
         frees[step.name] = tuple(sorted(last))
     return frees

@@ -9,7 +9,7 @@ from torch.fx.node import map_aggregate
 
 from ..errors import ConversionError
 from .compare import agree
-from .trace import Traced
+from .traced import Traced
 
 _BATCHES = (2, 3)
 
@@ -28,15 +28,14 @@ def record_shapes(traced: Traced, images: Tensor) -> None:
     """
     for node in traced.graph.nodes:
         node.meta.update(shapes={}, bases=[], mixes=False)
-    different = _four_different(images)
-    for batch in _BATCHES:
-        _Recorder(traced, batch).run(different[:batch].clone())
+    three = _three_different(images)
+    recorder = _Recorder(traced)
+    recorder.record(three[:2])
+    recorder.record(three)
+    recorder.record(three[1:])
     # A model may take no single image; what ran before it failed is noted all the same.
     with suppress(ConversionError):
-        _Recorder(traced, 1).run(different[:1].clone())
-    comparison = _Comparison(traced.root, graph=traced.graph)
-    comparison.run(different[:3].clone())
-    comparison.run(different[1:].clone())
+        recorder.record(three[:1])
 
 
 def holds_tensors(node: fx.Node) -> bool:
@@ -46,7 +45,13 @@ def holds_tensors(node: fx.Node) -> bool:
 
 def is_tensor(node: fx.Node) -> bool:
     """Whether a node's result is one tensor."""
-    return bool(node.meta["is_tensor"])
+    return node.meta["dtype"] is not None
+
+
+def dtype_of(node: fx.Node) -> torch.dtype:
+    """The dtype of a node's tensor."""
+    dtype: torch.dtype = node.meta["dtype"]
+    return dtype
 
 
 def shape_for(node: fx.Node, batch: int) -> Shape:
@@ -86,12 +91,12 @@ def bases_of(node: fx.Node) -> list[fx.Node]:
     return bases
 
 
-def _four_different(images: Tensor) -> Tensor:
+def _three_different(images: Tensor) -> Tensor:
     """Scaled down, so that copies of one image differ, and no value leaves the range to zero."""
-    chosen = images[[place % len(images) for place in range(4)]]
+    chosen = images[[place % len(images) for place in range(3)]]
     if not images.is_floating_point():
         return chosen
-    scale = torch.tensor([1.0, 0.875, 0.75, 0.625], dtype=images.dtype, device=images.device)
+    scale = torch.tensor([1.0, 0.875, 0.75], dtype=images.dtype, device=images.device)
     return chosen * scale.view(-1, *[1] * (images.dim() - 1))
 
 
@@ -112,10 +117,17 @@ def _memory(value: Any) -> set[int]:
 
 
 class _Recorder(fx.Interpreter):
-    def __init__(self, traced: Traced, batch: int) -> None:
+    """Runs on two images, on three, on the second and the third, and on one."""
+
+    def __init__(self, traced: Traced) -> None:
         super().__init__(traced.root, graph=traced.graph)
         self.traced = traced
-        self.batch = batch
+        self.batch = 0
+        self.second: dict[fx.Node, list[Tensor]] = {}
+
+    def record(self, images: Tensor) -> None:
+        self.batch = len(images)
+        self.run(images.clone())
 
     def run_node(self, n: fx.Node) -> Any:
         try:
@@ -123,27 +135,16 @@ class _Recorder(fx.Interpreter):
         except Exception as error:
             reason = f"fails on a batch of {self.batch} images: {error}"
             raise ConversionError([self.traced.offence(n, reason)]) from error
-        n.meta["shapes"][self.batch] = [tuple(tensor.shape) for tensor in _tensors_in(result)]
-        n.meta["is_tensor"] = isinstance(result, Tensor)
+        tensors = _tensors_in(result)
+        n.meta["shapes"][self.batch] = [tuple(tensor.shape) for tensor in tensors]
+        n.meta["dtype"] = result.dtype if isinstance(result, Tensor) else None
         n.meta["bases"] = [
             operand for operand in n.all_input_nodes if _memory(result) & _memory(self.env[operand])
         ]
-        return result
-
-
-class _Comparison(fx.Interpreter):
-    """Runs on three images and then on the last two of them and another."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.expected: dict[fx.Node, list[Tensor]] = {}
-
-    def run_node(self, n: fx.Node) -> Any:
-        result = super().run_node(n)
-        tensors = [t for t in _tensors_in(result) if is_batched(n) and t.is_floating_point()]
-        if n in self.expected:
-            pairs = zip(tensors, self.expected.pop(n), strict=True)
-            n.meta["mixes"] = not all(agree(tensor[:-1], before) for tensor, before in pairs)
-        else:
-            self.expected[n] = [tensor[1:].clone() for tensor in tensors]
+        tensors = [t for t in tensors if self.batch == 2 and t.dim() and t.is_floating_point()]
+        if self.batch == 2 and n not in self.second:
+            self.second[n] = [tensor[1:].clone() for tensor in tensors]
+        elif self.batch == 2 and is_batched(n):
+            pairs = zip(tensors, self.second.pop(n), strict=True)
+            n.meta["mixes"] = not all(agree(tensor[:1], before) for tensor, before in pairs)
         return result

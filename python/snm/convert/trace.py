@@ -1,11 +1,7 @@
 """Traces a copy of a model into a graph of its operations."""
 
 import copy
-import inspect
-import operator
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import reduce
 from typing import Any
 
 import torch
@@ -14,7 +10,13 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrize
 
 from ..errors import ConversionError, Offence
-from .paths import PREFIX, own_path, path_of
+from .compare import difference, result_of
+from .export import export
+from .lines import line_of_error
+from .symbolic import FollowError, follow
+from .traced import Traced, argument, bound, is_foreign
+
+__all__ = ["Traced", "remove_unused", "trace"]
 
 _NO_OP_MODULES = (
     nn.Identity,
@@ -33,86 +35,54 @@ _DROPOUTS = (
     F.alpha_dropout,
     F.feature_alpha_dropout,
 )
+_BUILTIN_DROPOUTS: tuple[Callable[..., Any], ...] = (
+    torch.dropout,
+    torch.alpha_dropout,
+    torch.feature_dropout,
+    torch.feature_alpha_dropout,
+)
+_PLAINLY = (
+    ("cannot be used as inputs to control flow", "a branch or a loop depends on a tensor"),
+    ("Proxy", "a tensor, or a size of one, is used as something else"),
+    ("data-dependent", "a branch, a loop or a size depends on the values of a tensor"),
+    ("Constraints violated", "another number of images is treated otherwise"),
+)
 
 
-IN_PLACE_OPERATORS: dict[Callable[..., Any], Callable[..., Any]] = {
-    getattr(operator, f"i{name.rstrip('_')}"): getattr(operator, name)
-    for name in (
-        *("add", "sub", "mul", "truediv", "floordiv", "mod", "pow"),
-        *("and_", "or_", "xor", "lshift", "rshift"),
-    )
-}
-"""Operators that write into their left operand, and what does the same out of place."""
-
-
-@dataclass(frozen=True, slots=True)
-class Traced:
-    """A model's copy and the graph of what it does to one batch of images."""
-
-    root: nn.Module
-    graph: fx.Graph
-
-    def module(self, node: fx.Node) -> nn.Module | None:
-        """The module a node calls; None if it calls none."""
-        if node.op != "call_module":
-            return None
-        return self.root.get_submodule(str(node.target))
-
-    def attribute(self, node: fx.Node) -> Any:
-        """The parameter, buffer or constant a ``get_attr`` node reads."""
-        return reduce(getattr, str(node.target).split("."), self.root)
-
-    def operation(self, node: fx.Node) -> str:
-        """What a node does, by the name people call it."""
-        module = self.module(node)
-        if module is not None:
-            return type(module).__name__
-        if node.op == "call_method":
-            return f"Tensor.{node.target}"
-        return str(getattr(node.target, "__name__", node.target))
-
-    def offence(self, node: fx.Node, reason: str) -> Offence:
-        """The refusal of a node."""
-        return Offence(path_of(node), self.operation(node), reason)
-
-
-def bound(node: fx.Node) -> dict[str, Any]:
-    """The arguments of a call of a Python function by name; empty for anything else."""
-    if node.op != "call_function" or not inspect.isfunction(node.target):
-        return {}
-    arguments = inspect.signature(node.target).bind(*node.args, **node.kwargs)
-    arguments.apply_defaults()
-    return dict(arguments.arguments)
-
-
-def trace(model: nn.Module) -> Traced:
+def trace(model: nn.Module, images: Tensor) -> Traced:
     """Traces a copy of ``model``; what does nothing in evaluation is left out.
+
+    With torch.fx; with torch.export, for images of this size alone, where torch.fx fails, or its
+    graph computes something else, or holds a function whose inside it does not see.
 
     Args:
         model: in evaluation mode; takes the images as its first argument.
+        images: at least one.
 
     Raises:
-        ConversionError: its forward cannot be followed, e.g. it branches on values.
+        ConversionError: neither can follow its forward, e.g. since it branches on values.
     """
-    root = _OneInput(copy.deepcopy(model).requires_grad_(False)).eval()
-    _bake_parametrizations(root)
-    tracer = _Tracer()
-    try:
-        graph = tracer.trace(root)
-    except Exception as error:
-        reason = (
-            "cannot be followed by torch.fx; forward may not branch on the values of tensors "
-            f"or write into them ({str(error).splitlines()[0] if str(error) else error!r})"
-        )
-        raise ConversionError([Offence(tracer.failed_in, "forward", reason)]) from error
-    traced = Traced(root, graph)
-    for node in graph.nodes:
-        if node.op == "call_function" and node.target is torch._assert:
-            graph.erase_node(node)
-        elif _does_nothing(traced, node):
-            node.replace_all_uses_with(node.args[0] if node.args else node.kwargs["input"])
-            graph.erase_node(node)
-    return traced
+    example = images[[0, -1]]
+    expected = _result(model, example)
+    symbolic = _attempt(_by_symbols, model, example, expected)
+    if isinstance(symbolic, Traced) and not _hides_something(symbolic):
+        return symbolic
+    if isinstance(expected, Exception):
+        reason = f"fails on these images: {_plainly(expected)}"
+        offence = Offence("", "forward", reason, line_of_error(expected))
+        raise ConversionError([offence]) from expected
+    exported = _attempt(_by_export, model, example, expected)
+    if isinstance(exported, Traced):
+        return exported
+    if isinstance(symbolic, Traced):
+        return symbolic
+    reason = (
+        f"cannot be followed: torch.fx fails ({symbolic.reason}), torch.export fails "
+        f"({exported.reason}); forward may branch on the sizes of tensors, not on their values nor "
+        "on what happened before"
+    )
+    where = symbolic if symbolic.line else exported
+    raise ConversionError([Offence(symbolic.path, "forward", reason, where.line)])
 
 
 def remove_unused(graph: fx.Graph) -> None:
@@ -134,53 +104,50 @@ class _OneInput(nn.Module):
         return logits
 
 
-class _Proxy(fx.Proxy):
-    """Records ``x += y`` as what it is; fx's own proxy records an addition out of place."""
+def _result(model: nn.Module, images: Tensor) -> Any:
+    """What a model returns, or the error that it raises."""
+    try:
+        return result_of(model, images)
+    except Exception as error:
+        return error
 
 
-def _recorder(function: Callable[..., Any]) -> Callable[..., Any]:
-    def record(self: _Proxy, other: Any) -> Any:
-        return self.tracer.create_proxy("call_function", function, (self, other), {})
+def _attempt(
+    by: Callable[[nn.Module, Tensor], Traced], model: nn.Module, images: Tensor, expected: Any
+) -> Traced | Offence:
+    """The graph that a tracer makes; if it fails, or the graph is another, what it says."""
+    root = _OneInput(copy.deepcopy(model).requires_grad_(False)).eval()
+    _bake_parametrizations(root)
+    try:
+        traced = by(root, images)
+        _remove_what_does_nothing(traced)
+        wrong = None if isinstance(expected, Exception) else difference(traced, images, expected)
+    except Exception as error:
+        path = error.path if isinstance(error, FollowError) else ""
+        cause = error.__cause__ if isinstance(error, FollowError) else error
+        return Offence(path, "forward", _plainly(cause or error), line_of_error(cause or error))
+    if wrong is None:
+        return traced
+    return Offence("", "forward", f"its graph computes something else than the model: {wrong}")
 
-    return record
+
+def _by_symbols(root: nn.Module, _images: Tensor) -> Traced:
+    return Traced(root, follow(root, _OneInput.forward.__code__), "torch.fx")
 
 
-for _operator in IN_PLACE_OPERATORS:
-    setattr(_Proxy, f"__{_operator.__name__}__", _recorder(_operator))
+def _by_export(root: nn.Module, images: Tensor) -> Traced:
+    return Traced(root, export(root, images), "torch.export", tuple(images.shape[1:]))
 
 
-class _Tracer(fx.Tracer):
-    # Else what forward does to buffers alone would happen now and not be recorded.
-    proxy_buffer_attributes = True
+def _plainly(error: BaseException) -> str:
+    text = str(error)
+    known = next((plain for words, plain in _PLAINLY if words in text), None)
+    return known or (text.splitlines()[0] if text else repr(error))
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.failed_in = ""
 
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        inside = module_qualified_name != PREFIX
-        return inside and super().is_leaf_module(m, module_qualified_name)
-
-    def call_module(
-        self,
-        m: nn.Module,
-        forward: Callable[..., Any],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-    ) -> Any:
-        try:
-            return super().call_module(m, forward, args, kwargs)
-        except Exception:
-            self.failed_in = self.failed_in or own_path(self.path_of_module(m))
-            raise
-
-    def create_node(self, *args: Any, **kwargs: Any) -> fx.Node:
-        node = super().create_node(*args, **kwargs)
-        node.meta["path"] = own_path(self.scope.module_path)
-        return node
-
-    def proxy(self, node: fx.Node) -> fx.Proxy:
-        return _Proxy(node, self)
+def _hides_something(traced: Traced) -> bool:
+    """Whether a graph calls functions whose inside it does not see."""
+    return any(is_foreign(n.target) for n in traced.graph.nodes if n.op == "call_function")
 
 
 def _bake_parametrizations(root: nn.Module) -> None:
@@ -195,26 +162,32 @@ def _bake_parametrizations(root: nn.Module) -> None:
                 parametrize.remove_parametrizations(module, name, leave_parametrized=True)
 
 
+def _remove_what_does_nothing(traced: Traced) -> None:
+    graph = traced.graph
+    for node in graph.nodes:
+        if node.op == "call_function" and node.target is torch._assert:
+            graph.erase_node(node)
+        elif _does_nothing(traced, node):
+            node.replace_all_uses_with(node.args[0] if node.args else node.kwargs["input"])
+            graph.erase_node(node)
+
+
 def _does_nothing(traced: Traced, node: fx.Node) -> bool:
     module = traced.module(node)
     if module is not None:
         return type(module) in _NO_OP_MODULES and not has_hooks(module)
     if node.op != "call_function":
         return False
-    if node.target is torch.dropout:
-        return not _argument(node, 2, "train")
+    if node.target in _BUILTIN_DROPOUTS:
+        return not argument(node, 2, "train")
     return node.target in _DROPOUTS and not bound(node)["training"]
 
 
 def is_active_dropout(node: fx.Node) -> bool:
     """Whether a node drops values at random although the model is in evaluation mode."""
-    return node.op == "call_function" and (node.target in _DROPOUTS or node.target is torch.dropout)
+    return node.op == "call_function" and node.target in (*_DROPOUTS, *_BUILTIN_DROPOUTS)
 
 
 def has_hooks(module: nn.Module) -> bool:
     """Whether calling a module does more than its class says."""
     return bool(module._forward_hooks or module._forward_pre_hooks)
-
-
-def _argument(node: fx.Node, position: int, name: str) -> Any:
-    return node.args[position] if len(node.args) > position else node.kwargs[name]

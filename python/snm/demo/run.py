@@ -17,7 +17,7 @@ from torch import Tensor, nn
 import snm_kernels
 from snm.convert import convert
 from snm.demo.data import DemoImages, load_images, load_network
-from snm.demo.step_by_step import StepByStepSNM, step_by_step
+from snm.demo.step_by_step import StepByStepNetwork, StepByStepSNM
 from snm.errors import DeadNeuronWarning
 from snm.simulate import SpikingNetwork
 
@@ -78,7 +78,7 @@ def run(console: Console, picture: Path) -> Results:
             net = _convert(model, images, preset)
             accuracy[preset] = _accuracy_over_time(net, images, preset, progress)
         net = _convert(model, images, "snm")
-        thresholds = torch.cat([neuron.threshold.flatten() for neuron in net.neurons.values()])
+        thresholds = torch.cat([neuron.threshold.flatten() for neuron in net.layers.values()])
         silent = f"{int(thresholds.isinf().sum()):,} of {thresholds.numel():,}"
         batch = _channels_last(images.test_images[:BATCH])
         network = _time_network(model, net, batch, progress)
@@ -129,8 +129,8 @@ def _time_network(
     model: nn.Module, net: SpikingNetwork, batch: Tensor, progress: Progress
 ) -> Timing:
     """Seconds per image of both ways."""
-    thresholds = {path: neuron.threshold for path, neuron in net.neurons.items()}
-    published = step_by_step(model, thresholds)
+    thresholds = {path: neuron.threshold for path, neuron in net.layers.items()}
+    published = StepByStepNetwork(model, thresholds)
     seconds = _time(
         lambda: net(batch, timesteps=TIMED_STEPS),
         lambda: published(batch, TIMED_STEPS),

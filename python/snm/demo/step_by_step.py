@@ -5,7 +5,7 @@ thresholds, and every operation is a pass over memory of its own.
 """
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,8 @@ class StepByStepSNM(nn.Module):
     Args:
         threshold: θ, float32, broadcastable to a drive ``[B, ...]``; +inf becomes the largest
             finite number, for 0·inf is no number.
+        float_memory: keep the memory as published, a float sum of thresholds, which drifts; else
+            count spikes.
 
     Source: Wang, Zhang, Chen, Qu, "Signed Neuron with Memory", IJCAI 2022, equations 7 to 9, in
     the order of operations of the code published with it.
@@ -26,8 +28,9 @@ class StepByStepSNM(nn.Module):
     [0.0, 1.0, -1.0]
     """
 
-    def __init__(self, threshold: Tensor) -> None:
+    def __init__(self, threshold: Tensor, *, float_memory: bool = True) -> None:
         super().__init__()
+        self.float_memory = float_memory
         self.register_buffer("threshold", threshold.clamp(max=torch.finfo(torch.float32).max))
         self.threshold: Tensor
         self.reset()
@@ -46,46 +49,50 @@ class StepByStepSNM(nn.Module):
         positive = (self.membrane >= self.threshold).to(drive.dtype)
         sent = positive * self.threshold
         self.membrane = self.membrane - sent
-        self.memory = self.memory + sent
+        self.memory = self.memory + (sent if self.float_memory else positive)
         negative = ((self.membrane <= -self.threshold) & (self.memory > 0)).to(drive.dtype)
         taken_back = negative * self.threshold
         self.membrane = self.membrane + taken_back
-        self.memory = self.memory - taken_back
+        self.memory = self.memory - (taken_back if self.float_memory else negative)
         return sent - taken_back
 
 
-def step_by_step(
-    model: nn.Module, thresholds: Mapping[str, Tensor]
-) -> Callable[[Tensor, int], Tensor]:
+class StepByStepNetwork:
     """A network that runs the published way: all layers at one time step, then at the next.
 
     Args:
         model: a network in eval mode whose neurons are :class:`torch.nn.ReLU` modules, each called
             once; it is copied.
         thresholds: θ of each, by module path.
-
-    Returns:
-        ``(images [B, ...], timesteps) -> logits [B, classes]``.
+        float_memory: as of :class:`StepByStepSNM`.
 
     Raises:
         ValueError: the paths are not those of the model's ReLU modules.
     """
-    own = {name for name, module in model.named_modules() if isinstance(module, nn.ReLU)}
-    if own != set(thresholds):
-        raise ValueError(f"step_by_step: thresholds for {sorted(own)}, got {sorted(thresholds)}")
-    network = copy.deepcopy(model)
-    neurons = {name: StepByStepSNM(threshold) for name, threshold in thresholds.items()}
-    for name, neuron in neurons.items():
-        network.set_submodule(name, neuron)
+
+    def __init__(
+        self, model: nn.Module, thresholds: Mapping[str, Tensor], *, float_memory: bool = True
+    ) -> None:
+        own = {name for name, module in model.named_modules() if isinstance(module, nn.ReLU)}
+        if own != set(thresholds):
+            raise ValueError(
+                f"StepByStepNetwork: thresholds must be for {sorted(own)}, got {sorted(thresholds)}"
+            )
+        self.network = copy.deepcopy(model)
+        self.neurons = {
+            name: StepByStepSNM(threshold, float_memory=float_memory)
+            for name, threshold in thresholds.items()
+        }
+        for name, neuron in self.neurons.items():
+            self.network.set_submodule(name, neuron)
 
     @torch.no_grad()
-    def run(images: Tensor, timesteps: int) -> Tensor:
-        for neuron in neurons.values():
+    def __call__(self, images: Tensor, timesteps: int) -> Tensor:
+        """Logits ``[B, classes]``: the mean over time of the output layer's current."""
+        for neuron in self.neurons.values():
             neuron.reset()
-        total = network(images)
+        total = self.network(images)
         for _ in range(timesteps - 1):
-            total = total + network(images)
+            total = total + self.network(images)
         logits: Tensor = total / timesteps
         return logits
-
-    return run

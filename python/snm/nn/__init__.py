@@ -1,5 +1,25 @@
-"""Spiking neurons as modules."""
+"""Spiking layers as modules: :class:`SNMNeuron` without state, the others multi-step with one."""
 
+from .layers import (
+    SNM,
+    AdaptiveRunningMaxPool1d,
+    AdaptiveRunningMaxPool2d,
+    AdaptiveRunningMaxPool3d,
+    RunningMaxPool1d,
+    RunningMaxPool2d,
+    RunningMaxPool3d,
+    reset,
+)
 from .neuron import SNMNeuron
 
-__all__ = ["SNMNeuron"]
+__all__ = [
+    "SNM",
+    "AdaptiveRunningMaxPool1d",
+    "AdaptiveRunningMaxPool2d",
+    "AdaptiveRunningMaxPool3d",
+    "RunningMaxPool1d",
+    "RunningMaxPool2d",
+    "RunningMaxPool3d",
+    "SNMNeuron",
+    "reset",
+]

@@ -12,12 +12,14 @@ from snm_kernels.ops import Backend, Emit
 class SNMNeuron(nn.Module):
     """A layer of signed neurons with memory; the spiking counterpart of ``nn.ReLU``.
 
-    It keeps no state: the caller hands in the state to go on from and gets the new one back.
+    It keeps no state: the caller hands in the state to go on from and gets the new one back;
+    :class:`SNM` keeps it.
 
     Args:
         threshold: θ in units of the drive, > 0, +inf for a neuron that stays silent: a number,
             or a tensor broadcastable to ``[B, ...]``, e.g. ``[C, H, W]`` or ``[C, 1, 1]``. Kept
-            in float32 whatever dtype the module is moved to.
+            in float32; moved to float16 or bfloat16 it is rounded to that dtype, in which spikes
+            are then sent, so that what is subtracted is what is sent.
         rule: which neuron; see :class:`snm_kernels.SNMRule`.
         backend: as in :func:`snm_kernels.snm`.
 
@@ -87,10 +89,16 @@ class SNMNeuron(nn.Module):
         return torch.where(spikes != 0, self.threshold * spikes, 0.0)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "SNMNeuron":
-        exact = self.threshold
+        rounded = fn(self.threshold).float()
+        before = self.threshold.to(rounded.device)
+        lost = (rounded == 0) | (rounded.isinf() & before.isfinite())
+        if bool(lost.any()):
+            raise ValueError(
+                f"SNMNeuron: threshold must be > 0 and finite in the new dtype, {before[lost][0]} "
+                "is not; keep float32 or use bfloat16"
+            )
         super()._apply(fn, recurse)
-        if self.threshold.dtype != torch.float32:
-            self.threshold = exact.to(self.threshold.device)
+        self.threshold = rounded
         return self
 
     def extra_repr(self) -> str:

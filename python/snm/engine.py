@@ -1,0 +1,183 @@
+"""Executes a program: one batch on its way through time."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from snm_kernels import SNMState
+
+from .nn import SNMNeuron
+from .program import Call, Fire, Program, Repeat, RunningMax, Step, repeat_over_time
+
+Counts = dict[str, Tensor]
+"""How many spikes each neuron has sent, by the name of its layer's step; what the tail reads."""
+
+
+class Run:
+    """The state of a simulation, advanced chunk by chunk.
+
+    Args:
+        program: what to execute.
+        model: the modules that it calls.
+        images: ``[B, ...]``, or the first frame.
+    """
+
+    def __init__(self, program: Program, model: nn.Module, images: Tensor) -> None:
+        self.program = program
+        self.model = model
+        self.batch = images.shape[0]
+        self.steps = 0
+        """How many time steps lie behind."""
+        self.states: dict[str, SNMState] = {}
+        self.totals: dict[str, Tensor] = {}
+        self.image_sum: Tensor | int = 0
+        self._dtypes: dict[str, torch.dtype] = {}
+        self._constant: dict[str, Any] = {}
+        self.see(images)
+
+    def see(self, images: Tensor) -> None:
+        """Computes what is constant in time, from now on from these images if it reads them."""
+        values: dict[str, Any] = {self.program.batch: self.batch}
+        if not self.program.images_change:
+            values[self.program.images] = images
+        for call in self.program.static:
+            values[call.name] = call.run(self.model, values)
+            self._free(values, call)
+        self._constant = values
+
+    def advance(
+        self, steps: int, frames: Tensor | None, *, count: bool = False
+    ) -> dict[str, Tensor]:
+        """Simulates the next time steps.
+
+        Args:
+            frames: ``[steps * B, ...]`` if the images change over time, else None.
+            count: return the spikes that are read out, by their layer's step: int8
+                ``[steps, B, ...]``.
+        """
+        values = dict(self._constant)
+        if frames is not None:
+            values[self.program.images] = frames
+            if self.program.averages_images:
+                self.image_sum = self.image_sum + frames.unflatten(0, (steps, -1)).sum(0)
+        counted: dict[str, Tensor] = {}
+        for step in self.program.temporal:
+            if isinstance(step, Call):
+                values[step.name] = step.run(self.model, values)
+            elif isinstance(step, Repeat):
+                values[step.name] = repeat_over_time(values[step.value], steps)
+            elif isinstance(step, RunningMax):
+                values[step.name] = self._pool(step, values, steps)
+            else:
+                self._fire(step, values, steps, counted if count else None)
+            self._free(values, step)
+        self.steps += steps
+        return counted
+
+    def counts(self) -> Counts:
+        """How many spikes each neuron that is read out has sent so far."""
+        return {
+            fire.name: self.states[fire.name].m for fire in self.program.neurons if fire.read_out
+        }
+
+    def read_out(self, counts: Counts, steps: int) -> Tensor:
+        """What the tail makes of the mean over so many steps, in which neurons sent so much."""
+        values = dict(self._constant)
+        if self.program.averages_images:
+            values[self.program.images] = self.image_sum / steps
+        for fire in self.program.neurons:
+            if fire.read_out:
+                mean = self.neuron(fire).amplitude(counts[fire.name]) / steps
+                values[fire.name] = mean.to(self._dtypes[fire.name])
+        for call in self.program.tail:
+            values[call.name] = call.run(self.model, values)
+        logits: Tensor = values[self.program.output]
+        return logits
+
+    def neuron(self, fire: Fire) -> SNMNeuron:
+        """A layer of neurons."""
+        neuron = self.model.get_submodule(fire.path)
+        assert isinstance(neuron, SNMNeuron)
+        return neuron
+
+    def _fire(
+        self,
+        fire: Fire,
+        values: dict[str, Any],
+        steps: int,
+        counted: dict[str, Tensor] | None,
+    ) -> None:
+        """Runs a layer of neurons."""
+        drive = values.pop(fire.drive) if fire.reuses_drive else values[fire.drive]
+        if fire.constant_drive:
+            drive = drive.expand(steps, *drive.shape)
+        else:
+            drive = drive.view(steps, self.batch, *drive.shape[1:])
+        neuron = self.neuron(fire)
+        if fire.per_neuron and drive.shape[2:] != neuron.threshold.shape:
+            raise ValueError(
+                f"SpikingNetwork: the neurons of {fire.path} were calibrated for a drive of "
+                f"{list(neuron.threshold.shape)} per image, got {list(drive.shape[2:])}; use "
+                "images of the calibrated size, or convert with norm='channel' or 'layer'"
+            )
+        counting = counted is not None and fire.read_out
+        emit = "spike" if counting or fire.pooled else "amplitude" if fire.sends else "none"
+        out = drive if fire.reuses_drive and emit == "amplitude" else None
+        sent, state = neuron(drive, self.states.get(fire.name), emit=emit, out=out)
+        self.states[fire.name] = state
+        self._dtypes[fire.name] = drive.dtype
+        if emit == "spike":
+            if counted is not None and fire.read_out:
+                counted[fire.name] = sent
+            if fire.pooled:
+                values[fire.spikes] = sent.flatten(0, 1)
+            sent = neuron.amplitude(sent).to(drive.dtype) if fire.sends else None
+        if sent is not None:
+            values[fire.name] = sent.flatten(0, 1)
+
+    def _pool(self, step: RunningMax, values: dict[str, Any], steps: int) -> Tensor:
+        """Runs a running maximum; returns ``[T*B, ...]`` amplitudes."""
+        threshold = None
+        if step.fires:
+            fires = [fire for fire in self.program.neurons if fire.name in step.fires]
+            spikes = {fire.name: values[fire.spikes] for fire in fires}
+            sizes = {name: sent.shape[1:] for name, sent in spikes.items()}
+            own = {fire.name: self.neuron(fire).threshold for fire in fires}
+            x = _joined([spikes[name] for name in step.fires])
+            threshold = _side_by_side([(own[name], sizes[name]) for name in step.fires])
+            dtype = self._dtypes[step.fires[0]]
+        else:
+            x = values[step.value]
+            dtype = x.dtype
+        x = x.view(steps, self.batch, *x.shape[1:])
+        sent, total = step.pooling.run(x, threshold, self.totals.get(step.name), dtype)
+        self.totals[step.name] = total
+        return sent.flatten(0, 1)
+
+    def _free(self, values: dict[str, Any], step: Step) -> None:
+        for name in self.program.frees[step.name]:
+            values.pop(name, None)
+
+
+def _joined(parts: list[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+
+
+def _side_by_side(parts: list[tuple[Tensor, torch.Size]]) -> Tensor:
+    """The thresholds of layers ``[C, ...]`` that lie side by side along the channels.
+
+    One that all neurons of a layer or of its channels share stays shared over the positions.
+    """
+    if len(parts) == 1:
+        return parts[0][0]
+    positions = [
+        max(theirs)
+        for theirs in zip(*(_positions(own, len(size)) for own, size in parts), strict=True)
+    ]
+    return torch.cat([own.expand(size[0], *positions) for own, size in parts])
+
+
+def _positions(threshold: Tensor, dims: int) -> tuple[int, ...]:
+    """Sizes of a threshold behind the channels, for a layer of so many dimensions."""
+    return (1,) * (dims - 1) if threshold.dim() < dims else tuple(threshold.shape[1:])

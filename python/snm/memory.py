@@ -1,0 +1,58 @@
+"""How much memory a simulation may take."""
+
+import os
+from pathlib import Path
+
+import torch
+
+MOST_STEPS = 8
+"""More time steps at once gain nothing: a layer's values then leave the caches anyway."""
+_SHARE = 4
+"""A simulation takes a quarter of what is free, so that several fit."""
+
+
+@torch.compiler.assume_constant_result
+def steps_that_fit(bytes_per_step: int, device: torch.device) -> int:
+    """How many time steps of so many bytes to simulate at once: 1 to 8."""
+    room = available_bytes(device) // _SHARE
+    return max(1, min(MOST_STEPS, room // max(1, bytes_per_step)))
+
+
+def available_bytes(device: torch.device) -> int:
+    """Memory that is free on a device; on the CPU also within the process's control group.
+
+    >>> available_bytes(torch.device("cpu")) > 0
+    True
+    """
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return free + kept
+    return min(_free_of_machine(), _free_of_group())
+
+
+def _free_of_machine() -> int:
+    table = Path("/proc/meminfo")
+    if table.exists():
+        for line in table.read_text().splitlines():
+            name, _, amount = line.partition(":")
+            if name == "MemAvailable":
+                return int(amount.split()[0]) * 1024
+    # Only Linux says what is free; half of what there is usually is.
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+
+
+def _free_of_group() -> int:
+    """What a container may still take; without a limit more than any machine has."""
+    unlimited = 2**63
+    for limit, used in (
+        ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
+        (
+            "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+            "/sys/fs/cgroup/memory/memory.usage_in_bytes",
+        ),
+    ):
+        if Path(limit).exists() and Path(used).exists():
+            most = Path(limit).read_text().strip()
+            return unlimited if most == "max" else int(most) - int(Path(used).read_text())
+    return unlimited

@@ -1,0 +1,123 @@
+"""The multi-step layers for those who build a network by hand."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import snm
+from cases import channels_last
+from snm_kernels import adaptive_running_max_pool, running_max_pool
+from snm_kernels import snm as snm_op
+
+DRIVE = torch.randn(12, 3, 4, 6, 8, generator=torch.Generator().manual_seed(0))
+
+
+def test_snm_equals_the_op_and_goes_on_from_its_state() -> None:
+    threshold = torch.rand(4, 6, 8) + 0.5
+    layer = snm.nn.SNM(threshold, snm.preset("snm-zero"))
+    expected = snm_op(DRIVE, threshold, rule=snm.preset("snm-zero"))
+    sent = torch.cat([layer(DRIVE[:5]), layer(DRIVE[5:])])
+    assert torch.equal(sent, expected.spikes)
+    assert torch.equal(layer.state.m, expected.state.m)
+    layer.reset()
+    assert torch.equal(layer(DRIVE), expected.spikes)
+
+
+def test_single_step_equals_multi_step() -> None:
+    layer = snm.nn.SNM(0.75, step_mode="s")
+    assert torch.equal(
+        torch.stack([layer(drive) for drive in DRIVE]), snm.nn.SNM(0.75, step_mode="m")(DRIVE)
+    )
+
+
+POOLS = {
+    "1d": (snm.nn.RunningMaxPool1d(3, 2, 1), nn.MaxPool1d(3, 2, 1), DRIVE[:, :, 0]),
+    "2d": (
+        snm.nn.RunningMaxPool2d(3, 2, 1, ceil_mode=True),
+        nn.MaxPool2d(3, 2, 1, ceil_mode=True),
+        DRIVE,
+    ),
+    "2d, dilated": (
+        snm.nn.RunningMaxPool2d(2, 1, dilation=(2, 3)),
+        nn.MaxPool2d(2, 1, dilation=(2, 3)),
+        DRIVE,
+    ),
+    "3d": (snm.nn.RunningMaxPool3d(2), nn.MaxPool3d(2), DRIVE.unsqueeze(2)),
+    "adaptive 1d": (
+        snm.nn.AdaptiveRunningMaxPool1d(5),
+        nn.AdaptiveMaxPool1d(5),
+        DRIVE[:, :, 0],
+    ),
+    "adaptive 2d": (
+        snm.nn.AdaptiveRunningMaxPool2d((3, None)),
+        nn.AdaptiveMaxPool2d((3, None)),
+        DRIVE,
+    ),
+    "adaptive 3d": (
+        snm.nn.AdaptiveRunningMaxPool3d((2, 3, 5)),
+        nn.AdaptiveMaxPool3d((2, 3, 5)),
+        DRIVE.unsqueeze(2),
+    ),
+}
+
+
+@pytest.mark.parametrize("step_mode", ["m", "s"])
+@pytest.mark.parametrize("name", POOLS)
+def test_what_a_pool_has_sent_is_the_maximum_of_what_it_got(name: str, step_mode: str) -> None:
+    running, pooling, drive = POOLS[name]
+    running.reset()
+    running.step_mode = step_mode
+    # Halves and quarters, whose sums are exact.
+    spikes = (drive * 2).round() / 4
+    sent = running(spikes) if step_mode == "m" else torch.stack([running(x) for x in spikes])
+    totals = spikes.cumsum(0)
+    expected = torch.stack([pooling(total) for total in totals])
+    assert torch.equal(sent.cumsum(0), expected)
+
+
+def test_integer_spikes_with_a_threshold() -> None:
+    spikes = DRIVE.round().sign().to(torch.int8)
+    theta = torch.rand(4, 1, 1) + 0.5
+    layer = snm.nn.RunningMaxPool2d(2, threshold=theta)
+    expected = running_max_pool(spikes, 2, threshold=theta).spikes
+    assert torch.equal(torch.cat([layer(spikes[:7]), layer(spikes[7:])]), expected)
+    assert set((expected / theta).unique().tolist()) == {-1.0, 0.0, 1.0}
+    adaptive = snm.nn.AdaptiveRunningMaxPool2d(2, threshold=theta)
+    expected = adaptive_running_max_pool(spikes, 2, threshold=theta).spikes
+    assert torch.equal(adaptive(spikes), expected)
+
+
+class ByHand(nn.Sequential):
+    """A multi-step network: layers of torch see the steps as more images."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self:
+            if isinstance(layer, snm.nn.SNM | snm.nn.RunningMaxPool2d):
+                x = layer(x)
+            else:
+                x = layer(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+        return x
+
+
+def test_reset_reaches_every_layer() -> None:
+    torch.manual_seed(0)
+    net = ByHand(
+        nn.Conv2d(4, 5, 3), snm.nn.SNM(0.5), snm.nn.RunningMaxPool2d(2), nn.Conv2d(5, 2, 1)
+    )
+    with torch.no_grad():
+        first = net(channels_last(DRIVE))
+        assert not torch.equal(net(channels_last(DRIVE)), first)
+        snm.nn.reset(net)
+        assert torch.equal(net(channels_last(DRIVE)), first)
+    assert list(net.state_dict()) == [
+        *("0.weight", "0.bias", "1.neuron.threshold", "3.weight", "3.bias")
+    ]
+
+
+def test_errors() -> None:
+    with pytest.raises(ValueError, match=r"^SNM: step_mode must be 'm' or 's', got 'multi'$"):
+        snm.nn.SNM(1.0, step_mode="multi")
+    with pytest.raises(ValueError, match=r"^RunningMaxPool1d: x must be \[T, B, C, ...\] with 1"):
+        snm.nn.RunningMaxPool1d(2)(DRIVE)
+    with pytest.raises(ValueError, match=r"^RunningMaxPool2d: x must be \[B, C, ...\] .*got 3"):
+        snm.nn.RunningMaxPool2d(2, step_mode="s")(DRIVE[0, 0])

@@ -1,0 +1,30 @@
+"""A converted network under torch.compile is one graph and gives the same."""
+
+import pytest
+import torch
+
+import snm
+from networks import NETWORKS, exact_network
+
+T = 16
+
+pytestmark = pytest.mark.filterwarnings("ignore::snm.DeadNeuronWarning")
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_one_graph(name: str) -> None:
+    model, calibration, images = exact_network(name)
+    net = snm.convert(model, calibration, preset="snm-half", chunk_steps=5)
+    torch._dynamo.reset()
+    compiled = torch.compile(net, backend="eager", fullgraph=True)
+    assert torch.equal(compiled(images, timesteps=T), net(images, timesteps=T))
+
+
+@pytest.mark.parametrize("encoder", ["direct", "frames"])
+def test_inductor(encoder: str) -> None:
+    model, calibration, images = exact_network("branches")
+    net = snm.convert(model, calibration, encoder=encoder)
+    images = images.expand(8, *images.shape) if encoder == "frames" else images
+    torch._dynamo.reset()
+    compiled = torch.compile(net)
+    assert torch.equal(compiled(images, timesteps=8), net(images, timesteps=8))
