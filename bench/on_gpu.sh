@@ -5,9 +5,9 @@
 #   OUT=folder bash bench/on_gpu.sh
 #
 # Needs nvcc and compute-sanitizer (of the CUDA that torch is built with), and in PYTHON's
-# environment torch, triton, setuptools, cmake, ninja, pybind11, hypothesis, pytest and
-# pytest-benchmark; pytest-xdist, matplotlib, rich and safetensors are used where they are there.
-# The rivals' wheels are taken from .whl/ if that folder exists.
+# environment torch, triton, safetensors, setuptools, cmake, ninja, pybind11, hypothesis, pytest
+# and pytest-benchmark; pytest-xdist, matplotlib and rich are used where they are there. Wheels of
+# what is missing, and of what requirements-peers.txt lists, are taken from .whl/ if that exists.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -1,9 +1,9 @@
-"""Renders the benchmark tables from the records, so that no number is typed by hand.
+"""Renders the tables from the records, so that no number is typed by hand.
 
     python bench/render.py                  prints all tables
     python bench/render.py neuron sizes     prints these
-    python bench/render.py --update         writes them between the markers of README.md
-    python bench/render.py --check          fails if README.md differs from its records
+    python bench/render.py --update         writes them between the markers of README.md and docs/
+    python bench/render.py --check          fails if a page differs from its records
 
 A table stands between ``<!-- benchmarks: NAME -->`` and ``<!-- end -->``.
 """
@@ -76,21 +76,21 @@ def read_records(folder: Path) -> list[Record]:
     return records
 
 
-def neuron_table(records: Iterable[Record]) -> str:
+def neuron_table(folder: Path) -> str:
     """A layer of 2²⁰ neurons over 32 steps: every contender."""
-    return _neurons(records, lambda size: size == (TIME_STEPS, NEURONS))
+    return _neurons(read_records(folder), lambda size: size == (TIME_STEPS, NEURONS))
 
 
-def sizes_table(records: Iterable[Record]) -> str:
+def sizes_table(folder: Path) -> str:
     """Fewer and more time steps, and a layer that fits into the cache."""
-    return _neurons(records, lambda size: size != (TIME_STEPS, NEURONS))
+    return _neurons(read_records(folder), lambda size: size != (TIME_STEPS, NEURONS))
 
 
-def network_table(records: Iterable[Record]) -> str:
+def network_table(folder: Path) -> str:
     """The demo's network."""
     head = ("network", "dtype", "ms per image", "time / snm", "time / ReLU network")
     sections = []
-    for record, device in _pairs(records):
+    for record, device in _pairs(read_records(folder)):
         results = record.of_suite("network", device)
         rows = []
         for result in results:
@@ -199,17 +199,115 @@ def _ratio(seconds: float, reference: float | None) -> str:
     return "–" if reference is None else f"{seconds / reference:.2f}"
 
 
-TABLES = {"neuron": neuron_table, "sizes": sizes_table, "network": network_table}
+def conversions_table(folder: Path) -> str:
+    """Published models, converted."""
+    head = (
+        "model",
+        "image",
+        "traced by",
+        "layers of neurons",
+        "neurons",
+        "seconds to convert",
+        "mean activation",
+        "mean \\|rate − activation\\|",
+    )
+    sections = []
+    for record in _conversions(folder):
+        rows = [
+            (
+                row["model"],
+                "×".join(map(str, row["image"])),
+                row["tracer"],
+                str(row["layers"]),
+                f"{row['neurons']:,}",
+                _number(row["seconds"]),
+                _number(row["activation"]),
+                _number(row["difference"]),
+            )
+            for row in record["models"]
+        ]
+        sections += [
+            f"T = {record['timesteps']}, preset `{record['preset']}`, norm `{record['norm']}`, "
+            f"{record['images']} random images, on which it was calibrated too; weights drawn at "
+            f"random, but for EfficientNet-Lite0's. {_versions(record)}",
+            "",
+            *_table(head, rows, words=3),
+            "",
+        ]
+    return "\n".join(sections)
 
 
-def fill(text: str, records: Sequence[Record]) -> str:
+def refused_table(folder: Path) -> str:
+    """Published models that are refused, and for which operations."""
+    sections = []
+    for record in _conversions(folder):
+        rows = [
+            (row["model"], str(row["count"]), ", ".join(f"`{name}`" for name in row["operations"]))
+            for row in record["refused"]
+        ]
+        sections += [*_table(("model", "refused", "operations"), rows, words=1), ""]
+    return "\n".join(sections)
+
+
+def photos_table(folder: Path) -> str:
+    """EfficientNet-Lite0 on labelled photos."""
+    sections = []
+    for record in _conversions(folder):
+        found = record["photos"]
+        head = ("preset", *(f"T = {steps}" for steps in found["steps"]))
+        rows = [(f"`{name}`", *map(str, right)) for name, right in found["right"].items()]
+        sections += [
+            f"Right of {found['photos']}; the ReLU network: {found['ann']}. {_versions(record)}",
+            "",
+            *_table(head, rows, words=1),
+            "",
+        ]
+    return "\n".join(sections)
+
+
+def drift_table(folder: Path) -> str:
+    """What a float memory does to the spike counts."""
+    sections = []
+    for record in _conversions(folder):
+        rows = [(steps, f"{100 * share:.1f} %") for steps, share in record["drift"].items()]
+        sections += [*_table(("T", "neurons whose count differs"), rows, words=0), ""]
+    return "\n".join(sections)
+
+
+def _conversions(folder: Path) -> list[dict[str, Any]]:
+    """The records of bench/conversions.py, by file name."""
+    return [
+        json.loads(path.read_text(encoding="utf-8"))
+        for path in sorted((folder / "conversions").glob("*.json"))
+    ]
+
+
+def _versions(record: dict[str, Any]) -> str:
+    return (
+        f"snm-kernels {record['snm']}, torch {record['torch']}, {record['threads']} threads, "
+        f"{record['date']}."
+    )
+
+
+TABLES: dict[str, Callable[[Path], str]] = {
+    "neuron": neuron_table,
+    "sizes": sizes_table,
+    "network": network_table,
+    "conversions": conversions_table,
+    "refused": refused_table,
+    "photos": photos_table,
+    "drift": drift_table,
+}
+
+
+def fill(text: str, folder: Path) -> str:
     """The text with every marked table rendered anew."""
 
     def rendered(match: re.Match[str]) -> str:
         start, name, end = match.groups()
         if name not in TABLES:
             raise SystemExit(f"render: no table {name!r}; there are {', '.join(TABLES)}")
-        return f"{start}{TABLES[name](records)}{end}"
+        return f"{start}{TABLES[name](folder)}{end}"
 
     return MARKED.sub(rendered, text)
 
@@ -218,33 +316,39 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Renders the benchmark tables from the records.")
     parser.add_argument("tables", nargs="*", metavar="table", help=f"{', '.join(TABLES)}; all")
     parser.add_argument("--records", type=Path, default=ROOT / "bench" / "records")
-    parser.add_argument("--page", type=Path, default=ROOT / "README.md")
+    parser.add_argument(
+        "--page", type=Path, nargs="*", help="files with tables (default: README.md and docs/)"
+    )
     mode = parser.add_mutually_exclusive_group()
-    mode.add_argument("--update", action="store_true", help="write the tables into the page")
-    mode.add_argument("--check", action="store_true", help="fail if the page's tables differ")
+    mode.add_argument("--update", action="store_true", help="write the tables into the pages")
+    mode.add_argument("--check", action="store_true", help="fail if the pages' tables differ")
     options = parser.parse_args()
     unknown = [name for name in options.tables if name not in TABLES]
     if unknown:
         parser.error(f"no table {', '.join(unknown)}; there are {', '.join(TABLES)}")
-    records = read_records(options.records)
     if not (options.update or options.check):
-        print("\n".join(TABLES[name](records) for name in options.tables or TABLES))
+        names = options.tables or TABLES
+        print("\n".join(TABLES[name](options.records) for name in names))
         return 0
-    page = options.page.read_text(encoding="utf-8")
-    if not MARKED.search(page):
-        parser.error(f"{options.page.name} has no table between benchmark markers")
-    filled = fill(page, records)
-    if options.update:
-        options.page.write_text(filled, encoding="utf-8")
-        return 0
-    difference = difflib.unified_diff(
-        page.splitlines(keepends=True),
-        filled.splitlines(keepends=True),
-        options.page.name,
-        "rendered from the records",
-    )
-    sys.stdout.writelines(difference)
-    return int(page != filled)
+    differ = False
+    pages = options.page or [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+    texts = {path: path.read_text(encoding="utf-8") for path in pages}
+    if not any(MARKED.search(text) for text in texts.values()):
+        parser.error("no page has a table between benchmark markers")
+    for path, text in texts.items():
+        filled = fill(text, options.records)
+        differ = differ or filled != text
+        if options.update:
+            path.write_text(filled, encoding="utf-8")
+            continue
+        difference = difflib.unified_diff(
+            text.splitlines(keepends=True),
+            filled.splitlines(keepends=True),
+            path.name,
+            "rendered from the records",
+        )
+        sys.stdout.writelines(difference)
+    return int(options.check and differ)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 import snm
 from snm.demo import load_images, load_network
-from snm.demo.step_by_step import step_by_step
+from snm.demo.step_by_step import StepByStepNetwork
 from timing import time_call
 
 BATCH = 16
@@ -57,8 +57,8 @@ def time_network(
     if contender == CONVERTED:
         run = partial(net, images, timesteps=TIMESTEPS)
     elif contender == PUBLISHED:
-        thresholds = {path: neuron.threshold for path, neuron in net.neurons.items()}
-        run = partial(step_by_step(model, thresholds), images, TIMESTEPS)
+        thresholds = {path: neuron.threshold for path, neuron in net.layers.items()}
+        run = partial(StepByStepNetwork(model, thresholds), images, TIMESTEPS)
     else:
         repeated = images.repeat(TIMESTEPS, 1, 1, 1).contiguous(memory_format=torch.channels_last)
         run = partial(model, repeated)
