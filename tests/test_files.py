@@ -316,11 +316,11 @@ def test_value_comes_back(value: object) -> None:
 
 
 def test_every_known_function_has_a_name() -> None:
-    known = {*operations._FUNCTIONS, *pooling._FUNCTIONS, *pooling._ADAPTIVE_FUNCTIONS}
+    known = {*operations.FUNCTIONS, *pooling.FUNCTIONS, *pooling.ADAPTIVE_FUNCTIONS}
     assert known <= set(as_json.FUNCTIONS.values())
     for name, function in as_json.FUNCTIONS.items():
         assert name.rpartition(".")[0] in ("torch", "torch.nn.functional") or function in {
-            *operations._FUNCTIONS,
+            *operations.FUNCTIONS,
             *as_json._FUNCTIONS,
         }
 
