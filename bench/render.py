@@ -242,10 +242,10 @@ def refused_table(folder: Path) -> str:
     sections = []
     for record in _conversions(folder):
         rows = [
-            (row["model"], str(row["count"]), ", ".join(f"`{name}`" for name in row["operations"]))
+            (row["model"], ", ".join(f"`{name}`" for name in row["operations"]), str(row["count"]))
             for row in record["refused"]
         ]
-        sections += [*_table(("model", "refused", "operations"), rows, words=1), ""]
+        sections += [*_table(("model", "what is refused", "times"), rows, words=2), ""]
     return "\n".join(sections)
 
 
