@@ -299,6 +299,29 @@ class Sized(nn.Module):
         return self.head(x.view(x.shape[0], -1))
 
 
+class Pooled(nn.Module):
+    """Max pooling: of neurons, overlapping, padded and in ceil mode; of neurons side by side that
+    others read too; of a drive; of a max pooling; of a sum; behind the last neurons; adaptive."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(2, 4, 3, padding=1)
+        self.pool = nn.MaxPool2d(3, 2, 1, ceil_mode=True)
+        self.left, self.right = nn.Conv2d(4, 2, 1), nn.Conv2d(4, 3, 3, padding=1)
+        self.mix, self.drive = nn.Conv2d(5, 5, 1), nn.Conv2d(5, 4, 1)
+        self.last = nn.Conv2d(4, 3, 1)
+        self.end = nn.AdaptiveMaxPool2d(2)
+        self.head = nn.Linear(12, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.pool(F.relu(self.stem(x)))
+        both = torch.cat([F.relu(self.left(x)), F.relu(self.right(x))], 1)
+        x = F.max_pool2d(both, 3, 1, 1) + self.mix(both)
+        x = F.max_pool2d(F.max_pool2d(x, 2, 1), (1, 2), 1, dilation=(1, 2))
+        x = F.relu(F.adaptive_max_pool2d(self.drive(x), (3, None)))
+        return self.head(self.end(F.relu(self.last(x))).flatten(1))
+
+
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "plain": (Plain, IMAGE_2D),
     "residual": (Residual, IMAGE_2D),
@@ -307,6 +330,7 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "arithmetic": (Arithmetic, IMAGE_2D),
     "mutated identity": (MutatedIdentity, IMAGE_2D),
     "shared convolution": (SharedConvolution, IMAGE_2D),
+    "pooled": (Pooled, IMAGE_2D),
     "ends in ReLU": (EndsInReLU, IMAGE_2D),
     "read twice": (ReadTwice, (12,)),
     "shuffled": (Shuffled, IMAGE_2D),

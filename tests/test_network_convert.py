@@ -15,6 +15,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import snm
 from networks import NETWORKS, PreActivation, Residual, exact_network
+from snm.program import RunningMax
+from snm.tree import tree
 from snm_kernels import SNMOutput
 
 T = 8
@@ -347,3 +349,34 @@ def test_results_need_no_gradient() -> None:
     net = snm.convert(small_network(), images)
     assert not net(images, timesteps=2).requires_grad
     assert not any(parameter.requires_grad for parameter in net.parameters())
+
+
+@quiet
+def test_max_pooling_counts_spikes_behind_neurons() -> None:
+    model, calibration, images = exact_network("pooled")
+    net = snm.convert(model, calibration)
+    pools = [step for step in net.program.temporal if isinstance(step, RunningMax)]
+    assert [len(step.fires) for step in pools] == [1, 2, 0, 0, 0]
+    assert pools[0].path == "pool"
+    assert "running maximum" in tree(net.origin, net.model, [pools[0].path])
+    by_name = {fire.name: fire for fire in net.program.neurons}
+    assert not by_name[pools[0].fires[0]].sends
+    assert all(by_name[name].sends and by_name[name].pooled for name in pools[1].fires)
+    assert net(images, timesteps=4).shape == (3, 5)
+
+
+@quiet
+def test_trees_are_shown_side_by_side(capsys: pytest.CaptureFixture[str]) -> None:
+    model = nn.Sequential(
+        *(nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3), nn.ReLU(), nn.MaxPool2d(2), nn.Dropout()),
+        *(Residual(), nn.Flatten()),
+    )
+    model[5].stem = nn.Sequential(nn.Conv2d(3, 3, 1), nn.ReLU())
+    net = snm.convert(model.eval(), torch.rand(4, 2, 24, 24), norm="channel")
+    net.print_tree()
+    lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
+    assert "SNM, 3×1×1 thresholds" in lines["2"]
+    assert lines["1"].endswith("-")
+    assert lines["3"].endswith("running maximum")
+    assert "a call of ReLU" in lines["5.layers.0.relu_1"]
+    assert lines["5.head"].endswith("same")
