@@ -310,10 +310,52 @@ def test_half_precision_subtracts_what_it_sends(dtype: torch.dtype) -> None:
         assert torch.equal(neuron.threshold, neuron.threshold.to(dtype).float())
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("most", [2, 3, 5, 7])
+def test_graded_spikes_in_half_precision_subtract_what_they_send(
+    most: int, dtype: torch.dtype
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    threshold = torch.rand(500, generator=generator) + 0.5
+    neuron = snm.nn.SNMNeuron(threshold, snm.SNMRule(max_spikes=most)).to(dtype)
+    assert (neuron.threshold / threshold - 1).abs().max() < 0.07
+    drive = torch.randn(64, 1, 500, generator=generator).mul(4).to(dtype)
+    sent, state = neuron(drive)
+    counts, _ = neuron(drive, emit="spike")
+    assert counts.max() == most
+    assert torch.equal(sent.double(), counts.double() * neuron.threshold.double())
+    assert torch.equal(sent.double().sum(0), state.m.double() * neuron.threshold.double())
+
+
+@quiet
+def test_a_network_without_parameters_has_the_dtype_of_its_images() -> None:
+    images = torch.rand(4, 3, 8, 8, dtype=torch.bfloat16)
+    model = nn.Sequential(nn.ReLU(), nn.AvgPool2d(2), nn.Flatten()).eval()
+    net = snm.convert(model, images)
+    assert net(images, timesteps=4).dtype == torch.bfloat16
+    assert net.float()(images.float(), timesteps=4).dtype == torch.float32
+
+
+@quiet
+def test_a_refused_move_leaves_the_network_as_it_was() -> None:
+    images = torch.rand(8, 2, 8, 8)
+    net = snm.convert(small_network(), images)
+    expected = net(images, timesteps=4)
+    net.layers["5"].threshold[0] = 1e-12
+    before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    with pytest.raises(ValueError, match=r"must be > 0 and finite in torch\.float16"):
+        net.half()
+    with pytest.raises(TypeError, match="must be one of float32, float16, bfloat16, got float64"):
+        net.double()
+    after = net.state_dict()
+    assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
+    assert net(images, timesteps=4).dtype == expected.dtype
+
+
 @pytest.mark.parametrize("threshold", [1e5, 1e-9])
 def test_a_threshold_that_half_precision_cannot_hold_is_refused(threshold: float) -> None:
     neuron = snm.nn.SNMNeuron(torch.tensor([1.0, threshold, torch.inf]))
-    with pytest.raises(ValueError, match="must be > 0 and finite in the new dtype"):
+    with pytest.raises(ValueError, match=r"must be > 0 and finite in torch\.float16"):
         neuron.half()
     assert neuron.threshold[1] == torch.tensor(threshold)
     assert neuron.bfloat16().threshold.isinf().tolist() == [False, False, True]

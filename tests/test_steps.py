@@ -1,6 +1,7 @@
 """Frames, random spikes, readouts and single steps."""
 
 import math
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ from torch import Tensor, nn
 
 import snm
 from naive import naive_thresholds, simulate_naively
-from networks import NETWORKS, exact_network
+from networks import NETWORKS, exact, exact_images, exact_network
 from snm.encode import Frames, Poisson
 
 T = 12
@@ -102,33 +103,111 @@ def test_images_written_over_between_steps_are_seen() -> None:
         assert torch.equal(net.step(buffer.copy_(frame)), logits)
 
 
+class Skip(nn.Module):
+    """The logits read the image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(4, 3), nn.Linear(3, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.second(self.first(x).relu())
+
+
 def test_a_tail_that_reads_the_image_needs_the_same_image() -> None:
-    class Skip(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.first, self.second = nn.Linear(4, 3), nn.Linear(3, 4)
-
-        def forward(self, x: Tensor) -> Tensor:
-            return x + self.second(self.first(x).relu())
-
-    model, images = Skip().eval(), torch.rand(5, 4)
-    net = snm.convert(model, images)
-    net.step(images)
+    images = torch.rand(5, 4)
+    net = snm.convert(Skip().eval(), images)
+    buffer = images.clone()
+    net.step(buffer)
     net.step(images.clone())
     with pytest.raises(ValueError, match="must stay the same from step to step"):
-        net.step(images + 1)
+        net.step(buffer.add_(1))
     net.reset()
-    net.step(images + 1)
-    frames = snm.convert(model, images, encoder="frames")
-    given = torch.rand(3, 5, 4)
-    torch.testing.assert_close(
-        frames(given, readout_after=1) - given[1:].mean(0),
-        snm.convert(model, images, encoder="frames")(given, readout_after=1) - given[1:].mean(0),
-        rtol=0,
-        atol=0,
-    )
-    skipped = torch.stack([frames(given[:t]) for t in (1, 2, 3)])
-    assert torch.equal(frames.anytime(given), skipped)
+    net.step(buffer)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_tail_reads_the_mean_image_whatever_the_chunks(dtype: torch.dtype) -> None:
+    model, images = exact(Skip()), exact_images(5, (4,))
+    answers = []
+    for chunk_steps in (1, 3, 8):
+        net = snm.convert(model, images, encoder="frames", chunk_steps=chunk_steps).to(dtype)
+        # Of ones alone a bfloat16 sum would stop at 256.
+        ones = torch.ones(1024, 5, 4, dtype=dtype)
+        constant = snm.convert(model, images).to(dtype)
+        expected = constant(ones[0], timesteps=1024)
+        assert torch.equal(net(ones), expected)
+        assert torch.equal(net(ones, readout_after=512), expected)
+        frames = torch.rand(12, 5, 4, generator=torch.Generator().manual_seed(0)).to(dtype)
+        answers.append(net(frames))
+        skipped = torch.stack([net(frames[:steps]) for steps in range(1, 13)])
+        assert torch.equal(net.anytime(frames), skipped)
+    assert all(torch.equal(answer, answers[0]) for answer in answers)
+
+
+@pytest.mark.parametrize("chunk_steps", [1, 5, None])
+def test_frames_may_be_written_over_each_other(chunk_steps: int | None) -> None:
+    _, net, images = converted("plain", encoder="frames", chunk_steps=chunk_steps)
+    frames = moving(images)
+
+    def camera() -> Iterator[Tensor]:
+        buffer = torch.empty_like(images)
+        for frame in frames:
+            yield buffer.copy_(frame)
+
+    assert torch.equal(net(camera()), net(frames))
+    assert torch.equal(net.anytime(camera()), net.anytime(frames))
+    buffer = images.clone()
+    with pytest.raises(ValueError, match="images must be finite"):
+        net(buffer.fill_(value) for value in (1.0, math.nan))
+
+
+def test_a_step_that_raises_leaves_nothing_to_go_on_from() -> None:
+    _, net, images = converted("plain")
+    expected = net.step(images).clone()
+
+    def fail(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    hook = net.layers["5"].register_forward_hook(fail)
+    with pytest.raises(KeyboardInterrupt):
+        net.step(images)
+    hook.remove()
+    assert torch.equal(net.step(images), expected)
+
+
+def test_answers_belong_to_the_caller() -> None:
+    _, net, images = converted("plain", readout="count")
+    for _ in range(3):
+        counts = net.step(images)
+    kept = counts.clone()
+    counts.fill_(100)
+    assert (net.step(images) - kept).abs().max() <= 1
+
+
+def test_readout_after_with_a_max_pooling_behind_the_last_neurons() -> None:
+    model, net, images = converted("pooled", chunk_steps=3)
+    assert net.program.tail_pools
+    thresholds = naive_thresholds(model, exact_network("pooled")[1], "neuron")
+    naive = simulate_naively(model, images, thresholds, snm.preset("snm"), 16)
+    found = net(images, timesteps=16, readout_after=8)
+    assert torch.equal(found, naive.currents[8:].sum(0) / 8)
+
+
+@pytest.mark.parametrize("chunk_steps", [4, None])
+def test_no_images(chunk_steps: int | None) -> None:
+    _, net, images = converted("plain", chunk_steps=chunk_steps)
+    assert net(images[:0], timesteps=4).shape == (0, 5)
+    assert net.anytime(images[:0], timesteps=4).shape == (4, 0, 5)
+
+
+def test_autocast_is_refused() -> None:
+    _, net, images = converted("plain")
+    with (
+        torch.autocast("cpu", torch.bfloat16),
+        pytest.raises(RuntimeError, match="does not run under autocast"),
+    ):
+        net(images, timesteps=4)
 
 
 @pytest.mark.parametrize("chunk_steps", [1, 3, 100])
@@ -233,7 +312,7 @@ def test_arguments_of_a_call() -> None:
     with pytest.raises(ValueError, match="generator must be None with encoder='direct'"):
         net(images, timesteps=8, generator=torch.Generator())
     net.step(images)
-    with pytest.raises(ValueError, match="the batch must hold 3 images as at the step before"):
+    with pytest.raises(ValueError, match=r"images must be \[3, 2, 8, 8\] as at the step"):
         net.step(images[:2])
     net.reset()
     net.step(images[:2])

@@ -91,21 +91,25 @@ class Frames:
         if first is None:
             raise ValueError("SpikingNetwork: frames must hold at least one frame, got none")
         check(first)
-        self.images = first
-        self.waiting = [first]
+        # What yields frames may write each over the one before.
+        self.images = first.clone()
+        self.begun = False
 
     def take(self, steps: int) -> tuple[int, Tensor]:
         """As many steps as there are, and their frames ``[steps * B, ...]``."""
-        taken = self.waiting + list(islice(self.rest, steps - len(self.waiting)))
-        frames = spread(self.images, len(taken))
-        for place, frame in zip(frames, taken, strict=True):
-            if frame is not self.images:
-                self.check(frame)
+        frames = spread(self.images, steps)
+        taken = 0
+        if not self.begun:
+            frames[0].copy_(self.images)
+            taken = 1
+            self.begun = True
+        for frame in islice(self.rest, steps - taken):
+            self.check(frame)
             if frame.shape != self.images.shape:
                 raise ValueError(
                     f"SpikingNetwork: every frame must be {list(self.images.shape)} like the "
                     f"first, got {list(frame.shape)}"
                 )
-            place.copy_(frame)
-        self.waiting = []
-        return len(taken), frames.flatten(0, 1)
+            frames[taken].copy_(frame)
+            taken += 1
+        return taken, frames[:taken].flatten(0, 1)

@@ -31,7 +31,9 @@ class Run:
         """How many time steps lie behind."""
         self.states: dict[str, SNMState] = {}
         self.totals: dict[str, Tensor] = {}
-        self.image_sum: Tensor | int = 0
+        self.image_sum: Tensor | float = 0.0
+        """Of the frames so far, float64, added one by one whatever the chunks."""
+        self.dtype = images.dtype
         self._dtypes: dict[str, torch.dtype] = {}
         self._constant: dict[str, Any] = {}
         self.see(images)
@@ -60,7 +62,8 @@ class Run:
         if frames is not None:
             values[self.program.images] = frames
             if self.program.averages_images:
-                self.image_sum = self.image_sum + frames.unflatten(0, (steps, -1)).sum(0)
+                for frame in frames.unflatten(0, (steps, self.batch)):
+                    self.image_sum = self.image_sum + frame.double()
         counted: dict[str, Tensor] = {}
         for step in self.program.temporal:
             if isinstance(step, Call):
@@ -85,7 +88,8 @@ class Run:
         """What the tail makes of the mean over so many steps, in which neurons sent so much."""
         values = dict(self._constant)
         if self.program.averages_images:
-            values[self.program.images] = self.image_sum / steps
+            assert isinstance(self.image_sum, Tensor)
+            values[self.program.images] = (self.image_sum / steps).to(self.dtype)
         for fire in self.program.neurons:
             if fire.read_out:
                 mean = self.neuron(fire).amplitude(counts[fire.name]) / steps

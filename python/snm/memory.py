@@ -45,14 +45,23 @@ def _free_of_machine() -> int:
 def _free_of_group() -> int:
     """What a container may still take; without a limit more than any machine has."""
     unlimited = 2**63
-    for limit, used in (
-        ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
+    for folder, limit, used, cached in (
+        ("/sys/fs/cgroup", "memory.max", "memory.current", "inactive_file"),
         (
-            "/sys/fs/cgroup/memory/memory.limit_in_bytes",
-            "/sys/fs/cgroup/memory/memory.usage_in_bytes",
+            "/sys/fs/cgroup/memory",
+            "memory.limit_in_bytes",
+            "memory.usage_in_bytes",
+            "total_inactive_file",
         ),
     ):
-        if Path(limit).exists() and Path(used).exists():
-            most = Path(limit).read_text().strip()
-            return unlimited if most == "max" else int(most) - int(Path(used).read_text())
+        group = Path(folder)
+        if not all((group / name).exists() for name in (limit, used, "memory.stat")):
+            continue
+        most = (group / limit).read_text().strip()
+        if most == "max":
+            return unlimited
+        lines = (line.split() for line in (group / "memory.stat").read_text().splitlines())
+        # What files are cached with is given up on demand.
+        spare = sum(int(amount) for name, amount in lines if name == cached)
+        return int(most) - int((group / used).read_text()) + spare
     return unlimited

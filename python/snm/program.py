@@ -172,6 +172,8 @@ class Program:
     """The images change, and the tail reads their mean."""
     tail_reads_images: bool
     """The tail reads the images, or what is computed from them alone."""
+    tail_pools: bool
+    """The tail holds a max pooling: of the mean it is the mean since the start alone."""
     static: tuple[Call, ...]
     """Before the first neuron: once per batch."""
     temporal: tuple[Step, ...]

@@ -16,6 +16,7 @@ from .tree import Origin, tree
 
 Readout = Literal["mean", "count"]
 
+_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 READOUTS: tuple[str, ...] = get_args(Readout)
 
 
@@ -32,6 +33,7 @@ class SpikingNetwork(nn.Module):
         program: what to execute.
         image_shape: shape of one calibration image.
         fixed_size: the network takes images of that shape alone.
+        dtype: of images and spikes.
         encoder: how images become frames.
         readout: what a call returns.
         tracer: what followed the model's forward, ``"torch.fx"`` or ``"torch.export"``.
@@ -58,6 +60,7 @@ class SpikingNetwork(nn.Module):
         *,
         image_shape: tuple[int, ...],
         fixed_size: bool = False,
+        dtype: torch.dtype = torch.float32,
         encoder: Encoder = "direct",
         readout: Readout = "mean",
         tracer: str = "torch.fx",
@@ -72,6 +75,7 @@ class SpikingNetwork(nn.Module):
         self.program = program
         self.image_shape = tuple(image_shape)
         self.fixed_size = fixed_size
+        self.dtype = dtype
         self.encoder: Encoder = encoder
         self.readout: Readout = readout
         self.tracer = tracer
@@ -79,6 +83,7 @@ class SpikingNetwork(nn.Module):
         self.dead = dict(dead or {})
         self.chunk_steps = chunk_steps
         self._live: Run | None = None
+        self._live_shape = torch.Size()
         self._seen: Tensor | None = None
         self.eval()
 
@@ -121,6 +126,7 @@ class SpikingNetwork(nn.Module):
                 timesteps is less than 1; readout_after is not less than T; there are fewer frames
                 than timesteps.
             TypeError: the images are of another dtype; timesteps is not an integer.
+            RuntimeError: autocast is on.
 
         >>> from snm import convert
         >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
@@ -132,17 +138,23 @@ class SpikingNetwork(nn.Module):
         source = self._source(images, timesteps, generator)
         run = Run(self.program, self.model, source.images)
         earlier: Counts = {}
+        answered: Tensor | float = 0.0
         for _ in self._chunks(run, source, timesteps, stop=readout_after):
-            if run.steps == readout_after:
+            if run.steps == readout_after and self.program.tail_pools:
+                answered = readout_after * self._answer(run, run.counts(), readout_after)
+            elif run.steps == readout_after:
                 earlier = run.counts()
-                run.image_sum = 0
+                run.image_sum = 0.0
         if run.steps <= readout_after:
             raise ValueError(
                 f"SpikingNetwork: readout_after must be less than the {run.steps} frames, "
                 f"got {readout_after}"
             )
+        steps = run.steps - readout_after
+        if isinstance(answered, Tensor):
+            return (run.steps * self._answer(run, run.counts(), run.steps) - answered) / steps
         counts = {name: m - earlier[name] if earlier else m for name, m in run.counts().items()}
-        return self._answer(run, counts, run.steps - readout_after)
+        return self._answer(run, counts, steps)
 
     @torch.no_grad()
     def anytime(
@@ -186,7 +198,10 @@ class SpikingNetwork(nn.Module):
     def step(self, images: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
         """One more time step, from the state that the last one left.
 
-        A sensor can be fed frame by frame, for as long as wanted.
+        A sensor can be fed frame by frame: the memory that this takes does not grow. Counts of
+        spikes are int32, and a max pooling of what is not spikes adds up in float32, whose steps
+        grow with the sum; a reset now and then keeps both exact. If a step raises, the state is
+        forgotten.
 
         Args:
             images: ``[B, ...]``, the frame of this step. With encoder="direct" it is the current
@@ -210,12 +225,15 @@ class SpikingNetwork(nn.Module):
         True
         """
         self._check_images(images)
-        run = self._live or Run(self.program, self.model, images)
-        if images.shape[0] != run.batch:
+        self._check_generator(generator)
+        if self._live is not None and images.shape != self._live_shape:
             raise ValueError(
-                f"SpikingNetwork: the batch must hold {run.batch} images as at the step before, "
-                f"got {images.shape[0]}; call reset() before another batch"
+                f"SpikingNetwork: images must be {list(self._live_shape)} as at the step before, "
+                f"got {list(images.shape)}; call reset() before others"
             )
+        run = self._live or Run(self.program, self.model, images)
+        # Should a step end half-way, there is nothing left to go on from.
+        self._live = None
         if self.encoder == "direct":
             self._see(run, images)
             run.advance(1, None)
@@ -223,8 +241,9 @@ class SpikingNetwork(nn.Module):
             run.advance(*Poisson(images, generator).take(1))
         else:
             run.advance(1, images)
-        self._live = run
-        return self._answer(run, run.counts(), run.steps)
+        answer = self._answer(run, run.counts(), run.steps)
+        self._live, self._live_shape = run, images.shape
+        return answer
 
     def reset(self) -> None:
         """Forgets the state that :meth:`step` goes on from.
@@ -261,8 +280,18 @@ class SpikingNetwork(nn.Module):
         return self
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "SpikingNetwork":
+        dtype = fn(torch.empty(0, dtype=self.dtype)).dtype
+        if dtype not in _DTYPES:
+            raise TypeError(
+                f"SpikingNetwork: must be one of {', '.join(map(_short, _DTYPES))}, "
+                f"got {_short(dtype)}"
+            )
+        # All of them before any tensor is moved, so that a refusal leaves the network as it was.
+        for neuron in self.layers.values():
+            neuron.moved(fn)
         self.reset()
         super()._apply(fn, recurse)
+        self.dtype = dtype
         return self
 
     def extra_repr(self) -> str:
@@ -280,12 +309,13 @@ class SpikingNetwork(nn.Module):
     ) -> Source:
         if timesteps is not None or self.encoder != "frames":
             check_count("SpikingNetwork", "timesteps", timesteps)
-        if generator is not None and self.encoder != "poisson":
-            raise ValueError(
-                f"SpikingNetwork: generator must be None with encoder={self.encoder!r}, which "
-                "draws nothing"
-            )
+        self._check_generator(generator)
         if self.encoder == "frames":
+            if not isinstance(images, Iterable):
+                raise TypeError(
+                    "SpikingNetwork: images must be frames, a tensor or an iterable of them, "
+                    f"got {type(images).__name__}"
+                )
             return Frames(images, self._check_images)
         self._check_images(images)
         assert isinstance(images, Tensor)
@@ -319,8 +349,15 @@ class SpikingNetwork(nn.Module):
                 )
             yield run.advance(steps, frames, count=each_step)
 
+    def _check_generator(self, generator: torch.Generator | None) -> None:
+        if generator is not None and self.encoder != "poisson":
+            raise ValueError(
+                f"SpikingNetwork: generator must be None with encoder={self.encoder!r}, which "
+                "draws nothing"
+            )
+
     def _steps_at_once(self, images: Tensor) -> int:
-        larger = images[0].numel() / max(1, math.prod(self.image_shape))
+        larger = math.prod(images.shape[1:]) / max(1, math.prod(self.image_shape))
         elements = math.ceil(self.program.elements_per_step * larger) * images.shape[0]
         steps: int = steps_that_fit(elements * images.element_size(), images.device)
         return steps
@@ -339,7 +376,7 @@ class SpikingNetwork(nn.Module):
 
     def _answer(self, run: Run, counts: Counts, steps: int) -> Tensor:
         if self.readout == "count":
-            return counts[self.program.output]
+            return counts[self.program.output].clone()
         return run.read_out(counts, steps)
 
     def _check_images(self, images: object) -> None:
@@ -356,25 +393,25 @@ class SpikingNetwork(nn.Module):
                 f"SpikingNetwork: images must be {list(self.image_shape)} each, for which "
                 f"torch.export traced the model, got {list(images.shape[1:])}"
             )
-        own = self._own_tensor()
-        if images.device != own.device:
+        device = next(iter(self.layers.values())).threshold.device
+        if images.device != device:
             raise ValueError(
                 f"SpikingNetwork: images are on {images.device}, but the network is on "
-                f"{own.device}; move one of them"
+                f"{device}; move one of them"
             )
-        if images.dtype != own.dtype:
+        if images.dtype != self.dtype:
             raise TypeError(
-                f"SpikingNetwork: images must be {_short(own.dtype)} like the network, "
+                f"SpikingNetwork: images must be {_short(self.dtype)} like the network, "
                 f"got {_short(images.dtype)}"
+            )
+        if torch.is_autocast_enabled(device.type):
+            raise RuntimeError(
+                "SpikingNetwork: does not run under autocast, which would round spikes to another "
+                "dtype than thresholds; use net.to(torch.bfloat16)"
             )
         # A compiled graph would have to wait for the answer.
         if not torch.compiler.is_compiling() and not bool(torch.isfinite(images).all()):
             raise ValueError("SpikingNetwork: images must be finite, got NaN or infinity")
-
-    def _own_tensor(self) -> Tensor:
-        """A tensor of the network's device and dtype; a threshold if it has nothing else."""
-        tensors = [*self.model.parameters(), *self.model.buffers()]
-        return next(tensor for tensor in tensors if tensor.is_floating_point())
 
 
 def check_count(caller: str, argument: str, value: object) -> None:

@@ -147,6 +147,7 @@ def convert(
         lay_out(traced, paths, per_neuron=norm == "neuron", images_change=encoder != "direct"),
         image_shape=tuple(prepared.example.shape[1:]),
         fixed_size=traced.fixed_size is not None,
+        dtype=prepared.example.dtype,
         encoder=encoder,
         readout=readout,
         tracer=traced.tracer,

@@ -1,5 +1,6 @@
 """The signed neuron with memory as a module."""
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -18,8 +19,9 @@ class SNMNeuron(nn.Module):
     Args:
         threshold: θ in units of the drive, > 0, +inf for a neuron that stays silent: a number,
             or a tensor broadcastable to ``[B, ...]``, e.g. ``[C, H, W]`` or ``[C, 1, 1]``. Kept
-            in float32; moved to float16 or bfloat16 it is rounded to that dtype, in which spikes
-            are then sent, so that what is subtracted is what is sent.
+            in float32; moved to float16 or bfloat16, in which spikes are then sent, it is
+            rounded to so few bits that its multiples up to the most spikes of a step fit: what
+            is subtracted is what is sent.
         rule: which neuron; see :class:`snm_kernels.SNMRule`.
         backend: as in :func:`snm_kernels.snm`.
 
@@ -89,18 +91,43 @@ class SNMNeuron(nn.Module):
         return torch.where(spikes != 0, self.threshold * spikes, 0.0)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "SNMNeuron":
-        rounded = fn(self.threshold).float()
+        moved = self.moved(fn)
+        super()._apply(fn, recurse)
+        self.threshold = moved
+        return self
+
+    def moved(self, fn: Callable[[Tensor], Tensor]) -> Tensor:
+        """The threshold after a move to another dtype or device, float32 again.
+
+        Raises:
+            ValueError: the new dtype cannot hold it.
+        """
+        found = fn(self.threshold)
+        rounded = found.float()
+        if found.dtype in (torch.float16, torch.bfloat16):
+            rounded = _with_room_for(rounded, self.rule.max_spikes, found.dtype)
         before = self.threshold.to(rounded.device)
         lost = (rounded == 0) | (rounded.isinf() & before.isfinite())
         if bool(lost.any()):
             raise ValueError(
-                f"SNMNeuron: threshold must be > 0 and finite in the new dtype, {before[lost][0]} "
-                "is not; keep float32 or use bfloat16"
+                f"SNMNeuron: threshold must be > 0 and finite in {found.dtype}, "
+                f"{before[lost][0]} is not; keep float32 or use bfloat16"
             )
-        super()._apply(fn, recurse)
-        self.threshold = rounded
-        return self
+        return rounded
 
     def extra_repr(self) -> str:
         silent = int(self.threshold.isinf().sum())
         return f"threshold={list(self.threshold.shape)}, silent={silent}, rule={self.rule}"
+
+
+def _with_room_for(threshold: Tensor, spikes: int, dtype: torch.dtype) -> Tensor:
+    """Rounded so that ``dtype`` holds every multiple up to so many spikes; +inf stays.
+
+    >>> _with_room_for(torch.tensor([1.0078125, torch.inf]), 3, torch.bfloat16)
+    tensor([1., inf])
+    """
+    digits = 1 - round(math.log2(torch.finfo(dtype).eps))
+    bits = max(1, digits - (spikes - 1).bit_length())
+    mantissa, exponent = torch.frexp(threshold)
+    rounded = torch.ldexp((mantissa * 2.0**bits).round() / 2.0**bits, exponent)
+    return torch.where(threshold.isinf(), threshold, rounded)
