@@ -14,7 +14,15 @@ from torch.nn.utils import parametrizations
 from torch.utils.data import DataLoader, TensorDataset
 
 import snm
-from networks import NETWORKS, PreActivation, Residual, exact_network
+from naive import naive_thresholds, simulate_naively
+from networks import (
+    NETWORKS,
+    PreActivation,
+    Residual,
+    exact,
+    exact_images,
+    exact_network,
+)
 from snm.program import RunningMax
 from snm.tree import tree
 from snm_kernels import SNMOutput
@@ -422,3 +430,35 @@ def test_trees_are_shown_side_by_side(capsys: pytest.CaptureFixture[str]) -> Non
     assert lines["3"].endswith("running maximum")
     assert "a call of ReLU" in lines["5.layers.0.relu_1"]
     assert lines["5.head"].endswith("same")
+
+
+@quiet
+def test_neurons_add_the_residual_themselves() -> None:
+    model, calibration, _ = exact_network("residual")
+    fires = snm.convert(model, calibration).program.neurons
+    assert [fire.residual is not None for fire in fires] == [False, False, True, False, True]
+
+
+class ConstantShortcut(nn.Module):
+    """A sum of what changes over time and what the image alone makes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.conv = nn.Conv2d(2, 3, 3, padding=1), nn.Conv2d(3, 3, 3, padding=1)
+        self.head = nn.Linear(192, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        return self.head(F.relu(x + self.conv(F.relu(x))).flatten(1))
+
+
+@quiet
+def test_a_residual_that_is_constant_in_time_is_not_copied_over_it() -> None:
+    model, images = exact(ConstantShortcut()), exact_images(3)
+    net = snm.convert(model, images, preset="snm-half")
+    assert [type(step).__name__ for step in net.program.temporal] == ["Fire", "Call", "Fire"]
+    last = net.program.neurons[-1]
+    assert (last.constant_residual, last.reuses_drive) == (True, True)
+    thresholds = naive_thresholds(model, images, "neuron")
+    naive = simulate_naively(model, images, thresholds, snm.preset("snm-half"), T)
+    assert torch.equal(net(images, timesteps=T), naive.currents.sum(0) / T)

@@ -60,9 +60,13 @@ def test_chunks_change_no_bit_of_resnet18() -> None:
 
 def test_steps_that_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     cpu = torch.device("cpu")
+    monkeypatch.setattr(memory, "available_bytes", lambda _: 2**40)
+    assert [memory.steps_that_fit(size, cpu) for size in (2**20, 2**24, 2**25, 2**40)] == [
+        *(32, 2, 1, 1)
+    ]
     monkeypatch.setattr(memory, "available_bytes", lambda _: 4000)
-    assert [memory.steps_that_fit(size, cpu) for size in (1, 125, 130, 500, 501, 10**9)] == [
-        *(8, 8, 7, 2, 1, 1)
+    assert [memory.steps_that_fit(size, cpu) for size in (125, 130, 500, 501, 10**9)] == [
+        *(8, 7, 2, 1, 1)
     ]
 
 

@@ -114,10 +114,11 @@ class Run:
     ) -> None:
         """Runs a layer of neurons."""
         drive = values.pop(fire.drive) if fire.reuses_drive else values[fire.drive]
-        if fire.constant_drive:
-            drive = drive.expand(steps, *drive.shape)
-        else:
-            drive = drive.view(steps, self.batch, *drive.shape[1:])
+        drive = self._over_time(drive, steps, constant=fire.constant_drive)
+        residual = None
+        if fire.residual is not None:
+            residual = values[fire.residual]
+            residual = self._over_time(residual, steps, constant=fire.constant_residual)
         neuron = self.neuron(fire)
         if fire.per_neuron and drive.shape[2:] != neuron.threshold.shape:
             raise ValueError(
@@ -128,7 +129,8 @@ class Run:
         counting = counted is not None and fire.read_out
         emit = "spike" if counting or fire.pooled else "amplitude" if fire.sends else "none"
         out = drive if fire.reuses_drive and emit == "amplitude" else None
-        sent, state = neuron(drive, self.states.get(fire.name), emit=emit, out=out)
+        before = self.states.get(fire.name)
+        sent, state = neuron(drive, before, residual=residual, emit=emit, out=out)
         self.states[fire.name] = state
         self._dtypes[fire.name] = drive.dtype
         if emit == "spike":
@@ -154,10 +156,16 @@ class Run:
         else:
             x = values[step.value]
             dtype = x.dtype
-        x = x.view(steps, self.batch, *x.shape[1:])
+        x = self._over_time(x, steps, constant=False)
         sent, total = step.pooling.run(x, threshold, self.totals.get(step.name), dtype)
         self.totals[step.name] = total
         return sent.flatten(0, 1)
+
+    def _over_time(self, value: Tensor, steps: int, *, constant: bool) -> Tensor:
+        """A value as ``[T, B, ...]``: what is constant in time with a stride of 0."""
+        if constant:
+            return value.expand(steps, *value.shape)
+        return value.view(steps, self.batch, *value.shape[1:])
 
     def _free(self, values: dict[str, Any], step: Step) -> None:
         for name in self.program.frees[step.name]:

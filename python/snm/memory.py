@@ -5,17 +5,18 @@ from pathlib import Path
 
 import torch
 
-MOST_STEPS = 8
-"""More time steps at once gain nothing: a layer's values then leave the caches anyway."""
+_ENOUGH = 2**25
+"""Bytes that one chunk of time steps may take: more gain little, since convolutions are then as
+fast as they get, and leave the caches."""
 _SHARE = 4
 """A simulation takes a quarter of what is free, so that several fit."""
 
 
 @torch.compiler.assume_constant_result
 def steps_that_fit(bytes_per_step: int, device: torch.device) -> int:
-    """How many time steps of so many bytes to simulate at once: 1 to 8."""
-    room = available_bytes(device) // _SHARE
-    return max(1, min(MOST_STEPS, room // max(1, bytes_per_step)))
+    """How many time steps of so many bytes to simulate at once, >= 1."""
+    room = min(_ENOUGH, available_bytes(device) // _SHARE)
+    return max(1, room // max(1, bytes_per_step))
 
 
 def available_bytes(device: torch.device) -> int:

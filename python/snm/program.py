@@ -84,6 +84,9 @@ class Fire:
     drive: str
     constant_drive: bool
     """The drive is ``[B, ...]``, the same at every step, not ``[T*B, ...]``."""
+    residual: str | None
+    """What is added to the drive; None for nothing."""
+    constant_residual: bool
     sends: bool
     """Spikes are read by later steps of the same time step."""
     pooled: bool

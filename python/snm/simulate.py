@@ -39,8 +39,8 @@ class SpikingNetwork(nn.Module):
         tracer: what followed the model's forward, ``"torch.fx"`` or ``"torch.export"``.
         origin: the layers of the ReLU network, for :meth:`print_tree`.
         dead: for each layer, how many of what has a threshold never fired in calibration.
-        chunk_steps: how many time steps are simulated at once, >= 1; None for as many as fit in a
-            quarter of the free memory, 8 at most. The result does not depend on it, but for
+        chunk_steps: how many time steps are simulated at once, >= 1; None for as many as fit in
+            32 MiB and in a quarter of the free memory. The result does not depend on it, but for
             rounding in the model's own layers.
 
     Raises:

@@ -80,8 +80,8 @@ def convert(
         readout: what a call returns: ``"mean"``, the mean current of the output layer;
             ``"count"``, the spikes of a layer of neurons that the output layer drives, one
             threshold for all of them; what is negative counts 0.
-        chunk_steps: how many time steps are simulated at once, >= 1; None for as many as fit in a
-            quarter of the free memory, 8 at most. The result does not depend on it, but for
+        chunk_steps: how many time steps are simulated at once, >= 1; None for as many as fit in
+            32 MiB and in a quarter of the free memory. The result does not depend on it, but for
             rounding in the model's own layers.
         progress: wraps the calibration batches, as ``tqdm`` does.
 

@@ -1,6 +1,7 @@
 """Puts neurons in the place of ReLUs and lays out what a spiking network executes."""
 
 import math
+import operator
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any, Literal
@@ -29,7 +30,7 @@ from .domains import Domain, domain_of, neurons_of
 from .operations import affine, first_argument, is_relu, is_reshape, is_shape_query
 from .paths import free_path, own_path, path_of, used_paths
 from .pooling import pooling
-from .shapes import holds_tensors, is_batched, shape_for
+from .shapes import bases_of, dtype_of, holds_tensors, is_batched, is_tensor, shape_for
 from .trace import Traced
 
 _KINDS: dict[str, Literal["module", "function", "method", "attribute"]] = {
@@ -176,6 +177,7 @@ def lay_out(
             for node in in_tail
             for operand in node.all_input_nodes
         ),
+        tail_pools=any(pooling(traced, node) is not None for node in in_tail),
         static=tuple(static),
         temporal=tuple(temporal),
         tail=tuple(tail),
@@ -209,6 +211,8 @@ def _side_by_side(operand: fx.Node) -> list[fx.Node]:
     if operand.target not in (torch.cat, torch.concat, torch.concatenate):
         return []
     parts = first_argument(operand)
+    if isinstance(parts, fx.Node):
+        return []
     dim = operand.args[1] if len(operand.args) > 1 else operand.kwargs.get("dim", 0)
     channels = dim in (1, 1 - len(shape_for(operand, 2)))
     neurons = all(domain_of(part) is Domain.NEURON for part in parts)
@@ -289,24 +293,50 @@ def _arguments(
 
 
 def _fire(traced: Traced, node: fx.Node, path: str, read_out: bool, per_neuron: bool) -> Fire:
-    drive = first_argument(node)
-    constant = domain_of(drive) is Domain.STATIC
-    known = affine(traced, drive)
-    fresh = domain_of(drive) is Domain.TEMPORAL and (
-        pooling(traced, drive) is not None or (known is not None and known.fresh)
-    )
+    drive, reader = first_argument(node), node
+    residual: fx.Node | None = None
+    if _adds_two(drive) and list(drive.users) == [node]:
+        # The neurons add them up themselves, and may overwrite the one that nothing else reads.
+        reader = drive
+        drive, residual = sorted(drive.args, key=lambda n: not _may_overwrite(traced, n, reader))
     return Fire(
         name=node.name,
         path=path,
         drive=drive.name,
-        constant_drive=constant,
+        constant_drive=domain_of(drive) is Domain.STATIC,
+        residual=None if residual is None else residual.name,
+        constant_residual=residual is not None and domain_of(residual) is Domain.STATIC,
         sends=False,
         pooled=False,
         read_out=read_out,
-        reuses_drive=fresh and list(drive.users) == [node],
+        reuses_drive=_may_overwrite(traced, drive, reader),
         # Neurons of the output layer share one.
         per_neuron=per_neuron and "layer" not in node.meta,
     )
+
+
+def _adds_two(node: fx.Node) -> bool:
+    """Whether a node adds two different values of one shape and dtype, one of which changes."""
+    if node.target not in (operator.add, torch.add) or node.kwargs or len(node.args) != 2:
+        return False
+    if domain_of(node) is not Domain.TEMPORAL or node.args[0] is node.args[1]:
+        return False
+    return all(
+        isinstance(part, fx.Node)
+        and is_tensor(part)
+        and shape_for(part, 2) == shape_for(node, 2)
+        and dtype_of(part) == dtype_of(node)
+        for part in node.args
+    )
+
+
+def _may_overwrite(traced: Traced, value: fx.Node, reader: fx.Node) -> bool:
+    """Whether a value has memory of its own for every time step, which this node alone reads."""
+    if domain_of(value) is not Domain.TEMPORAL or value.op == "placeholder":
+        return False
+    known = affine(traced, value)
+    fresh = pooling(traced, value) is not None or (known is not None and known.fresh)
+    return fresh and not bases_of(value) and list(value.users) == [reader]
 
 
 def reads(step: Step) -> list[str]:
@@ -314,7 +344,7 @@ def reads(step: Step) -> list[str]:
     if isinstance(step, Repeat):
         return [step.value]
     if isinstance(step, Fire):
-        return [step.drive]
+        return [step.drive] if step.residual is None else [step.drive, step.residual]
     if isinstance(step, RunningMax):
         return [spikes_of(fire) for fire in step.fires] or [step.value]
     names: list[str] = []

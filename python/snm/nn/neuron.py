@@ -58,6 +58,7 @@ class SNMNeuron(nn.Module):
         x: Tensor,
         state: SNMState | None = None,
         *,
+        residual: Tensor | None = None,
         emit: Emit = "amplitude",
         out: Tensor | None = None,
     ) -> SNMOutput:
@@ -66,6 +67,7 @@ class SNMNeuron(nn.Module):
         Args:
             x: drive ``[T, B, ...]``, time first; float32, float16 or bfloat16.
             state: goes on from this state; None starts afresh.
+            residual: added to the drive, of its shape and dtype.
             emit: ``"amplitude"`` sends θ·s, ``"spike"`` sends s as int8, ``"none"`` nothing.
             out: written in place and returned as ``spikes``; may be ``x`` itself.
 
@@ -77,6 +79,7 @@ class SNMNeuron(nn.Module):
             self.threshold,
             rule=self.rule,
             state=state,
+            residual=residual,
             emit=emit,
             out=out,
             backend=self.backend,
