@@ -299,6 +299,19 @@ class Sized(nn.Module):
         return self.head(x.view(x.shape[0], -1))
 
 
+class Transposed(nn.Module):
+    """A product of one operand, which is a view of what a sum reads again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.head = nn.Linear(12, 8), nn.Linear(8, 16), nn.Linear(16, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        z = self.second(F.relu(self.first(x))).view(-1, 4, 4)
+        t = F.relu(torch.einsum("bij->bji", z))
+        return self.head(F.relu(t + z).flatten(1))
+
+
 class Pooled(nn.Module):
     """Max pooling: of neurons, overlapping, padded and in ceil mode; of neurons side by side that
     others read too; of a drive; of a max pooling; of a sum; behind the last neurons; adaptive."""
@@ -335,6 +348,7 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "read twice": (ReadTwice, (12,)),
     "shuffled": (Shuffled, IMAGE_2D),
     "sized": (Sized, IMAGE_2D),
+    "transposed": (Transposed, (12,)),
     "conv1d": (OneDimension, (2, 14)),
     "conv3d": (ThreeDimensions, (1, 4, 4, 4)),
 }

@@ -4,6 +4,7 @@ import copy
 import inspect
 import subprocess
 import sys
+import threading
 import warnings
 from collections.abc import Callable
 from importlib import import_module
@@ -14,7 +15,7 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 import snm
-from networks import exact, exact_images
+from networks import exact, exact_images, exact_network
 from snm import ConversionError, Convertibility, Offence
 from zoo import published
 
@@ -100,6 +101,8 @@ def test_gate_is_refused_with_its_lines() -> None:
             lambda x: F.max_pool2d(x, 2, return_indices=True)[0],
             "hands out or reads the indices of maxima; only the maxima themselves are known",
         ),
+        (lambda x: F.max_pool2d(x.flatten(2), 2), "and pools over the channels too"),
+        (lambda x: F.adaptive_max_pool1d(x.mean((2, 3)), 2), "and pools over the channels too"),
         (lambda x: x.amax((2, 3)), "takes a maximum or minimum; only max pooling is known"),
         (lambda x: x.flatten(2).max(-1).values, "takes a maximum or minimum"),
         (lambda x: x.double().float(), "computes in another dtype"),
@@ -132,7 +135,9 @@ def test_what_comes_last_may_be_left_off(last: nn.Module, reason: str) -> None:
 
 
 def test_network_without_relu_lists_its_activations() -> None:
-    model = nn.Sequential(nn.Linear(4, 8), nn.GELU(), nn.LayerNorm(8), nn.SiLU()).eval()
+    pooling = nn.Sequential(nn.Unflatten(1, (4, 2)), nn.MaxPool1d(2), nn.Flatten())
+    layers = (nn.Linear(4, 8), nn.GELU(), pooling, nn.LayerNorm(4), nn.SiLU())
+    model = nn.Sequential(*layers).eval()
     *operations, none = snm.convertible(model).offences
     assert [offence.operation for offence in operations] == ["GELU", "LayerNorm", "SiLU"]
     assert none.reason.startswith("no ReLU lies between")
@@ -180,6 +185,69 @@ def test_tensor_made_for_the_size_of_the_batch() -> None:
     simplest = exact(Between(lambda x: F.pad(x, (0, 0, 0, 0, 0, 2), value=1.0)))
     expected = snm.convert(simplest, images)(images, timesteps=4)
     assert torch.equal(snm.convert(model, images)(images, timesteps=4), expected)
+
+
+class Meanwhile(nn.Module):
+    """Does some work while it is traced; on a branch torch.fx cannot follow it."""
+
+    def __init__(self, work: Callable[[object], object], branch: bool = False) -> None:
+        super().__init__()
+        self.work, self.branch = work, branch
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.work(x)
+        return x * 2 if self.branch and x.shape[1] > 1 else x
+
+
+@pytest.mark.parametrize("tracer", ["torch.fx", "torch.export"])
+def test_other_threads_run_while_a_model_is_traced(tracer: str) -> None:
+    model, calibration, images = exact_network("plain")
+    net = snm.convert(model, calibration)
+    results: list[Tensor | Exception] = []
+
+    def run() -> None:
+        try:
+            results.append(net(images, timesteps=4))
+        except Exception as error:
+            results.append(error)
+
+    def work(_x: object) -> None:
+        thread = threading.Thread(target=run)
+        thread.start()
+        thread.join()
+
+    traced = Between(Meanwhile(work, branch=tracer == "torch.export")).eval()
+    assert snm.convertible(traced, IMAGES).tracer == tracer
+    expected = net(images, timesteps=4)
+    assert len(results) > 2
+    for result in results:
+        assert isinstance(result, Tensor), repr(result)
+        assert torch.equal(result, expected)
+
+
+def test_threads_that_trace_at_once() -> None:
+    call = nn.Module.__call__
+    second_began, first_ended = threading.Event(), threading.Event()
+    reports: list[Convertibility] = []
+
+    def wait(x: object) -> None:
+        if isinstance(x, fx.Proxy):
+            second_began.set()
+            first_ended.wait(10)
+
+    second = Between(Meanwhile(wait)).eval()
+    thread = threading.Thread(target=lambda: reports.append(snm.convertible(second, IMAGES)))
+
+    def work(x: object) -> None:
+        if isinstance(x, fx.Proxy):
+            thread.start()
+            second_began.wait(1)
+
+    assert snm.convertible(Between(Meanwhile(work)).eval(), IMAGES)
+    first_ended.set()
+    thread.join()
+    assert reports == [Convertibility("torch.fx", ())]
+    assert nn.Module.__call__ is call
 
 
 class Doubling(nn.Module):

@@ -103,6 +103,7 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
     "linear": nn.Linear(8, 3),
     "F.linear": WithWeights(F.linear, (3, 8), (3,)),
     "matmul": WithWeights(torch.matmul, (8, 3)),
+    "einsum, view": lambda x: torch.einsum("bchw->bchw", x[:, 1:]),
     "einsum": WithWeights(lambda x, w: torch.einsum("bchw,ck->bkhw", x, w), (4, 3)),
     "norm": nn.BatchNorm2d(4),
     "F.batch_norm": FunctionalNorm(),
@@ -133,7 +134,9 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
     "tensor_split": halves(lambda x: torch.tensor_split(x, 2, dim=2)),
     "unbind": halves(lambda x: x[:, :2].unbind(1)),
     "cat": lambda x: torch.cat([x, x[:, :1] * 2, torch.zeros_like(x)], 1),
+    "cat, chunk": lambda x: torch.cat(x.chunk(2, 1), 2),
     "stack": lambda x: torch.stack((x, -x), dim=2),
+    "stack, unbind": lambda x: torch.stack(x.unbind(1), -1),
     "permute": lambda x: x.permute(0, 2, 3, 1),
     "transpose": lambda x: x.transpose(1, -1),
     "swapaxes": lambda x: torch.swapaxes(x, 1, 2),
@@ -175,8 +178,15 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
     "in place": lambda x: x.mul_(0.5).add_(-0.5),
     "dropout": nn.Sequential(nn.Dropout2d(), nn.AlphaDropout(), nn.Identity()),
     "F.dropout": lambda x: F.dropout2d(F.dropout(x, training=False), 0.3, False) - 0.5,
+    "MaxPool2d, one size": nn.MaxPool2d((2,)),
     "MaxPool2d": nn.MaxPool2d(3, 2, padding=1, ceil_mode=True),
     "max_pool2d": lambda x: F.max_pool2d(x, 2),
+    "max_pool2d, one size": lambda x: F.max_pool2d(x, (2,), (1,), padding=(1,)),
+    "max_pool2d, no stride": lambda x: F.max_pool2d(x, 2, ()),
+    "max_pool2d, channels": lambda x: F.max_pool2d(torch.cat([x, x], -3), 2),
+    "max_pool2d, height": lambda x: F.max_pool2d(torch.cat([x, x], 2), 2, 1),
+    "max_pool2d, width": lambda x: F.max_pool2d(torch.cat([x, x], dim=-1), 2),
+    "max_pool2d, chunk": lambda x: F.max_pool2d(torch.cat(x.chunk(2, 1), 1), 2),
     "AdaptiveMaxPool2d": nn.AdaptiveMaxPool2d(3),
     "adaptive_max_pool2d": lambda x: F.adaptive_max_pool2d(x, (2, 4)),
 }
@@ -219,6 +229,17 @@ def test_equals_the_model_stepped_through_time(name: str, tracer: str) -> None:
     anytime = net.anytime(images, timesteps=T)
     for steps in (1, 2, 4, 8):
         assert torch.equal(anytime[steps - 1], naive.currents[:steps].sum(0) / steps)
+
+
+def test_neurons_overwrite_what_was_written_in_place_but_no_view() -> None:
+    images = exact_images(3)
+    for operation, reuses in (
+        (lambda x: x.mul_(0.5).add_(-0.5), True),
+        (lambda x: torch.einsum("bchw,ck->bkhw", x, torch.eye(4)), False),
+        (lambda x: torch.einsum("bchw->bwhc", x), False),
+    ):
+        net = snm.convert(exact(Between(operation)), images)
+        assert net.program.neurons[-1].reuses_drive is reuses
 
 
 class Capped(nn.Module):

@@ -7,9 +7,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from cases import CASES
+from equality import assert_same_run
 from parity import BULKS
+from snm_kernels import snm
 from test_parity import NEURON_STEPS
 
 PARITY = Path(__file__).with_name("parity.py")
@@ -34,6 +37,7 @@ def run_with_isa(isa: str, *command: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, *command],
         env={**os.environ, "SNM_CPU_ISA": isa},
+        cwd=PARITY.parent,
         capture_output=True,
         text=True,
         check=False,
@@ -51,6 +55,41 @@ def test_isa_equals_reference(isa: str) -> None:
     assert summary["isa"] == isa
     assert summary["cases"] == len(CASES) + len(BULKS)
     assert summary["neuron_steps"] >= NEURON_STEPS
+
+
+STREAMED_BYTES = 2**25
+"""From this many bytes of spikes on, the kernels store past the caches."""
+SENT = {
+    "float32": (torch.float32, "amplitude"),
+    "bfloat16": (torch.bfloat16, "amplitude"),
+    "int8": (torch.float32, "spike"),
+}
+
+
+def compare_streamed(sent: str) -> None:
+    """Spikes too many for the caches, in rows that start and end anywhere in a line."""
+    dtype, emit = SENT[sent]
+    steps, edge = 7, 5
+    size = 1 if emit == "spike" else dtype.itemsize
+    neurons = STREAMED_BYTES // (steps * size) + 3
+    g = torch.Generator().manual_seed(0)
+    x = torch.randn(steps, neurons, generator=g).to(dtype)
+    theta = torch.rand(neurons, generator=g) + 0.25
+    expected = snm(x, theta, emit=emit, backend="reference")
+    buffer = torch.full((steps, neurons + 2 * edge), 77).to(expected.spikes.dtype)
+    assert_same_run(snm(x, theta, emit=emit, out=buffer[:, edge:-edge]), expected)
+    assert buffer[:, :edge].eq(77).all()
+    assert buffer[:, -edge:].eq(77).all()
+    if emit == "amplitude":
+        assert_same_run(snm(x, theta, out=x), expected)
+
+
+@pytest.mark.parametrize("sent", SENT)
+@pytest.mark.parametrize("isa", USABLE)
+def test_streamed_spikes_equal_reference(isa: str, sent: str) -> None:
+    code = f"import test_isa; test_isa.compare_streamed({sent!r})"
+    process = run_with_isa(isa, "-c", code)
+    assert process.returncode == 0, process.stderr
 
 
 def test_best_isa_is_chosen() -> None:

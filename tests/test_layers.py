@@ -1,5 +1,7 @@
 """The multi-step layers for those who build a network by hand."""
 
+from functools import partial
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -85,6 +87,39 @@ def test_integer_spikes_with_a_threshold() -> None:
     adaptive = snm.nn.AdaptiveRunningMaxPool2d(2, threshold=theta)
     expected = adaptive_running_max_pool(spikes, 2, threshold=theta).spikes
     assert torch.equal(adaptive(spikes), expected)
+
+
+LAYERS = {
+    "SNM": snm.nn.SNM,
+    "RunningMaxPool1d": partial(snm.nn.RunningMaxPool1d, 2),
+    "AdaptiveRunningMaxPool2d": partial(snm.nn.AdaptiveRunningMaxPool2d, 2),
+}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_a_layer_keeps_a_threshold_of_its_own(name: str) -> None:
+    given = torch.full((4, 1, 1), 0.5)
+    layer = LAYERS[name](threshold=given)
+    given.fill_(100.0)
+    assert layer.state_dict().popitem()[1].eq(0.5).all()
+
+
+@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize("wrong", [-1.0, 0.0, float("nan")])
+def test_thresholds_that_are_not_above_zero_are_refused(name: str, wrong: float) -> None:
+    layer = "SNMNeuron" if name == "SNM" else name
+    message = rf"^{layer}: threshold must be > 0 everywhere, got {wrong} \(1 of 1 values are not\)$"
+    with pytest.raises(ValueError, match=message):
+        LAYERS[name](threshold=wrong)
+    message = rf"^{layer}: threshold must be > 0 everywhere, got {wrong} \(1 of 2 values are not\)$"
+    with pytest.raises(ValueError, match=message):
+        LAYERS[name](threshold=torch.tensor([1.0, wrong]))
+
+
+def test_a_number_is_the_threshold_of_all() -> None:
+    spikes = DRIVE.round().sign().to(torch.int8)
+    expected = running_max_pool(spikes, 2, threshold=torch.tensor(0.5)).spikes
+    assert torch.equal(snm.nn.RunningMaxPool2d(2, threshold=0.5)(spikes), expected)
 
 
 class ByHand(nn.Sequential):

@@ -1,6 +1,8 @@
 """Every bad input to conversion and simulation is refused by name."""
 
 import itertools
+import threading
+from collections import OrderedDict
 from collections.abc import Callable
 
 import pytest
@@ -166,20 +168,60 @@ def test_model_without_relu() -> None:
     assert reason.startswith("no ReLU lies between the images and what forward returns")
 
 
-class TwoOutputs(nn.Module):
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        return x.relu(), x
+class Returns(nn.Module):
+    """Returns something else than a tensor; with a branch, torch.fx cannot follow it."""
+
+    def __init__(self, collect: Callable[[Tensor], object], branch: bool) -> None:
+        super().__init__()
+        self.collect, self.branch = collect, branch
+
+    def forward(self, x: Tensor) -> object:
+        y = F.gelu(x.relu())
+        return self.collect(y * 2 if self.branch and x.shape[1] > 1 else y)
 
 
-def test_model_with_two_outputs() -> None:
-    [(_, _, reason)] = offences_of(TwoOutputs())
-    assert reason == "returns tuple; it must return one tensor, the logits"
+@pytest.mark.parametrize("branch", [False, True], ids=["torch.fx", "torch.export"])
+@pytest.mark.parametrize(
+    ("collect", "kind"),
+    [
+        (lambda x: {"out": x}, "dict"),
+        (lambda x: OrderedDict(out=x, aux=[x]), "dict"),
+        (lambda x: [x], "list"),
+        (lambda x: (x,), "tuple"),
+        (lambda x: (x, x + 1), "tuple"),
+    ],
+    ids=["dict", "OrderedDict", "list", "tuple of one", "tuple"],
+)
+def test_other_output_than_a_tensor_is_refused_with_the_rest(
+    collect: Callable[[Tensor], object], kind: str, branch: bool
+) -> None:
+    gelu, output = offences_of(Returns(collect, branch))
+    assert gelu[1] == "gelu"
+    reason = f"returns {kind}; it must return one tensor, the logits"
+    assert output == ("", "output", reason)
+
+
+def test_output_that_is_no_tensor() -> None:
+    assert offences_of(Returns(lambda x: x.chunk(2, 1), branch=False))[1:] == [
+        ("", "output", "returns several tensors; it must return one tensor, the logits")
+    ]
+    assert offences_of(Returns(lambda x: x.size(0), branch=False))[1:] == [
+        ("", "output", "returns no tensor; it must return one tensor, the logits")
+    ]
 
 
 def test_hooks_are_refused() -> None:
     model = network()
     model[1].register_forward_hook(lambda *call: call[2] * 2)
     assert offences_of(model) == [("1", "ReLU", "has forward hooks; remove them before conversion")]
+
+
+def test_replaced_forward_is_refused() -> None:
+    model = nn.Sequential(*network(), nn.Identity()).eval()
+    model[1].forward = lambda x: F.leaky_relu(x, 0.5)
+    model[6].forward = lambda x: x * 2
+    reason = "its forward was replaced; put it back, or write a class with that forward"
+    assert offences_of(model) == [("1", "ReLU", reason), ("6", "Identity", reason)]
 
 
 class WritesParameter(nn.Module):
@@ -371,8 +413,12 @@ def test_weights_that_are_not_finite() -> None:
     model = network()
     with torch.no_grad():
         model[3].weight[0, 0] = float("nan")
-    with pytest.raises(ValueError, match="activations of 4 must be finite in calibration"):
+    with pytest.raises(ValueError, match="activations of 4 must be finite") as caught:
         snm.convert(model, IMAGES)
+
+    for text in (str(caught.value), *map(str, caught.value.args)):
+        assert "While executing" not in text
+        assert "tlparse" not in text
 
 
 @pytest.mark.parametrize(
@@ -399,6 +445,80 @@ def test_calibration_images_of_two_sizes() -> None:
     with pytest.raises(ValueError, match=message):
         snm.convert(model, [IMAGES, torch.rand(4, 2, 9, 9)])
     snm.convert(model, [IMAGES, torch.rand(4, 2, 9, 9)], norm="channel")
+
+
+def test_calibration_images_that_the_model_fails_on() -> None:
+    message = (
+        r"^convert: the model fails on calibration images of \[2, 9, 9\], after those of "
+        r"\[2, 8, 8\]: mat1 and mat2 shapes cannot be multiplied \(4x196 and 144x8\)$"
+    )
+    with pytest.raises(ValueError, match=message):
+        snm.convert(network(), [IMAGES, torch.rand(4, 2, 9, 9)], norm="channel")
+
+
+class ForSmallImages(nn.Module):
+    """Another model for large images, so that its graph is right for one size."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(2, 4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[2] > 8:
+            x = x * 0
+        return self.conv(x).relu().mean((2, 3))
+
+
+def test_images_of_another_size_than_exported() -> None:
+    model, large = ForSmallImages().eval(), torch.rand(2, 2, 10, 10)
+    message = (
+        r"images must be \[2, 8, 8\] each, for which torch.export traced the model, got \[2, 10"
+    )
+    with pytest.raises(ValueError, match=f"^convert: calibration {message}"):
+        snm.convert(model, [IMAGES, large], norm="channel")
+    net = snm.convert(model, IMAGES, norm="channel")
+    for run in (net, net.anytime):
+        with pytest.raises(ValueError, match=f"^SpikingNetwork: {message}"):
+            run(large, timesteps=2)
+
+
+class Keeps(nn.Module):
+    """Keeps its last result, with the history of its gradients."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(2, 4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.last = self.conv(x).relu()
+        return self.last
+
+
+def test_model_that_cannot_be_copied() -> None:
+    locked, keeps = network(), Keeps()
+    locked[1].lock = threading.Lock()
+    keeps(IMAGES)
+    for model, path, kind, name, why in (
+        (locked, "1", "ReLU", "lock", "cannot pickle '_thread.lock' object"),
+        (nn.Sequential(keeps), "0", "Keeps", "last", "Only Tensors created explicitly by the user"),
+    ):
+        [offence] = offences_of(model)
+        assert offence[:2] == (path, kind)
+        assert offence[2].startswith(f"its attribute {name} cannot be copied: {why}")
+        assert offence[2].endswith("; delete what cannot be copied, or make it in forward")
+        for report in (snm.convertible(model), snm.convertible(model, IMAGES)):
+            assert [tuple(found[:3]) for found in report.offences] == [offence]
+
+
+class Uncopyable(nn.ReLU):
+    def __deepcopy__(self, _memo: object) -> nn.Module:
+        raise RuntimeError("never. So there")
+
+
+def test_model_that_refuses_to_be_copied() -> None:
+    [(path, kind, reason)] = offences_of(Uncopyable())
+    assert (path, kind) == ("", "Uncopyable")
+    assert reason.startswith("cannot be copied: never; conversion works on a copy")
 
 
 @pytest.mark.parametrize(

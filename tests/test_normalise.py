@@ -232,6 +232,19 @@ class Sums(nn.Module):
         return self.head(F.relu((z + z).add(1)).flatten(1)) + self.level
 
 
+class SumOfCapped(nn.Module):
+    """A sum of neurons of one threshold, in a sum that drives neurons of that threshold."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(4, 6), nn.Linear(4, 6)
+        self.third, self.head = nn.Linear(6, 6), nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x, y = (F.hardtanh(layer(x), 0.0, 2.0) for layer in (self.first, self.second))
+        return self.head(F.hardtanh(x + y + self.third(x), 0.0, 2.0))
+
+
 class MaxPooled(nn.Module):
     """Max pooling of neurons, of neurons side by side, and of a sum."""
 
@@ -304,6 +317,7 @@ MORE: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "rearranged": (Rearranged, IMAGE_2D),
     "padded": (Padded, IMAGE_2D),
     "sums": (Sums, IMAGE_2D),
+    "sum of capped": (SumOfCapped, (4,)),
     "max pooled": (MaxPooled, IMAGE_2D),
     "functional": (Functional, IMAGE_2D),
     "tied": (Tied, (6,)),
@@ -363,6 +377,24 @@ def test_weights_beyond_the_dtype_are_refused() -> None:
         model[2].weight.copy_(torch.tensor([512.0, -512.0, 512.0, -512.0]))
     with pytest.raises(ConversionError, match="float16 can hold; use form='payload' or a float32"):
         snm.convert(model, torch.full((2, 4), 0.5).half(), norm="layer", form="normalised")
+
+
+def test_weights_that_vanish_are_refused() -> None:
+    model = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2)).eval().half()
+    with torch.no_grad():
+        model[0].weight.copy_(torch.tensor([0.25, 2**-10, 2**-10, 2**-10])[:, None])
+        model[0].bias.zero_()
+        model[2].weight.copy_(torch.tensor([0.0, 1.0, 1.0, 1.0]))
+    images = torch.full((2, 4), 32768.0).half()
+    with pytest.raises(ConversionError, match="float16 can hold; use form='payload' or a float32"):
+        snm.convert(model, images, norm="layer", form="normalised")
+
+
+def test_a_rewritten_network_that_differs_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, calibration, _ = exact_network("plain")
+    monkeypatch.setattr(sys.modules["snm.convert.normalise"], "agree", lambda *_: False)
+    with pytest.raises(ConversionError, match="changes what the model computes; use form='payl"):
+        snm.convert(model, calibration, norm="layer", form="normalised")
 
 
 def test_unknown_form_is_refused() -> None:

@@ -2,21 +2,25 @@
 
 from collections import Counter
 from collections.abc import Iterable
-from functools import partial
+from itertools import chain
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
-from torch.overrides import TorchFunctionMode
+from torch import Tensor, fx, nn
 
 from snm_kernels import SNMRule
 
-from .convert.calibrate import Choice, Dead, threshold_of, warn_of_the_dead
+from .convert.calibrate import Choice, Dead, observe, thresholds
+from .convert.copies import copy_of
+from .convert.domains import Domain, changes_over_time, domain_of
+from .convert.examine import examine
 from .convert.inputs import Progress, batches_of, check_model, rule_of
-from .convert.operations import Clip, clip_of_module
-from .convert.statistics import Norm, Statistic, Statistics
-from .errors import ConversionError, Offence
+from .convert.operations import activation_cap, clip_of_module
+from .convert.paths import path_of
+from .convert.pooling import pooling
+from .convert.statistics import Norm, Statistic
+from .convert.traced import Traced
+from .errors import ConversionError
 from .nn.layers import (
     SNM,
     AdaptiveRunningMaxPool1d,
@@ -38,13 +42,7 @@ _ADAPTIVE_POOLS: dict[type[nn.Module], type[AdaptiveRunningMaxPool2d]] = {
     nn.AdaptiveMaxPool2d: AdaptiveRunningMaxPool2d,
     nn.AdaptiveMaxPool3d: AdaptiveRunningMaxPool3d,
 }
-_RELU_FUNCTIONS = (
-    *(F.relu, F.relu6, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_, F.hardtanh),
-)
-_POOL_FUNCTIONS = (
-    *(F.max_pool1d, F.max_pool2d, F.max_pool3d),
-    *(F.adaptive_max_pool1d, F.adaptive_max_pool2d, F.adaptive_max_pool3d),
-)
+_INSTEAD = "use snm.convert, which takes it as it is"
 
 
 @torch.no_grad()
@@ -66,7 +64,8 @@ def replace_relu(
 
     The model then takes a frame ``[B, ...]`` per call and goes on from its state; :func:`reset
     <snm.nn.reset>` starts afresh. The mean of its outputs over T calls is what
-    :func:`snm.convert` gives, which runs faster and also converts what is not a module.
+    :func:`snm.convert` gives, which runs faster and also converts what is not a module. Modules
+    that are not called stay, and so do max poolings that no ReLU comes before.
 
     Args:
         model, calibration, preset, norm, statistic, percentile, levels, dead, progress: as of
@@ -78,8 +77,9 @@ def replace_relu(
         The model.
 
     Raises:
-        ConversionError: a ReLU or a max pooling is called as a function, or its module more than
-            once, so that one state would not do; the model is then as it was.
+        ConversionError: the model cannot be converted; or a ReLU or a max pooling is called as a
+            function, or its module more than once, so that one state would not do. The model is
+            then as it was.
         ValueError, TypeError: as :func:`snm.convert`.
 
     Warns:
@@ -102,44 +102,49 @@ def replace_relu(
     first = next(batches, None)
     if first is None:
         raise ValueError("convert: calibration must hold at least one image, got none")
-    clips = {path: clip_of_module(module) for path, module in model.named_modules()}
-    relus = {path: clip for path, clip in clips.items() if clip is not None and clip.is_neuron}
-    _check_calls(model, relus, first)
-
-    statistics = Statistics(norm, statistic, first[:1])
-    hooks = [
-        model.get_submodule(path).register_forward_hook(
-            partial(lambda path, _module, _inputs, out: statistics.update(path, out), path)
-        )
-        for path in relus
-    ]
-    model(first)
-    for images in batches:
-        model(images)
-    for hook in hooks:
-        hook.remove()
-
-    found = {}
-    for path, clip in relus.items():
-        cap = torch.inf if clip.high is None else float(clip.high)
-        found[path] = threshold_of(
-            statistics.layers[path], choice, cap=cap, max_spikes=rule.max_spikes
-        )
-    warn_of_the_dead(found.items(), choice)
-    for path, layer in found.items():
-        neurons = SNM(layer.threshold, rule, step_mode=step_mode)
-        model.set_submodule(path, neurons.to(first.dtype).eval())
-    for path, module in list(model.named_modules()):
-        pool = _running(module, step_mode)
-        if pool is not None:
-            model.set_submodule(path, pool.eval())
+    _check_calls(model, first)
+    prepared, statistics = observe(
+        model, chain((first,), batches), norm, statistic, None, "direct", "mean"
+    )
+    traced = prepared.traced
+    caps = {
+        path: activation_cap(traced, node) or torch.inf for node, path in prepared.paths.items()
+    }
+    found = thresholds(prepared, statistics, choice, caps=caps, max_spikes=rule.max_spikes)
+    layers: dict[str, nn.Module] = {}
+    for node in _stateful(traced):
+        path = path_of(node)
+        if node in found:
+            neurons = SNM(found[node].threshold, rule, step_mode=step_mode)
+            layers[path] = neurons.to(prepared.example.dtype)
+        else:
+            layers[path] = _running_maximum(model.get_submodule(path), step_mode)
+    for path, layer in layers.items():
+        _put(model, path, layer.eval())
     return model
 
 
-def _running(module: nn.Module, step_mode: StepMode) -> nn.Module | None:
-    """The running maximum that takes a max pooling's place; None for anything else."""
-    if type(module) in _POOLS:
-        assert isinstance(module, nn.MaxPool1d | nn.MaxPool2d | nn.MaxPool3d)
+def _stateful(traced: Traced) -> list[fx.Node]:
+    """The ReLUs that become neurons and the max poolings of spikes, in order of execution."""
+    return [
+        node
+        for node in traced.graph.nodes
+        if domain_of(node) is Domain.NEURON
+        or (changes_over_time(node) and pooling(traced, node) is not None)
+    ]
+
+
+def _put(model: nn.Module, path: str, module: nn.Module) -> None:
+    """Puts a module in the place of another, under each of its paths."""
+    replaced = model.get_submodule(path)
+    for other, known in list(model.named_modules(remove_duplicate=False)):
+        if known is replaced:
+            model.set_submodule(other, module)
+
+
+def _running_maximum(module: nn.Module, step_mode: StepMode) -> nn.Module:
+    """What takes a max pooling's place."""
+    if isinstance(module, nn.MaxPool1d | nn.MaxPool2d | nn.MaxPool3d):
         return _POOLS[type(module)](
             module.kernel_size,
             module.stride,
@@ -148,58 +153,63 @@ def _running(module: nn.Module, step_mode: StepMode) -> nn.Module | None:
             module.ceil_mode,
             step_mode=step_mode,
         )
-    if type(module) in _ADAPTIVE_POOLS:
-        return _ADAPTIVE_POOLS[type(module)](
-            module.output_size,  # type: ignore[arg-type]
-            step_mode=step_mode,
-        )
-    return None
+    return _ADAPTIVE_POOLS[type(module)](
+        module.output_size,  # type: ignore[arg-type]
+        step_mode=step_mode,
+    )
 
 
-class _Calls(TorchFunctionMode):
-    """Counts calls of ReLUs and of max poolings, as functions or from modules."""
+class _Counted(nn.Module):
+    """Counts the calls of a module in whose place it is."""
 
-    def __init__(self) -> None:
+    def __init__(self, module: nn.Module) -> None:
         super().__init__()
-        self.relus = self.pools = 0
+        self.module = module
+        self.calls = 0
 
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
-        self.relus += func in _RELU_FUNCTIONS
-        self.pools += func in _POOL_FUNCTIONS
-        return func(*args, **(kwargs or {}))
+    def forward(self, x: Tensor) -> Any:
+        self.calls += 1
+        return self.module(x)
 
 
-def _check_calls(model: nn.Module, relus: dict[str, Clip], images: Tensor) -> None:
-    """Refuses a model of which replaced modules would not do all the work."""
-    pools = [path for path, module in model.named_modules() if _running(module, "s") is not None]
-    calls: Counter[str] = Counter()
-    hooks = [
-        model.get_submodule(path).register_forward_hook(
-            partial(lambda path, *_: calls.update([path]), path)
-        )
-        for path in (*relus, *pools)
-    ]
-    with _Calls() as functions:
-        model(images)
-    for hook in hooks:
-        hook.remove()
-    help = "use snm.convert, which takes it as it is"
-    offences = [
-        Offence(
-            path,
-            type(model.get_submodule(path)).__name__,
-            f"is called {calls[path]} times, but keeps one state; {help}",
-        )
-        for path in (*relus, *pools)
-        if calls[path] != 1
-    ]
-    if functions.relus > sum(calls[path] for path in relus):
-        offences.append(Offence("", "relu", f"is called as a function; {help}"))
-    if functions.pools > sum(calls[path] for path in pools):
-        offences.append(Offence("", "max_pool", f"is called as a function; {help}"))
-    if not relus:
-        offences.append(Offence("", "forward", "has no ReLU module to replace"))
+def _check_calls(model: nn.Module, images: Tensor) -> None:
+    """Refuses what cannot be converted, or not by modules in the place of others."""
+    traced, offences = examine(model, images, images_change=False)
     if offences:
         raise ConversionError(offences)
+    nodes = _stateful(traced)
+    calls = Counter(path_of(node) for node in nodes if node.op == "call_module")
+    # The graph lacks calls whose result nothing reads, and sees modules that no path leads to.
+    counted = copy_of(model)
+    counters = {}
+    for path in calls:
+        counters[path] = _Counted(counted.get_submodule(path))
+        _put(counted, path, counters[path])
+    counted(images[[0, -1]])
+    for node in nodes:
+        path = path_of(node)
+        reason = None
+        if node.op != "call_module":
+            reason = f"is called as a function; {_INSTEAD}"
+            if not path and clip_of_module(model) is not None:
+                reason = "is the model itself; put it into a torch.nn.Sequential"
+        elif path in counters:
+            reason = _reason(calls[path], counters.pop(path).calls)
+        if reason is not None:
+            offences.append(traced.offence(node, reason))
+    if offences:
+        raise ConversionError(offences)
+
+
+def _reason(calls: int, counted: int) -> str | None:
+    """Why a module is refused; None if it is not.
+
+    Args:
+        calls: how often the graph calls it.
+        counted: how often what was put in its place was called.
+    """
+    if counted < calls:
+        return f"is called in another way than as a submodule of the model; {_INSTEAD}"
+    if counted > 1:
+        return f"is called {counted} times, but keeps one state; {_INSTEAD}"
+    return None

@@ -93,7 +93,7 @@ def convert(
             each. Or tracing misses something that the model does. Or weights cannot carry the
             thresholds, with form="normalised".
         ValueError: the model is in training mode, on several devices or in another dtype;
-            calibration holds no image, NaN or infinity, or is of another network, norm or
+            calibration holds no image, NaN or infinity, or is of other layers, norm or
             kind; the preset, norm, statistic or dead is unknown; percentile is not in (0, 100];
             levels or chunk_steps is less than 1.
         TypeError: an argument is of the wrong type.

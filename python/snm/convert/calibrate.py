@@ -22,6 +22,7 @@ from .statistics import (
     Statistics,
     largest_of,
 )
+from .traced import Runner, Traced
 
 Dead = Literal["silent", "channel", "layer"]
 DEAD: tuple[Dead, ...] = get_args(Dead)
@@ -164,9 +165,27 @@ def observe(
     statistics = Statistics(norm, statistic, prepared.example)
     observer = _Observer(prepared, lambda node, x: statistics.update(prepared.paths[node], x))
     for images in chain((first,), batches):
-        observer.run(images)
+        _check_size(images, prepared.traced)
+        try:
+            observer.run(images)
+        except RuntimeError as error:
+            if images.shape[1:] == first.shape[1:]:
+                raise
+            raise ValueError(
+                f"convert: the model fails on calibration images of {list(images.shape[1:])}, "
+                f"after those of {list(first.shape[1:])}: {error}"
+            ) from error
         statistics.images += len(images)
     return prepared, statistics
+
+
+def _check_size(images: Tensor, traced: Traced) -> None:
+    size = list(images.shape[1:])
+    if traced.fixed_size is not None and size != list(traced.fixed_size):
+        raise ValueError(
+            f"convert: calibration images must be {list(traced.fixed_size)} each, for which "
+            f"torch.export traced the model, got {size}"
+        )
 
 
 def recall(
@@ -199,7 +218,7 @@ def thresholds(
             within the cap.
 
     Raises:
-        ValueError: the statistics are of another network.
+        ValueError: the statistics lack a layer, by its path, or hold it in another shape.
 
     Warns:
         DeadNeuronWarning: neurons never fired in calibration.
@@ -219,11 +238,20 @@ def threshold_of(
 ) -> LayerThresholds:
     """The thresholds of one layer; see :func:`thresholds`."""
     level = layer.level(choice.statistic, percentile=choice.percentile, levels=choice.levels)
-    alive = level.clamp(max=cap / max_spikes)
+    alive = level.clamp(max=_largest_within(cap, max_spikes))
     fired = layer.largest > 0
     filled = torch.where(fired, alive, _of_the_dead(alive, choice.dead))
     threshold = torch.where(filled > 0, filled, torch.inf)
     return LayerThresholds(threshold, int((~fired).sum()), fired.numel())
+
+
+def _largest_within(cap: float, max_spikes: int) -> float:
+    """The largest float32 that, taken so often, does not exceed the cap as a float32."""
+    limit = torch.tensor(cap, dtype=torch.float32)
+    found = limit / max_spikes
+    if max_spikes * found.double() > limit.double():
+        found = torch.nextafter(found, torch.zeros(()))
+    return found.item()
 
 
 def _of_the_dead(alive: Tensor, dead: Dead) -> Tensor:
@@ -235,11 +263,11 @@ def _of_the_dead(alive: Tensor, dead: Dead) -> Tensor:
     return torch.zeros_like(alive)
 
 
-class _Observer(fx.Interpreter):
+class _Observer(Runner):
     """Runs a prepared model and hands on the activations of each layer of neurons."""
 
     def __init__(self, prepared: Prepared, see: Callable[[fx.Node, Tensor], None]) -> None:
-        super().__init__(prepared.traced.root, graph=prepared.traced.graph)
+        super().__init__(prepared.traced)
         self.neurons = prepared.paths.keys()
         self.see = see
 

@@ -28,7 +28,7 @@ from .shapes import (
     mixes_images,
     unbatched_shape,
 )
-from .trace import has_hooks, is_active_dropout
+from .trace import altered, is_active_dropout
 from .traced import Traced
 
 _POOLING = Affine()
@@ -45,7 +45,7 @@ def find_offences(traced: Traced) -> list[Offence]:
     offences = []
     for node in traced.graph.nodes:
         reason = _reason(traced, node)
-        if reason is None and none and holds_tensors(node) and affine(traced, node) is None:
+        if reason is None and none and holds_tensors(node) and not _is_known(traced, node):
             reason = known_refusal(traced, node)
         if reason is not None:
             offences.append(traced.offence(node, reason))
@@ -55,6 +55,10 @@ def find_offences(traced: Traced) -> list[Offence]:
     return offences
 
 
+def _is_known(traced: Traced, node: fx.Node) -> bool:
+    return affine(traced, node) is not None or pooling(traced, node) is not None
+
+
 def _reason(traced: Traced, node: fx.Node) -> str | None:
     if node.op == "placeholder":
         return None
@@ -62,10 +66,11 @@ def _reason(traced: Traced, node: fx.Node) -> str | None:
         result = node.args[0]
         if isinstance(result, fx.Node) and is_tensor(result):
             return None
-        return f"returns {type(result).__name__}; it must return one tensor, the logits"
+        return f"returns {_kind(result)}; it must return one tensor, the logits"
     module = traced.module(node)
-    if module is not None and has_hooks(module):
-        return "has forward hooks; remove them before conversion"
+    other = None if module is None else altered(module)
+    if other is not None:
+        return other
     if is_active_dropout(node):
         return "drops at random in evaluation too; pass training=self.training"
     if squeezes_all(node) and depends_on_batch(node):
@@ -75,6 +80,13 @@ def _reason(traced: Traced, node: fx.Node) -> str | None:
     if domain_of(node) is Domain.NEURON:
         return _reason_of_batch(node)
     return _reason_over_time(traced, node)
+
+
+def _kind(result: Any) -> str:
+    """What a model returns that is no tensor; torch.fx keeps collections as its own."""
+    if isinstance(result, fx.Node):
+        return "several tensors" if holds_tensors(result) else "no tensor"
+    return type(result).__name__.removeprefix("immutable_")
 
 
 def _reason_once(node: fx.Node) -> str | None:

@@ -1,15 +1,15 @@
 """Checks that a traced graph computes what its model does."""
 
-import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
 from ..errors import ConversionError, Offence
-from .traced import Traced
+from .copies import copy_of
+from .traced import Runner, Traced
 
 _IMAGES = 4
 
@@ -40,7 +40,7 @@ def _fixed_chance(images: Tensor) -> Iterator[None]:
 def result_of(model: nn.Module, images: Tensor) -> Any:
     """What a copy of a model returns for a copy of the images; forward may write into either."""
     with _fixed_chance(images):
-        return copy.deepcopy(model)(images.clone())
+        return copy_of(model)(images.clone())
 
 
 def difference(traced: Traced, images: Tensor, expected: Any) -> str | None:
@@ -50,15 +50,21 @@ def difference(traced: Traced, images: Tensor, expected: Any) -> str | None:
         expected: what the model returns for the images.
     """
     with _fixed_chance(images):
-        found = fx.Interpreter(traced.root, graph=traced.graph).run(images.clone())
+        found = Runner(traced).run(images.clone())
     if not (isinstance(found, Tensor) and isinstance(expected, Tensor)):
-        same = type(found) is type(expected)
-        return None if same else f"{type(found).__name__} instead of {type(expected).__name__}"
+        if _kind(found) is _kind(expected):
+            return None
+        return f"{type(found).__name__} instead of {type(expected).__name__}"
     if agree(found, expected):
         return None
     if found.shape == expected.shape:
         return f"largest difference {(found.float() - expected.float()).abs().amax():.3g}"
     return f"{list(found.shape)} instead of {list(expected.shape)}"
+
+
+def _kind(result: Any) -> type:
+    """A type, or that of the plain collection in whose place torch.fx puts its own."""
+    return next((kind for kind in (dict, list) if isinstance(result, kind)), type(result))
 
 
 def check_traced(traced: Traced, model: nn.Module, images: Tensor) -> None:

@@ -67,12 +67,12 @@ def convertible(model: nn.Module, images: Tensor | None = None) -> Convertibilit
     (True, 'torch.fx', ())
     """
     device, dtype = check_model(model)
-    if images is None:
-        images = _example(model, device, dtype)
-    images = next(batches_of([images], None, device, dtype), None)
-    if images is None:
-        raise ValueError("convertible: images must hold at least one image, got none")
     try:
+        if images is None:
+            images = _example(model, device, dtype)
+        images = next(batches_of([images], None, device, dtype), None)
+        if images is None:
+            raise ValueError("convertible: images must hold at least one image, got none")
         traced, offences = examine(model, images, images_change=False)
     except ConversionError as error:
         return Convertibility(None, error.offences)
@@ -92,6 +92,8 @@ def _example(model: nn.Module, device: torch.device | None, dtype: torch.dtype |
         images = torch.rand(2, *shape, generator=generator).to(device, dtype)
         try:
             result_of(model, images)
+        except ConversionError:
+            raise
         except Exception:
             tried.append(list(shape))
         else:

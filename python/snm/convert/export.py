@@ -14,6 +14,7 @@ from torch import Tensor, fx, nn
 from torch.export.graph_signature import InputKind
 from torch.nn import functional as F
 from torch.nn.modules.conv import _ConvTransposeNd
+from torch.utils._pytree import tree_unflatten
 
 from .lines import line_in
 from .paths import PREFIX, free_path, own_path
@@ -77,9 +78,7 @@ def export(root: nn.Module, images: Tensor) -> fx.Graph:
         if node.op == "call_function":
             _rename(graph, node)
         elif node.op == "output":
-            results = node.args[0]
-            if isinstance(results, tuple | list) and len(results) == 1:
-                node.args = (results[0],)
+            node.args = (tree_unflatten(node.args[0], program.call_spec.out_spec),)
     _restore_modules(root, graph)
     return graph
 

@@ -54,6 +54,7 @@ def remove_in_place(traced: Traced) -> list[Offence]:
             return [user for user in other.users if order[user] > order[write]]
 
         base[node] = base[write.written]
+        node.meta["bases"] = []
         others = [
             other
             for other, root in base.items()

@@ -49,7 +49,8 @@ def normalise(prepared: Prepared, thresholds: Mapping[fx.Node, Tensor]) -> dict[
 
     Raises:
         ConversionError: a layer's thresholds differ between positions, so weights cannot carry
-            them; it names each. Or scaled weights leave the range of the model's dtype.
+            them; it names each. Or the rewritten network computes something else, as when scaled
+            weights leave the range of the model's dtype.
     """
     _refuse_positions(prepared, thresholds)
     normaliser = _Normaliser(prepared, thresholds)
@@ -112,6 +113,8 @@ class _Normaliser:
         multiplications do."""
         self.factors: dict[fx.Node, str] = {}
         """The name under which the model keeps what an inserted multiplication multiplies by."""
+        self.lost = False
+        """Whether scaling made a weight infinite, or 0."""
         self.random = torch.Generator().manual_seed(0)
 
     def rewrite(self) -> None:
@@ -145,9 +148,11 @@ class _Normaliser:
             after = after * self.units[output.args[0]].to(after.dtype)
         if not agree(after, before):
             dtype = str(before.dtype).removeprefix("torch.")
-            reason = (
-                f"form='normalised' scales weights beyond what {dtype} can hold; use "
-                "form='payload'" + ("" if before.dtype == torch.float32 else " or a float32 model")
+            what = "changes what the model computes"
+            if self.lost:
+                what = f"scales weights beyond what {dtype} can hold"
+            reason = f"form='normalised' {what}; use form='payload'" + (
+                "" if before.dtype == torch.float32 else " or a float32 model"
             )
             raise ConversionError([Offence("", "forward", reason)])
 
@@ -179,6 +184,9 @@ class _Normaliser:
         if alone and self._is_sum(node):
             for addend in node.all_input_nodes:
                 self._bring(addend, node, wanted)
+            self.units.pop(node, None)
+            if wanted is not None:
+                self.units[node] = wanted
         elif alone and node in self.factors:
             self.outputs[node] = self.outputs[node] * ratio
         else:
@@ -277,6 +285,8 @@ class _Normaliser:
             return
         assert layer is not None
         weight, bias = _scaled_layer(layer, inputs, outputs)
+        vanished = (weight == 0) & (layer.weight != 0)
+        self.lost |= bool((vanished | ~weight.isfinite()).any())
         module = copy.copy(self.traced.module(node))
         if module is None:
             none = _parameter(torch.zeros_like(outputs), layer.weight)

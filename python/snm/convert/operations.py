@@ -41,6 +41,7 @@ _VIEW = Affine(fresh=False)
 _SUM = Affine(Operands.ALL)
 _VIEW_OF_SUM = Affine(Operands.ALL, fresh=False)
 _PRODUCT = Affine(Operands.ONE)
+_VIEW_OF_PRODUCT = Affine(Operands.ONE, fresh=False)
 
 CONVOLUTIONS: tuple[type[nn.Module], ...] = (
     nn.Conv1d,
@@ -108,7 +109,8 @@ FUNCTIONS: dict[Callable[..., Any], Affine] = {
     **dict.fromkeys((operator.neg, operator.truediv), _FRESH),
     **dict.fromkeys((operator.getitem, operator.pos), _VIEW),
     **dict.fromkeys((operator.add, operator.sub), _SUM),
-    **dict.fromkeys((operator.mul, operator.matmul, torch.einsum), _PRODUCT),
+    **dict.fromkeys((operator.mul, operator.matmul), _PRODUCT),
+    torch.einsum: _VIEW_OF_PRODUCT,
 }
 
 _CLAMPS = ("clamp", "clamp_", "clip", "clip_")
@@ -261,7 +263,7 @@ def objection(traced: Traced, node: fx.Node) -> str | None:
     if is_reshape(node) and any(isinstance(size, torch.dtype) for size in node.args):
         return "reads the bits as another dtype"
     operands = {dtype_of(operand) for operand in node.all_input_nodes if is_tensor(operand)}
-    if is_tensor(node) and dtype_of(node) not in operands:
+    if operands and is_tensor(node) and dtype_of(node) not in operands:
         return "computes in another dtype"
     return None
 

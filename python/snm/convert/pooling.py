@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from ..program import Pooling
 from .operations import first_argument
 from .shapes import shape_for
-from .trace import Traced
+from .traced import Traced, by_name
 
 MODULES: dict[type[nn.Module], int] = {nn.MaxPool1d: 1, nn.MaxPool2d: 2, nn.MaxPool3d: 3}
 ADAPTIVE_MODULES: dict[type[nn.Module], int] = {
@@ -39,26 +39,22 @@ _ADAPTIVE_ARGUMENTS = ("input", "output_size", "return_indices")
 
 def pooling(traced: Traced, node: fx.Node) -> Pooling | None:
     """The windows of a node that is a max pooling of ``[B, C, ...]``; None for anything else."""
+    dims, adaptive = _dims(traced, node)
+    if not dims or pools_channels(traced, node):
+        return None
+    arguments: Mapping[str, Any]
     if node.op == "call_module":
-        module = traced.module(node)
-        dims, adaptive = _dims(type(module), MODULES, ADAPTIVE_MODULES)
-        arguments: Mapping[str, Any] = vars(module)
-    elif node.op == "call_function":
-        dims, adaptive = _dims(node.target, FUNCTIONS, ADAPTIVE_FUNCTIONS)
-        names = _ADAPTIVE_ARGUMENTS if adaptive else _ARGUMENTS
-        arguments = {**dict(zip(names, node.args, strict=False)), **node.kwargs}
+        arguments = vars(traced.module(node))
     else:
-        return None
-    operand = first_argument(node) if dims else None
-    if not isinstance(operand, fx.Node) or len(shape_for(operand, 2)) != dims + 2:
-        return None
+        arguments = by_name(node, _ADAPTIVE_ARGUMENTS if adaptive else _ARGUMENTS)
     if arguments.get("return_indices"):
         return None
 
     def each(name: str, otherwise: Any) -> tuple[Any, ...]:
         value = arguments.get(name)
-        value = otherwise if value is None or value == [] else value
-        return tuple(value) if isinstance(value, tuple | list) else (value,) * dims
+        value = otherwise if value is None or value in ([], ()) else value
+        values = tuple(value) if isinstance(value, tuple | list) else (value,)
+        return values * dims if len(values) == 1 else values
 
     if adaptive:
         return Pooling(output_size=each("output_size", None))
@@ -72,8 +68,19 @@ def pooling(traced: Traced, node: fx.Node) -> Pooling | None:
     )
 
 
-def _dims(target: Any, regular: Mapping[Any, int], adaptive: Mapping[Any, int]) -> tuple[int, bool]:
-    """Spatial dimensions that a target pools over, 0 for none, and whether it is adaptive."""
-    if target in adaptive:
-        return adaptive[target], True
-    return regular.get(target, 0), False
+def pools_channels(traced: Traced, node: fx.Node) -> bool:
+    """Whether a max pooling takes what it pools for a single image, and its channels for space."""
+    dims, _ = _dims(traced, node)
+    return dims > 0 and len(shape_for(first_argument(node), 2)) != dims + 2
+
+
+def _dims(traced: Traced, node: fx.Node) -> tuple[int, bool]:
+    """Spatial dimensions that a max pooling has, 0 for anything else; whether it is adaptive."""
+    if node.op == "call_module":
+        module = type(traced.module(node))
+        adaptive = module in ADAPTIVE_MODULES
+        return (ADAPTIVE_MODULES if adaptive else MODULES).get(module, 0), adaptive  # type: ignore[arg-type]
+    if node.op != "call_function" or not callable(node.target):
+        return 0, False
+    adaptive = node.target in ADAPTIVE_FUNCTIONS
+    return (ADAPTIVE_FUNCTIONS if adaptive else FUNCTIONS).get(node.target, 0), adaptive

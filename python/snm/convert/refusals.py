@@ -3,6 +3,7 @@
 from torch import fx
 
 from .operations import clip_of
+from .pooling import pools_channels
 from .traced import Traced
 
 _AT_THE_END = "is not affine; leave it off and apply it to the logits"
@@ -47,6 +48,10 @@ _REASONS: tuple[tuple[tuple[str, ...], str], ...] = (
     ),
 )
 _SORTS = ("argmax", "argmin", "argsort", "softmax", "softmin", "sort", "topk")
+_POOLS_CHANNELS = (
+    "takes its input for a single image, without a batch, and pools over the channels too; it must "
+    "be [B, C, ...] with one more dimension"
+)
 _UNKNOWN = "conversion does not know it as an affine operation"
 
 
@@ -69,5 +74,7 @@ def known_refusal(traced: Traced, node: fx.Node) -> str | None:
     if clip is not None:
         low, high = ("-inf" if clip.low is None else clip.low), (clip.high or "inf")
         return f"clips to [{low}, {high}]; a spiking neuron clips to [0, inf] or [0, number]"
+    if pools_channels(traced, node):
+        return _POOLS_CHANNELS
     name = traced.operation(node).lower()
     return next((why for words, why in _REASONS if any(word in name for word in words)), None)

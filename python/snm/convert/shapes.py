@@ -9,7 +9,7 @@ from torch.fx.node import map_aggregate
 
 from ..errors import ConversionError
 from .compare import agree
-from .traced import Traced
+from .traced import Runner, Traced
 
 _BATCHES = (2, 3)
 
@@ -116,11 +116,11 @@ def _memory(value: Any) -> set[int]:
     return {tensor.untyped_storage().data_ptr() for tensor in _tensors_in(value)} - {0}
 
 
-class _Recorder(fx.Interpreter):
+class _Recorder(Runner):
     """Runs on two images, on three, on the second and the third, and on one."""
 
     def __init__(self, traced: Traced) -> None:
-        super().__init__(traced.root, graph=traced.graph)
+        super().__init__(traced)
         self.traced = traced
         self.batch = 0
         self.second: dict[fx.Node, list[Tensor]] = {}

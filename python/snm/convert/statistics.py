@@ -155,7 +155,7 @@ class Statistics:
             other: of the same model, norm and kind.
 
         Raises:
-            ValueError: they are of different norms, kinds or networks.
+            ValueError: their norms or kinds differ, or the paths or shapes of their layers.
             TypeError: ``other`` is no Statistics.
 
         >>> first, second = (Statistics("neuron", "max", torch.zeros(1, 3)) for _ in range(2))

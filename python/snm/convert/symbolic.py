@@ -1,6 +1,7 @@
 """Follows a model with torch.fx, which sees what does not depend on the values of tensors."""
 
 import operator
+import threading
 from collections.abc import Callable
 from types import CodeType
 from typing import Any
@@ -72,6 +73,7 @@ class _Tracer(fx.Tracer):
         super().__init__()
         self.outermost = outermost
         self.failed_in = ""
+        self.thread = threading.get_ident()
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         inside = module_qualified_name != PREFIX
@@ -84,11 +86,19 @@ class _Tracer(fx.Tracer):
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
     ) -> Any:
+        # While it traces, torch.fx is called for every module of the process.
+        if threading.get_ident() != self.thread:
+            return forward(*args, **kwargs)
         try:
             return super().call_module(m, forward, args, kwargs)
         except Exception:
             self.failed_in = self.failed_in or own_path(self.path_of_module(m))
             raise
+
+    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, fx.Proxy]) -> Any:
+        if threading.get_ident() != self.thread:
+            return attr_val
+        return super().getattr(attr, attr_val, parameter_proxy_cache)
 
     def create_node(self, *args: Any, **kwargs: Any) -> fx.Node:
         node = super().create_node(*args, **kwargs)

@@ -1,6 +1,6 @@
 """Traces a copy of a model into a graph of its operations."""
 
-import copy
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +11,7 @@ from torch.nn.utils import parametrize
 
 from ..errors import ConversionError, Offence
 from .compare import difference, result_of
+from .copies import copy_of
 from .export import export
 from .lines import line_of_error
 from .symbolic import FollowError, follow
@@ -47,6 +48,8 @@ _PLAINLY = (
     ("data-dependent", "a branch, a loop or a size depends on the values of a tensor"),
     ("Constraints violated", "another number of images is treated otherwise"),
 )
+# Both tracers replace how torch calls modules, and put back what they found.
+_TRACING = threading.RLock()
 
 
 def trace(model: nn.Module, images: Tensor) -> Traced:
@@ -108,6 +111,8 @@ def _result(model: nn.Module, images: Tensor) -> Any:
     """What a model returns, or the error that it raises."""
     try:
         return result_of(model, images)
+    except ConversionError:
+        raise
     except Exception as error:
         return error
 
@@ -116,10 +121,11 @@ def _attempt(
     by: Callable[[nn.Module, Tensor], Traced], model: nn.Module, images: Tensor, expected: Any
 ) -> Traced | Offence:
     """The graph that a tracer makes; if it fails, or the graph is another, what it says."""
-    root = _OneInput(copy.deepcopy(model).requires_grad_(False)).eval()
+    root = _OneInput(copy_of(model).requires_grad_(False)).eval()
     _bake_parametrizations(root)
     try:
-        traced = by(root, images)
+        with _TRACING:
+            traced = by(root, images)
         _remove_what_does_nothing(traced)
         wrong = None if isinstance(expected, Exception) else difference(traced, images, expected)
     except Exception as error:
@@ -175,7 +181,7 @@ def _remove_what_does_nothing(traced: Traced) -> None:
 def _does_nothing(traced: Traced, node: fx.Node) -> bool:
     module = traced.module(node)
     if module is not None:
-        return type(module) in _NO_OP_MODULES and not has_hooks(module)
+        return type(module) in _NO_OP_MODULES and altered(module) is None
     if node.op != "call_function":
         return False
     if node.target in _BUILTIN_DROPOUTS:
@@ -188,6 +194,10 @@ def is_active_dropout(node: fx.Node) -> bool:
     return node.op == "call_function" and node.target in (*_DROPOUTS, *_BUILTIN_DROPOUTS)
 
 
-def has_hooks(module: nn.Module) -> bool:
-    """Whether calling a module does more than its class says."""
-    return bool(module._forward_hooks or module._forward_pre_hooks)
+def altered(module: nn.Module) -> str | None:
+    """Why calling a module may do something else than its class says; None if it does not."""
+    if "forward" in vars(module):
+        return "its forward was replaced; put it back, or write a class with that forward"
+    if module._forward_hooks or module._forward_pre_hooks:
+        return "has forward hooks; remove them before conversion"
+    return None

@@ -49,6 +49,14 @@ class Traced:
         return Offence(path_of(node), self.operation(node), reason, node.meta.get("line", ""))
 
 
+class Runner(fx.Interpreter):
+    """Runs a traced graph; errors are raised as they are, without torch.fx's remarks."""
+
+    def __init__(self, traced: Traced) -> None:
+        super().__init__(traced.root, graph=traced.graph)
+        self.extra_traceback = False
+
+
 def bound(node: fx.Node) -> dict[str, Any]:
     """The arguments of a call of a Python function by name; empty for anything else."""
     if node.op != "call_function" or not inspect.isfunction(node.target):

@@ -9,6 +9,7 @@ from snm_kernels import SNMRule, SNMState
 from snm_kernels.ops import Backend
 
 from .neuron import SNMNeuron
+from .threshold import checked_threshold
 
 StepMode = Literal["m", "s"]
 
@@ -119,9 +120,10 @@ class _RunningMax(_Stateful):
     threshold: Tensor | None
     state: Tensor | None
 
-    def __init__(self, threshold: Tensor | None, step_mode: StepMode) -> None:
+    def __init__(self, threshold: Tensor | float | None, step_mode: StepMode) -> None:
         super().__init__(step_mode)
-        self.register_buffer("threshold", threshold)
+        kept = None if threshold is None else checked_threshold(type(self).__name__, threshold)
+        self.register_buffer("threshold", kept)
 
     def run(self, x: Tensor) -> Tensor:
         if x.dim() != self.dims + 3:
@@ -147,12 +149,13 @@ class RunningMaxPool2d(_RunningMax):
 
     Args:
         kernel_size, stride, padding, dilation, ceil_mode: as of ``torch.nn.MaxPool2d``.
-        threshold: None: inputs are amplitudes, float32, float16 or bfloat16. Given, they are int8
-            spikes that carry it, broadcastable to ``[C, H, W]``, and are counted, which is exact.
+        threshold: None: inputs are amplitudes, float32, float16 or bfloat16. Given, > 0, a number
+            or a tensor broadcastable to ``[C, H, W]``, they are int8 spikes that carry it, and
+            are counted, which is exact.
         step_mode: ``"m"``: a call takes ``[T, B, C, H, W]``; ``"s"``: ``[B, C, H, W]``, one step.
 
     Raises:
-        ValueError: step_mode is unknown.
+        ValueError: a threshold is NaN, zero or negative; step_mode is unknown.
 
     >>> import torch
     >>> pool = RunningMaxPool2d(2)
@@ -171,7 +174,7 @@ class RunningMaxPool2d(_RunningMax):
         dilation: int | tuple[int, ...] = 1,
         ceil_mode: bool = False,
         *,
-        threshold: Tensor | None = None,
+        threshold: Tensor | float | None = None,
         step_mode: StepMode = "m",
     ) -> None:
         super().__init__(threshold, step_mode)
@@ -229,7 +232,7 @@ class AdaptiveRunningMaxPool2d(_RunningMax):
         self,
         output_size: int | tuple[int | None, ...],
         *,
-        threshold: Tensor | None = None,
+        threshold: Tensor | float | None = None,
         step_mode: StepMode = "m",
     ) -> None:
         super().__init__(threshold, step_mode)

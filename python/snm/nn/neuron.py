@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from snm_kernels import SNM, SNMOutput, SNMRule, SNMState, snm
 from snm_kernels.ops import Backend, Emit
 
+from .threshold import checked_threshold
+
 
 class SNMNeuron(nn.Module):
     """A layer of signed neurons with memory; the spiking counterpart of ``nn.ReLU``.
@@ -42,14 +44,7 @@ class SNMNeuron(nn.Module):
         self, threshold: Tensor | float, rule: SNMRule = SNM, *, backend: Backend = "auto"
     ) -> None:
         super().__init__()
-        threshold = torch.as_tensor(threshold).detach().to(torch.float32)
-        if not bool((threshold > 0).all()):
-            wrong = threshold[~(threshold > 0)]
-            raise ValueError(
-                f"SNMNeuron: threshold must be > 0 everywhere, got {wrong[0].item()} "
-                f"({wrong.numel()} of {threshold.numel()} values are not)"
-            )
-        self.register_buffer("threshold", threshold)
+        self.register_buffer("threshold", checked_threshold("SNMNeuron", threshold))
         self.rule = rule
         self.backend: Backend = backend
 
