@@ -1,7 +1,8 @@
 """A layer of neurons alone: time per neuron-step of snm_kernels, of its rivals, and of ``copy_``.
 
 All contenders of a group run in this process on the same tensors. ``copy_`` of the drive is the
-yardstick of bandwidth: a kernel that reads the drive and writes the spikes can't be faster.
+yardstick of bandwidth, its ``sum`` that of a kernel that only reads. A kernel whose stores go past
+the caches can be faster than ``copy_``, which reads every line before it writes it.
 
 snm_kernels and ``copy_`` write into tensors that are there. The rivals can't: they allocate what
 they return, and on Linux a large fresh tensor costs a page fault per 4 KiB on top. Set in the
@@ -91,6 +92,13 @@ def test_copy(benchmark: BenchmarkFixture, workload: Workload) -> None:
     need(workload.device)
     drive, _, out = inputs_of(workload)
     time_neurons(benchmark, lambda: out.copy_(drive), workload, "copy_", rule="")
+
+
+@pytest.mark.parametrize("workload", IN_FLOAT32, ids=str)
+def test_read(benchmark: BenchmarkFixture, workload: Workload) -> None:
+    need(workload.device)
+    drive, _, _ = inputs_of(workload)
+    time_neurons(benchmark, drive.sum, workload, "sum, a pure read", rule="", sent_bytes=0)
 
 
 @pytest.mark.parametrize(("workload", "backend"), ON_BACKENDS, ids=str)

@@ -43,17 +43,55 @@ inline Rule checked_rule(double v_init, std::optional<double> negative_threshold
           static_cast<int32_t>(count_min), static_cast<int32_t>(count_max)};
 }
 
+// A call of torch's own, where going through its dispatcher by name takes longer than a small run.
+inline Tensor empty_strided(const Tensor& x, IntHeaderOnlyArrayRef sizes,
+                            IntHeaderOnlyArrayRef strides, ScalarType type) {
+  int32_t device = 0;
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(x.get(), &device));
+  const auto dtype = torch::stable::detail::to<int32_t>(torch::stable::detail::from(type));
+  AtenTensorHandle made = nullptr;
+  TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(static_cast<int64_t>(sizes.size()),
+                                                  sizes.data(), strides.data(), dtype, device,
+                                                  x.get_device_index(), &made));
+  return Tensor(made);
+}
+
+// Whether these are the strides of a contiguous tensor, those of dimensions of size 1 included.
+inline bool contiguous(IntHeaderOnlyArrayRef sizes, IntHeaderOnlyArrayRef strides) {
+  int64_t step = 1;
+  for (size_t d = sizes.size(); d-- > 0;) {
+    if (sizes[d] == 0 || strides[d] != step) return false;
+    step *= sizes[d];
+  }
+  return true;
+}
+
+// An empty membrane for drive x, in the memory format of its time slices.
+inline Tensor empty_membrane(const Tensor& x) {
+  const auto sizes = slice(x.sizes());
+  const auto strides = slice(x.strides());
+  if (contiguous(sizes, strides)) return empty_strided(x, sizes, strides, ScalarType::Float);
+  return empty_like(torch::stable::select(x, 0, 0), ScalarType::Float);
+}
+
+// What check_same() asks. Asked first, as its messages take longer to write than a small run.
+inline bool is_same(const Tensor& tensor, IntHeaderOnlyArrayRef sizes, ScalarType type,
+                    const Tensor& x) {
+  return tensor.scalar_type() == type && equal(tensor.sizes(), sizes) &&
+         tensor.device() == x.device();
+}
+
 // The tensors of one run, kept alive while its kernel reads them, and the kernel's arguments.
 class Run {
  public:
   Run(const Tensor& x, const Tensor& threshold, const std::optional<Tensor>& v,
       const std::optional<Tensor>& m, const std::optional<Tensor>& bias,
       const std::optional<Tensor>& residual, const Rule& rule) {
-    require(x.dim() >= 1 && x.size(0) >= 1, kOp, "x", "[T, *shape] with T >= 1",
-            shown(x.sizes()));
-    const Tensor first = torch::stable::select(x, 0, 0);
-    v_out = empty_like(first, ScalarType::Float);
-    m_out = empty_like(first, ScalarType::Int);
+    if (x.dim() == 0 || x.size(0) == 0) {
+      require(false, kOp, "x", "[T, *shape] with T >= 1", shown(x.sizes()));
+    }
+    v_out = empty_membrane(x);
+    m_out = empty_strided(x, v_out.sizes(), v_out.strides(), ScalarType::Int);
     arguments_.rule = rule;
     arguments_.time_steps = x.size(0);
     arguments_.neurons = v_out.numel();
@@ -64,7 +102,9 @@ class Run {
     arguments_.threshold = periodic("threshold", threshold);
     if (bias.has_value()) arguments_.bias = periodic("bias", *bias);
     if (residual.has_value()) {
-      check_same(kOp, "residual", *residual, x.sizes(), x.scalar_type(), x);
+      if (!is_same(*residual, x.sizes(), x.scalar_type(), x)) {
+        check_same(kOp, "residual", *residual, x.sizes(), x.scalar_type(), x);
+      }
       const Tensor added = aligned(*residual);
       arguments_.residual = keep(added).const_data_ptr();
       arguments_.residual_step = added.stride(0);
@@ -78,18 +118,25 @@ class Run {
 
   // Where the spikes go, allocated here in the drive's memory format; size 0 without a type.
   Tensor allocate_spikes(const Tensor& x, std::optional<ScalarType> type) {
-    if (!type.has_value()) return torch::stable::new_empty(x, {0}, ScalarType::Char);
-    const Tensor spikes = new_empty_strided(x, x.sizes(), dense_strides(), *type);
+    if (!type.has_value()) {
+      const int64_t none = 0;
+      const int64_t step = 1;
+      return empty_strided(x, {&none, 1}, {&step, 1}, ScalarType::Char);
+    }
+    const Tensor spikes = empty_strided(x, x.sizes(), dense_strides(), *type);
     set_spikes(spikes);
     return spikes;
   }
 
   // Where the spikes go, given by the caller.
   void use_spikes(const Tensor& x, const Tensor& out) {
-    check_same(kOp, "out", out, x.sizes(), out.scalar_type(), x);
+    if (!is_same(out, x.sizes(), out.scalar_type(), x)) {
+      check_same(kOp, "out", out, x.sizes(), out.scalar_type(), x);
+    }
     const bool adjacent = out.size(0) == 1 || out.stride(0) >= arguments_.neurons;
-    require(adjacent && same_places(v_out.sizes(), slice(out.strides()), v_out.strides()), kOp,
-            "out", "of strides " + shown(dense_strides()), shown(out.strides()));
+    if (!adjacent || !same_places(v_out.sizes(), slice(out.strides()), v_out.strides())) {
+      require(false, kOp, "out", "of strides " + shown(dense_strides()), shown(out.strides()));
+    }
     set_spikes(out);
   }
 
@@ -110,14 +157,15 @@ class Run {
   // [T, *shape] with every time slice laid out as v_out; copied only if it isn't.
   Tensor aligned(const Tensor& tensor) const {
     if (same_places(v_out.sizes(), slice(tensor.strides()), v_out.strides())) return tensor;
-    Tensor copy = new_empty_strided(tensor, tensor.sizes(), dense_strides(),
-                                    tensor.scalar_type());
+    Tensor copy = empty_strided(tensor, tensor.sizes(), dense_strides(), tensor.scalar_type());
     return torch::stable::copy_(copy, tensor);
   }
 
   template <class T>
   const T* state(const char* argument, const Tensor& given, const Tensor& like) {
-    check_same(kOp, argument, given, like.sizes(), like.scalar_type(), like);
+    if (!is_same(given, like.sizes(), like.scalar_type(), like)) {
+      check_same(kOp, argument, given, like.sizes(), like.scalar_type(), like);
+    }
     if (same_places(like.sizes(), given.strides(), like.strides())) {
       return keep(given).template const_data_ptr<T>();
     }
@@ -128,7 +176,10 @@ class Run {
   Periodic periodic(const char* argument, const Tensor& given) {
     const auto sizes = v_out.sizes();
     const auto strides = v_out.strides();
-    check_parameter(kOp, argument, given, sizes, v_out);
+    const bool whole = given.dim() > 0;
+    if (!is_same(given, whole ? sizes : given.sizes(), ScalarType::Float, v_out)) {
+      check_parameter(kOp, argument, given, sizes, v_out);
+    }
     const int64_t missing = v_out.dim() - given.dim();
     Repeat repeat = repeat_over(given);
     Tensor values = given;
@@ -140,7 +191,7 @@ class Run {
       for (int64_t d = 0; d < given.dim(); ++d) {
         if (spread[d + missing] == 1) once = torch::stable::narrow(once, d, 0, 1);
       }
-      values = new_empty_strided(given, spread, strides, ScalarType::Float);
+      values = empty_strided(given, spread, strides, ScalarType::Float);
       torch::stable::copy_(values, once);
       repeat = repeat_over(values);
     }

@@ -1,13 +1,13 @@
 """The public op: a signed neuron with memory over all time steps in one launch."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from . import _load
-from ._checks import check_broadcast, check_number, check_state, check_threshold, require
+from ._checks import check_broadcast, check_number, check_state, check_threshold
 from ._layout import spikes_like, state_like
 from .reference import snm_reference
 from .rule import SNM, SNMRule
@@ -110,25 +110,29 @@ def snm(
     >>> spikes.flatten().tolist(), state.m.item()
     ([0.0, 1.0, -1.0, 0.0], 0)
     """
-    require(isinstance(x, Tensor), TypeError, "x", "a tensor", x)
-    require(x.dtype in DRIVE_DTYPES, TypeError, "x", f"one of {_names(DRIVE_DTYPES)}", x.dtype)
-    require(
-        x.dim() >= 1 and x.shape[0] >= 1, ValueError, "x", "[T, *shape] with T >= 1", list(x.shape)
-    )
-    require(isinstance(rule, SNMRule), TypeError, "rule", "an SNMRule", rule)
+    if not isinstance(x, Tensor):
+        raise _refusal(TypeError, "x", "a tensor", x)
+    if x.dtype not in DRIVE_DTYPES:
+        raise _refusal(TypeError, "x", f"one of {_names(DRIVE_DTYPES)}", x.dtype)
+    sizes = x.shape
+    if len(sizes) == 0 or sizes[0] == 0:
+        raise _refusal(ValueError, "x", "[T, *shape] with T >= 1", list(sizes))
+    if not isinstance(rule, SNMRule):
+        raise _refusal(TypeError, "rule", "an SNMRule", rule)
+    device, shape = x.device, sizes[1:]
     spikes_dtype = _spikes_dtype(x, emit, out_dtype)
     if not isinstance(threshold, Tensor):
         threshold = check_threshold(threshold, "a tensor")
-    theta = _parameter("threshold", threshold, x)
-    offset = None if bias is None else _parameter("bias", bias, x)
+    theta = _parameter("threshold", threshold, shape, device)
+    offset = None if bias is None else _parameter("bias", bias, shape, device)
     if residual is not None:
-        _check_tensor("residual", residual, x.shape, x.dtype, x.device)
+        _check_tensor("residual", residual, sizes, x.dtype, device)
     v = m = None
     if state is not None:
         check_state(state)
         v, m = state
-        _check_tensor("state.v", v, x.shape[1:], torch.float32, x.device)
-        _check_tensor("state.m", m, x.shape[1:], torch.int32, x.device)
+        _check_tensor("state.v", v, shape, torch.float32, device)
+        _check_tensor("state.m", m, shape, torch.int32, device)
     if out is not None:
         _check_out(out, x, spikes_dtype)
     tensors = (x, theta, v, m, offset, residual)
@@ -137,19 +141,26 @@ def snm(
     if torch.is_grad_enabled():
         _refuse_grad(*tensors, out)
 
-    chosen = _load.choose(backend, x.device)
+    chosen = _load.choose(backend, device)
     if chosen == "reference":
         return _run_reference(x, theta, v, m, offset, residual, rule, spikes_dtype, out)
-    if chosen == "triton":
-        _load.load_triton()
-    ops = torch.ops.snm_kernels
+    run, run_out = _triton_ops() if chosen == "triton" else (_snm, _snm_out)
     if out is None:
-        run = ops.snm_triton if chosen == "triton" else ops.snm
         spikes, v, m = run(*tensors, *_rule_arguments(rule), spikes_dtype)
         return SNMOutput(None if spikes_dtype is None else spikes, SNMState(v, m))
-    run = ops.snm_triton_out if chosen == "triton" else ops.snm_out
-    v, m = run(*tensors, *_rule_arguments(rule), out)
+    v, m = run_out(*tensors, *_rule_arguments(rule), out)
     return SNMOutput(out, SNMState(v, m))
+
+
+# The overloads themselves: looking them up takes as long as a small run.
+_snm = torch.ops.snm_kernels.snm.default
+_snm_out = torch.ops.snm_kernels.snm_out.default
+
+
+def _triton_ops() -> tuple[Callable[..., Any], Callable[..., Any]]:
+    _load.load_triton()
+    ops = torch.ops.snm_kernels
+    return ops.snm_triton.default, ops.snm_triton_out.default
 
 
 def _rule_arguments(rule: SNMRule) -> tuple[float, float | None, bool, int, int, int]:
@@ -201,6 +212,11 @@ def _snm_out_fake(x: Tensor, *_arguments: Any) -> tuple[Tensor, Tensor]:
     return like, torch.empty_like(like, dtype=torch.int32)
 
 
+def _refusal(error: type[Exception], argument: str, expected: object, got: object) -> Exception:
+    """The error to raise: texts are made only where they are needed, this op runs often."""
+    return error(f"snm: {argument} must be {expected}, got {got}")
+
+
 def _names(dtypes: Sequence[torch.dtype]) -> str:
     return ", ".join(str(dtype).removeprefix("torch.") for dtype in dtypes)
 
@@ -210,38 +226,50 @@ def _spikes_dtype(x: Tensor, emit: str, out_dtype: torch.dtype | None) -> torch.
     if emit == "amplitude":
         if out_dtype is None:
             return torch.float32 if x.dtype == torch.int32 else x.dtype
-        expected = f"one of {_names(AMPLITUDE_DTYPES)}"
-        require(out_dtype in AMPLITUDE_DTYPES, TypeError, "out_dtype", expected, out_dtype)
+        if out_dtype not in AMPLITUDE_DTYPES:
+            expected = f"one of {_names(AMPLITUDE_DTYPES)}"
+            raise _refusal(TypeError, "out_dtype", expected, out_dtype)
         return out_dtype
-    require(emit in ("spike", "none"), ValueError, "emit", "'amplitude', 'spike' or 'none'", emit)
-    require(out_dtype is None, ValueError, "out_dtype", f"None with emit={emit!r}", out_dtype)
+    if emit not in ("spike", "none"):
+        raise _refusal(ValueError, "emit", "'amplitude', 'spike' or 'none'", emit)
+    if out_dtype is not None:
+        raise _refusal(ValueError, "out_dtype", f"None with emit={emit!r}", out_dtype)
     return torch.int8 if emit == "spike" else None
 
 
-def _parameter(name: str, value: Tensor | float, x: Tensor) -> Tensor:
+def _parameter(name: str, value: Tensor | float, shape: torch.Size, device: torch.device) -> Tensor:
     """A threshold or bias as a float32 tensor that broadcasts to one time slice of x."""
     if not isinstance(value, Tensor):
         number = check_number(name, value, "a tensor")
-        return torch.full((), number, dtype=torch.float32, device=x.device)
-    require(value.is_floating_point(), TypeError, name, "floating point", value.dtype)
-    require(value.device == x.device, ValueError, name, f"on {x.device}", value.device)
-    check_broadcast(name, value.shape, x.shape[1:])
-    return value.to(torch.float32)
+        return torch.full((), number, dtype=torch.float32, device=device)
+    if not value.is_floating_point():
+        raise _refusal(TypeError, name, "floating point", value.dtype)
+    if value.device != device:
+        raise _refusal(ValueError, name, f"on {device}", value.device)
+    if value.dim() > 0:
+        check_broadcast(name, value.shape, shape)
+    return value if value.dtype == torch.float32 else value.to(torch.float32)
 
 
 def _check_tensor(
     name: str, value: Tensor, shape: torch.Size, dtype: torch.dtype, device: torch.device
 ) -> None:
-    require(isinstance(value, Tensor), TypeError, name, "a tensor", value)
-    require(value.dtype == dtype, TypeError, name, dtype, value.dtype)
-    require(value.shape == shape, ValueError, name, f"of shape {list(shape)}", list(value.shape))
-    require(value.device == device, ValueError, name, f"on {device}", value.device)
+    if not isinstance(value, Tensor):
+        raise _refusal(TypeError, name, "a tensor", value)
+    if value.dtype != dtype:
+        raise _refusal(TypeError, name, dtype, value.dtype)
+    if value.shape != shape:
+        raise _refusal(ValueError, name, f"of shape {list(shape)}", list(value.shape))
+    if value.device != device:
+        raise _refusal(ValueError, name, f"on {device}", value.device)
 
 
 def _check_out(out: Tensor, x: Tensor, dtype: torch.dtype | None) -> None:
     if dtype is None:
         raise ValueError("snm: out must be None with emit='none', got a tensor")
     _check_tensor("out", out, x.shape, dtype, x.device)
+    if out.is_contiguous() and x.is_contiguous():
+        return
     like = state_like(x)
     expected = (like.numel(), *like.stride())
     same = all(
@@ -260,8 +288,14 @@ _READ = ("x", "threshold", "state.v", "state.m", "bias", "residual")
 
 def _check_overlap(out: Tensor, tensors: Sequence[Tensor | None]) -> None:
     """Refuses an out that would be overwritten before it is read."""
+    if out.untyped_storage().device.type == "meta":
+        return
+    start, end = _extent(out)
     for name, read in zip(_READ, tensors, strict=True):
-        if read is None or not _overlap(out, read):
+        if read is None:
+            continue
+        other_start, other_end = _extent(read)
+        if start >= other_end or other_start >= end:
             continue
         if name not in ("x", "residual"):
             raise ValueError(f"snm: out must share no memory with {name}")
@@ -269,28 +303,25 @@ def _check_overlap(out: Tensor, tensors: Sequence[Tensor | None]) -> None:
             raise ValueError(f"snm: out must be {name} itself or share no memory with it")
 
 
-def _overlap(a: Tensor, b: Tensor) -> bool:
-    start, end = _extent(a)
-    other_start, other_end = _extent(b)
-    return start < other_end and other_start < end
-
-
 def _same_elements(a: Tensor, b: Tensor) -> bool:
     return a.data_ptr() == b.data_ptr() and a.stride() == b.stride() and a.dtype == b.dtype
 
 
 def _extent(tensor: Tensor) -> tuple[int, int]:
-    """First byte of a tensor and the byte after its last; nothing if it has no memory."""
-    fake = tensor.untyped_storage().device.type == "meta"
-    if fake or tensor.numel() == 0:
+    """First byte of a tensor and the byte after its last; nothing if it has no elements."""
+    if tensor.numel() == 0:
         return 0, 0
+    start = tensor.data_ptr()
+    if tensor.is_contiguous():
+        return start, start + tensor.nbytes
     last = sum((n - 1) * stride for n, stride in zip(tensor.shape, tensor.stride(), strict=True))
-    return tensor.data_ptr(), tensor.data_ptr() + (last + 1) * tensor.element_size()
+    return start, start + (last + 1) * tensor.element_size()
 
 
 def _refuse_grad(*tensors: Tensor | None) -> None:
-    for name, tensor in zip((*_READ, "out"), tensors, strict=True):
+    for index, tensor in enumerate(tensors):
         if tensor is not None and tensor.requires_grad:
+            name = (*_READ, "out")[index]
             raise RuntimeError(
                 f"snm: {name} requires grad, but this op has no gradient; "
                 "call it under torch.no_grad()"

@@ -4,7 +4,12 @@
 #include <cstdint>
 #include <cstring>
 
+#ifdef __F16C__
+#include <immintrin.h>
+#endif
+
 #include "../rule.h"
+#include "loops.h"
 
 namespace snm {
 
@@ -62,6 +67,31 @@ SNM_INLINE Half narrow<Half>(float value) {
   // Adding 1/2 leaves the value in units of 2^-24, rounded to nearest even, in the low bits.
   const uint32_t subnormal = bits_of(float_of(rest) + 0.5f) - 0x3f000000u;
   return {static_cast<uint16_t>((rest < 0x38800000u ? subnormal : normal) | sign)};
+}
+
+template <class In>
+SNM_INLINE void widen_row(const In* row, int64_t count, float* to) {
+  SNM_INDEPENDENT
+  for (int64_t j = 0; j < count; ++j) to[j] = widen(row[j]);
+}
+
+#ifdef __F16C__
+// The processor's own conversion, which compilers don't find in widen().
+template <>
+SNM_INLINE void widen_row<Half>(const Half* row, int64_t count, float* to) {
+  int64_t j = 0;
+  for (; j + 8 <= count; j += 8) {
+    const __m128i eight = _mm_loadu_si128(reinterpret_cast<const __m128i*>(row + j));
+    _mm256_storeu_ps(to + j, _mm256_cvtph_ps(eight));
+  }
+  for (; j < count; ++j) to[j] = widen(row[j]);
+}
+#endif
+
+template <class Out>
+SNM_INLINE void narrow_row(const float* row, int64_t count, Out* to) {
+  SNM_INDEPENDENT
+  for (int64_t j = 0; j < count; ++j) to[j] = narrow<Out>(row[j]);
 }
 
 }  // namespace snm

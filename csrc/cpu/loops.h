@@ -17,7 +17,7 @@ namespace snm {
 constexpr int64_t kCacheLine = 64;
 
 // The hardware's prefetcher stops at a page, and every time step lies in pages of its own; so the
-// next step's row is asked for while this one is computed.
+// next steps' rows are asked for while these are computed.
 template <int kWrite, class T>
 SNM_INLINE void prefetch(const T* row, int64_t count) {
   const char* bytes = reinterpret_cast<const char*>(row);
