@@ -25,10 +25,13 @@ build-strict: .venv/installed
 	$(PYTHON) -m venv .venv
 	$(INSTALL) --upgrade pip
 	$(INSTALL) --requirement requirements.txt
+	touch $@
+
+.venv/peers: .venv/installed
 	$(INSTALL) --no-deps --requirement requirements-peers.txt
 	touch $@
 
-test: build-strict
+test: build-strict .venv/peers
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -41,7 +44,7 @@ wheel: .venv/installed
 	$(INSTALL) --no-deps --target dist/site dist/snm_kernels-*.whl
 	cd dist && PYTHONPATH=site ../$(BIN)/python ../tests/installed.py "$(CURDIR)/dist/site"
 
-bench: build
+bench: build .venv/peers
 	$(BIN)/python -m pytest bench
 
 clean:

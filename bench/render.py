@@ -87,31 +87,38 @@ def sizes_table(folder: Path) -> str:
 
 
 def network_table(folder: Path) -> str:
-    """The demo's network."""
-    head = ("network", "dtype", "ms per image", "time / snm", "time / ReLU network")
+    """Whole networks."""
+    head = ("contender", "dtype", "ms per image", "time / snm", "time / ReLU network")
     sections = []
     for record, device in _pairs(read_records(folder)):
         results = record.of_suite("network", device)
-        rows = []
-        for result in results:
-            peers = {
-                peer["contender"]: peer["seconds"]
-                for peer in results
-                if peer["dtype"] == result["dtype"]
-            }
-            relu = [seconds for name, seconds in peers.items() if name.startswith("ReLU")]
-            rows.append(
-                (
-                    f"{result['contender']}, T = {result['timesteps']}",
-                    result["dtype"],
-                    _number(1e3 * result["seconds"] / result["images"]),
-                    _ratio(result["seconds"], peers.get("snm")),
-                    _ratio(result["seconds"], relu[0] if relu else None),
-                )
-            )
-        if rows:
-            sections += [record.heading(device), "", *_table(head, rows, words=2), ""]
+        if results:
+            sections += [record.heading(device), ""]
+        for network in sorted({_network(result) for result in results}):
+            group = [result for result in results if _network(result) == network]
+            rows = [_network_row(result, group) for result in group]
+            sections += [f"{network}, T = {group[0]['timesteps']}:", ""]
+            sections += [*_table(head, rows, words=2), ""]
     return "\n".join(sections)
+
+
+def _network(result: dict[str, Any]) -> str:
+    """The network of a result; the first records timed the packaged one alone."""
+    return str(result.get("network", "SmallVGG, 28×28, batch 16"))
+
+
+def _network_row(result: dict[str, Any], group: Sequence[dict[str, Any]]) -> tuple[str, ...]:
+    peers = {
+        peer["contender"]: peer["seconds"] for peer in group if peer["dtype"] == result["dtype"]
+    }
+    relu = [seconds for name, seconds in peers.items() if name.startswith("ReLU")]
+    return (
+        result["contender"],
+        result["dtype"],
+        _number(1e3 * result["seconds"] / result["images"]),
+        _ratio(result["seconds"], peers.get("snm")),
+        _ratio(result["seconds"], relu[0] if relu else None),
+    )
 
 
 def _neurons(records: Iterable[Record], wanted: Callable[[tuple[int, int]], bool]) -> str:

@@ -156,3 +156,17 @@ def test_errors() -> None:
         snm.nn.RunningMaxPool1d(2)(DRIVE)
     with pytest.raises(ValueError, match=r"^RunningMaxPool2d: x must be \[B, C, ...\] .*got 3"):
         snm.nn.RunningMaxPool2d(2, step_mode="s")(DRIVE[0, 0])
+
+
+def test_another_batch_needs_a_reset() -> None:
+    for layer in (snm.nn.SNM(1.0), snm.nn.RunningMaxPool2d(2)):
+        layer(DRIVE)
+        with pytest.raises(ValueError, match=r"as at the last call.* call reset\(\) before"):
+            layer(DRIVE[:, :2])
+        layer.reset()
+        layer(DRIVE[:, :2])
+
+
+def test_a_rule_by_name_is_refused_where_it_is_given() -> None:
+    with pytest.raises(TypeError, match=r"must be an SNMRule, such as snm.preset\('snm-zero'\)"):
+        snm.nn.SNM(1.0, "snm-zero")

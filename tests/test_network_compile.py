@@ -28,3 +28,12 @@ def test_inductor(encoder: str) -> None:
     torch._dynamo.reset()
     compiled = torch.compile(net)
     assert torch.equal(compiled(images, timesteps=8), net(images, timesteps=8))
+
+
+def test_another_number_of_steps_is_another_graph() -> None:
+    model, calibration, images = exact_network("plain")
+    net = snm.convert(model, calibration, preset="snm-zero")
+    torch._dynamo.reset()
+    compiled = torch.compile(net, backend="eager", fullgraph=True)
+    for steps in (8, 9, 64, 256):
+        assert torch.equal(compiled(images, timesteps=steps), net(images, timesteps=steps))

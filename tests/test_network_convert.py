@@ -429,7 +429,7 @@ def test_trees_are_shown_side_by_side(capsys: pytest.CaptureFixture[str]) -> Non
     assert lines["1"].endswith("-")
     assert lines["3"].endswith("running maximum")
     assert "a call of ReLU" in lines["5.layers.0.relu_1"]
-    assert lines["5.head"].endswith("same")
+    assert lines["5.head"].endswith("kept")
 
 
 @quiet

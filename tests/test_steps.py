@@ -1,8 +1,10 @@
 """Frames, random spikes, readouts and single steps."""
 
 import math
+import warnings
 from collections.abc import Iterator
 
+import numpy
 import pytest
 import torch
 from torch import Tensor, nn
@@ -323,3 +325,32 @@ def test_moving_the_network_forgets_its_state() -> None:
     first = net.step(images)
     net.float()
     assert torch.equal(net.step(images), first)
+
+
+def test_more_steps_than_spikes_are_said() -> None:
+    _, net, images = converted("plain", preset="st-bif")
+    net(images, timesteps=15)
+    with pytest.warns(UserWarning, match="neurons send no more than 15 spikes in all, so in 64"):
+        net(images, timesteps=64)
+    enough = converted("plain", preset=snm.preset("st-bif", levels=64))[1]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        enough(images, timesteps=64)
+
+
+def test_steps_may_be_any_integer() -> None:
+    _, net, images = converted("plain")
+    steps = numpy.arange(3, 5)[0]
+    assert torch.equal(net(images, timesteps=steps), net(images, timesteps=3))
+
+
+def test_output_neurons_are_not_counted_as_dead_one_by_one() -> None:
+    model = exact(nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)))
+    with torch.no_grad():
+        model[0].bias.fill_(2)
+        model[2].weight.copy_(torch.tensor([[1.0] * 4, [-1.0] * 4]))
+        model[2].bias.zero_()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        net = snm.convert(model, torch.rand(8, 3), readout="count")
+    assert net.dead == {"1": 0, "output": 0}

@@ -1,6 +1,8 @@
 """Simulates a converted network through time."""
 
 import math
+import operator
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Literal, get_args
 
@@ -26,7 +28,8 @@ class SpikingNetwork(nn.Module):
     What is constant in time is computed once, what comes behind the last neurons once on their
     mean output; in between all layers run over a chunk of time steps, the neurons' state carried
     from chunk to chunk. A call starts afresh; :meth:`step` goes on from the step before. Under
-    ``torch.compile`` images are not checked for NaN and infinity.
+    ``torch.compile`` time is unrolled, a graph for each T, and images are not checked for NaN
+    and infinity.
 
     Args:
         model: the modules the program calls, :class:`snm.nn.SNMNeuron` in the place of ReLUs.
@@ -134,8 +137,9 @@ class SpikingNetwork(nn.Module):
         >>> net(torch.rand(2, 4), timesteps=32).shape
         torch.Size([2, 3])
         """
+        timesteps = self._checked(timesteps)
         _check_readout_after(readout_after, timesteps)
-        source = self._source(images, timesteps, generator)
+        source = self._source(images, generator)
         run = Run(self.program, self.model, source.images)
         earlier: Counts = {}
         answered: Tensor | float = 0.0
@@ -183,7 +187,8 @@ class SpikingNetwork(nn.Module):
         >>> torch.allclose(by_step[-1], net(images, timesteps=16), atol=1e-5)
         True
         """
-        source = self._source(images, timesteps, generator)
+        timesteps = self._checked(timesteps)
+        source = self._source(images, generator)
         run = Run(self.program, self.model, source.images)
         counts: Counts = {}
         answers: list[Tensor] = []
@@ -265,9 +270,9 @@ class SpikingNetwork(nn.Module):
         >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
         >>> convert(model, torch.ones(1, 4), norm="layer").print_tree()
            ReLU network                                 spiking network
-        0  Linear(in_features=4, out_features=8, bi...  same
+        0  Linear(in_features=4, out_features=8, bi...  kept
         1  ReLU()                                       SNM, one threshold
-        2  Linear(in_features=8, out_features=3, bi...  same
+        2  Linear(in_features=8, out_features=3, bi...  kept
         """
         pools = (s.path for s in self.program.temporal if isinstance(s, RunningMax))
         print(tree(self.origin, self.model, pools))
@@ -304,11 +309,8 @@ class SpikingNetwork(nn.Module):
     def _source(
         self,
         images: Tensor | Iterable[Tensor],
-        timesteps: int | None,
         generator: torch.Generator | None,
     ) -> Source:
-        if timesteps is not None or self.encoder != "frames":
-            check_count("SpikingNetwork", "timesteps", timesteps)
         self._check_generator(generator)
         if self.encoder == "frames":
             if not isinstance(images, Iterable):
@@ -348,6 +350,24 @@ class SpikingNetwork(nn.Module):
                     f"got {run.steps}"
                 )
             yield run.advance(steps, frames, count=each_step)
+
+    def _checked(self, timesteps: int | None) -> int | None:
+        """T as a plain integer; warns where spike counts have a bound below it."""
+        if timesteps is None and self.encoder == "frames":
+            return None
+        steps = check_count("SpikingNetwork", "timesteps", timesteps)
+        if torch.compiler.is_compiling():
+            # A graph is made for each T: what is unrolled depends on it.
+            return len(range(steps))
+        most = min(neuron.rule.count_bounds[1] for neuron in self.layers.values())
+        if steps > most:
+            warnings.warn(
+                f"SpikingNetwork: neurons send no more than {most} spikes in all, so in {steps} "
+                f"time steps no rate exceeds {most} / {steps} of its threshold; use "
+                f"timesteps={most}, or a rule with a larger count_max",
+                stacklevel=4,
+            )
+        return steps
 
     def _check_generator(self, generator: torch.Generator | None) -> None:
         if generator is not None and self.encoder != "poisson":
@@ -414,12 +434,14 @@ class SpikingNetwork(nn.Module):
             raise ValueError("SpikingNetwork: images must be finite, got NaN or infinity")
 
 
-def check_count(caller: str, argument: str, value: object) -> None:
-    """Refuses what is no integer, or less than 1."""
-    if isinstance(value, bool) or not isinstance(value, int):
+def check_count(caller: str, argument: str, value: object) -> int:
+    """The integer that a value is; refuses what is none, or less than 1."""
+    if isinstance(value, bool) or not (isinstance(value, int) or hasattr(value, "__index__")):
         raise TypeError(f"{caller}: {argument} must be an integer, got {value!r}")
-    if value < 1:
-        raise ValueError(f"{caller}: {argument} must be at least 1, got {value}")
+    count = value if isinstance(value, int) else operator.index(value)
+    if count < 1:
+        raise ValueError(f"{caller}: {argument} must be at least 1, got {count}")
+    return count
 
 
 def _check_readout_after(readout_after: int, timesteps: int | None) -> None:

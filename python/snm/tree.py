@@ -41,7 +41,7 @@ def tree(origin: Origin, model: nn.Module, pools: Iterable[str]) -> str:
             after = _described(own[path])
         else:
             after = "-"
-        rows.append((path, before, "same" if after == before else after))
+        rows.append((path, before, "kept" if after == before else after))
     widths = [max(len(row[column]) for row in rows) for column in range(2)]
     return "\n".join(f"{a:<{widths[0]}}  {b:<{widths[1]}}  {c}".rstrip() for a, b, c in rows)
 

@@ -136,10 +136,6 @@ def convert(
     }
     layers = thresholds(prepared, statistics, choice, caps=caps, max_spikes=rule.max_spikes)
     found = {node: layer.threshold for node, layer in layers.items()}
-    if prepared.output is not None:
-        output = found[prepared.output]
-        largest = torch.where(output.isfinite(), output, 0.0).amax()
-        found[prepared.output] = torch.where(largest > 0, largest, torch.inf)
     if form == "normalised":
         found = normalise(prepared, found)
     return SpikingNetwork(

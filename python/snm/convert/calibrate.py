@@ -228,7 +228,13 @@ def thresholds(
     for node, path in prepared.paths.items():
         cap = caps.get(path, torch.inf)
         layer = threshold_of(statistics.layers[path], choice, cap=cap, max_spikes=max_spikes)
-        found[node] = layer._replace(threshold=room[node].copy_(layer.threshold))
+        threshold = room[node].copy_(layer.threshold)
+        if node is prepared.output:
+            # One for all of them, so that their counts can be compared.
+            largest = torch.where(threshold.isfinite(), threshold, 0.0).amax()
+            threshold = torch.where(largest > 0, largest, torch.inf)
+            layer = LayerThresholds(threshold, int(largest == 0), 1)
+        found[node] = layer._replace(threshold=threshold)
     warn_of_the_dead(zip(prepared.paths.values(), found.values(), strict=True), choice)
     return found
 

@@ -123,17 +123,19 @@ class _Recorder(Runner):
         super().__init__(traced)
         self.traced = traced
         self.batch = 0
+        self.size = torch.Size()
         self.second: dict[fx.Node, list[Tensor]] = {}
 
     def record(self, images: Tensor) -> None:
-        self.batch = len(images)
+        self.batch, self.size = len(images), images.shape[1:]
         self.run(images.clone())
 
     def run_node(self, n: fx.Node) -> Any:
         try:
             result = super().run_node(n)
         except Exception as error:
-            reason = f"fails on a batch of {self.batch} images: {error}"
+            size = list(self.size)
+            reason = f"fails on {self.batch} images of {size} each, the batch first: {error}"
             raise ConversionError([self.traced.offence(n, reason)]) from error
         tensors = _tensors_in(result)
         n.meta["shapes"][self.batch] = [tuple(tensor.shape) for tensor in tensors]

@@ -2,6 +2,7 @@
 
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 
 import snm_kernels
@@ -33,16 +34,27 @@ class _Stateful(nn.Module):
             )
         self.step_mode: StepMode = step_mode
         self.state: Any = None
+        self._size = torch.Size()
 
     def forward(self, x: Tensor) -> Tensor:
         """What the layer sends.
 
         Args:
             x: ``[T, B, ...]`` with step_mode "m", ``[B, ...]`` with "s".
+
+        Raises:
+            ValueError: a step is of another size than at the last call.
         """
-        if self.step_mode == "m":
-            return self.run(x)
-        return self.run(x.unsqueeze(0)).squeeze(0)
+        over_time = x if self.step_mode == "m" else x.unsqueeze(0)
+        size = over_time.shape[1:]
+        if self.state is not None and size != self._size:
+            raise ValueError(
+                f"{type(self).__name__}: x must be {list(self._size)} at each step as at the last "
+                f"call, got {list(size)}; call reset() before another batch"
+            )
+        sent = self.run(over_time)
+        self._size = size
+        return sent if self.step_mode == "m" else sent.squeeze(0)
 
     def run(self, x: Tensor) -> Tensor:
         """Runs over ``[T, B, ...]`` and keeps the new state."""

@@ -29,6 +29,7 @@ class SNMNeuron(nn.Module):
 
     Raises:
         ValueError: a threshold is NaN, zero or negative.
+        TypeError: rule is no SNMRule.
 
     Source: Wang, Zhang, Chen, Qu, "Signed Neuron with Memory", IJCAI 2022.
 
@@ -44,6 +45,8 @@ class SNMNeuron(nn.Module):
         self, threshold: Tensor | float, rule: SNMRule = SNM, *, backend: Backend = "auto"
     ) -> None:
         super().__init__()
+        if not isinstance(rule, SNMRule):
+            raise TypeError(f"SNMNeuron: rule must be an SNMRule, such as snm.preset({rule!r})")
         self.register_buffer("threshold", checked_threshold("SNMNeuron", threshold))
         self.rule = rule
         self.backend: Backend = backend
