@@ -68,7 +68,7 @@ workers=()
 if "$python" -c 'import importlib.util as u, sys; sys.exit(u.find_spec("xdist") is None)'; then
   workers=(-n 8)
 fi
-stage tests 130 tests.log "$python" -m pytest tests -q "${workers[@]}" --durations=10
+stage tests 180 tests.log "$python" -m pytest tests -q "${workers[@]}" --durations=10
 
 # Every allocation of its own, so that a step past a tensor's end is a step out of an allocation.
 sanitize() {
@@ -83,7 +83,7 @@ export MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=100000000000
 slug='import re, torch; print(re.sub(r"\W+", "-", torch.cuda.get_device_name()).lower())'
 machine=$("$python" -c "$slug") || machine=no-gpu
 # Two records, so that one suite's end doesn't depend on the other's.
-stage network 60 benchmarks.log "$python" -m pytest bench/test_network.py -q \
+stage network 60 benchmarks.log "$python" -m pytest bench/test_network.py -q -k cuda \
   --benchmark-json="$records/$machine-network.json" --benchmark-columns=median,iqr,rounds
 stage neuron 150 benchmarks.log "$python" -m pytest bench/test_neuron.py bench/test_peers.py -q \
   --benchmark-max-time=0.3 \

@@ -3,8 +3,9 @@
 from itertools import product
 
 import torch
+from torch import Tensor
 
-from snm_kernels import preset, snm
+from snm_kernels import adaptive_running_max_pool, preset, running_max_pool, snm
 
 BACKENDS = ("cuda", "triton")
 SHAPES = ((3, 5, 7, 11), (2, 6, 16, 16))
@@ -25,7 +26,27 @@ def main() -> None:
             assert torch.equal(run.state.m.cpu(), expected.state.m)
             if expected.spikes is not None:
                 assert torch.equal(run.spikes.cpu(), expected.spikes)
+    for shape in SHAPES:
+        spikes = torch.randint(-1, 2, (9, *shape), generator=generator, dtype=torch.int8)
+        theta = torch.rand(shape[1:], generator=generator) + 0.5
+        for x, threshold in ((spikes, theta[:, :1, :1]), (spikes, theta), (spikes.float(), None)):
+            check_pooling(x, threshold)
     print("every run equals the CPU's")
+
+
+def check_pooling(x: Tensor, threshold: Tensor | None) -> None:
+    """Runs windows of 4, 9 and many taps on each backend."""
+    there = None if threshold is None else threshold.cuda()
+    for pool, *windows in (
+        (running_max_pool, 2),
+        (running_max_pool, 3, 2, 1),
+        (adaptive_running_max_pool, (2, 3)),
+    ):
+        expected = pool(x, *windows, threshold=threshold)
+        for backend in BACKENDS:
+            run = pool(x.cuda(), *windows, threshold=there, backend=backend)
+            assert torch.equal(run.spikes.cpu(), expected.spikes)
+            assert torch.equal(run.total.cpu(), expected.total)
 
 
 if __name__ == "__main__":
