@@ -14,7 +14,7 @@ from triton.compiler import ASTSource
 from machine_code import LOCAL_MEMORY, count, cuobjdump
 from snm_kernels import adaptive_running_max_pool, running_max_pool
 from snm_kernels.triton.running_max import BLOCK, INTERPRETED, MOST_TAPS
-from snm_kernels.triton.running_max_kernel import running_max_kernel, running_total_kernel
+from snm_kernels.triton.running_max_kernel import snm_running_max_kernel, snm_running_total_kernel
 
 pytestmark = pytest.mark.skipif(INTERPRETED, reason="TRITON_INTERPRET is set")
 
@@ -85,7 +85,7 @@ def compiled(build: Build, tmp: Path) -> tuple[str, str]:
         "TAPS": build.kernel**2 if build.in_registers else 0,
         "BLOCK": BLOCK,
     }
-    return code(running_max_kernel, types, constants, build.architecture, tmp)
+    return code(snm_running_max_kernel, types, constants, build.architecture, tmp)
 
 
 def code(
@@ -125,7 +125,7 @@ def test_is_exact_and_uses_no_local_memory(build: Build, tmp_path: Path) -> None
 def test_totals_alone_compile(architecture: int, tmp_path: Path) -> None:
     types: dict[str, str | None] = {"x": "*i8", "total_in": None, "total_out": "*i32"}
     constants = {"COUNTS": True, "BLOCK": BLOCK}
-    _, sass = code(running_total_kernel, types, constants, architecture, tmp_path)
+    _, sass = code(snm_running_total_kernel, types, constants, architecture, tmp_path)
     assert count(LOCAL_MEMORY, sass) == 0
 
 

@@ -24,9 +24,9 @@ from ..pooling import (
     running_max_pool_fake,
 )
 from ..reference_pooling import Windows
-from .running_max_kernel import running_max_kernel, running_total_kernel
+from .running_max_kernel import snm_running_max_kernel, snm_running_total_kernel
 
-INTERPRETED = not isinstance(running_max_kernel, triton.JITFunction)
+INTERPRETED = not isinstance(snm_running_max_kernel, triton.JITFunction)
 """Whether the kernels are interpreted; bfloat16 then passes through float32 in PyTorch."""
 
 BLOCK = 128
@@ -97,8 +97,8 @@ def _run(
     scratch = None
     if taps > MOST_TAPS:
         scratch = total_out.new_empty((taps, outputs))
-    run = running_max_kernel if INTERPRETED else wrap_triton(running_max_kernel)
-    run_total = running_total_kernel if INTERPRETED else wrap_triton(running_total_kernel)
+    run = snm_running_max_kernel if INTERPRETED else wrap_triton(snm_running_max_kernel)
+    run_total = snm_running_total_kernel if INTERPRETED else wrap_triton(snm_running_total_kernel)
     with torch.accelerator.device_index(x.device.index if torch.cuda.device_count() else None):
         if not all(_covers(along) for along in windows):
             run_total[(triton.cdiv(total_out.numel(), BLOCK),)](

@@ -65,7 +65,7 @@ def load_step(x, x_step, t, places, insides, TAPS: tl.constexpr):
 
 
 @triton.jit(do_not_specialize=["time_steps"])
-def running_max_kernel(
+def snm_running_max_kernel(
     x,
     x_step,
     threshold,
@@ -255,7 +255,7 @@ def running_max_kernel(
 
 
 @triton.jit(do_not_specialize=["time_steps"])
-def running_total_kernel(
+def snm_running_total_kernel(
     x,
     x_step,
     total_in,
