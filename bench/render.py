@@ -94,17 +94,12 @@ def network_table(folder: Path) -> str:
         results = record.of_suite("network", device)
         if results:
             sections += [record.heading(device), ""]
-        for network in sorted({_network(result) for result in results}):
-            group = [result for result in results if _network(result) == network]
+        for network in sorted({result["network"] for result in results}):
+            group = [result for result in results if result["network"] == network]
             rows = [_network_row(result, group) for result in group]
             sections += [f"{network}, T = {group[0]['timesteps']}:", ""]
             sections += [*_table(head, rows, words=2), ""]
     return "\n".join(sections)
-
-
-def _network(result: dict[str, Any]) -> str:
-    """The network of a result; the first records timed the packaged one alone."""
-    return str(result.get("network", "SmallVGG, 28×28, batch 16"))
 
 
 def _network_row(result: dict[str, Any], group: Sequence[dict[str, Any]]) -> tuple[str, ...]:
