@@ -56,8 +56,7 @@ def test_half_precision() -> None:
 
 
 def test_in_every_place_of_a_module() -> None:
-    model = Aliased().eval()
-    images = torch.rand(8, 4)
+    model, images = exact(Aliased()), exact_images(8, (4,))
     net = snm.convert(model, images)
     snm.replace_relu(model, images)
     assert isinstance(model.body[1], snm.nn.SNM)
@@ -65,7 +64,8 @@ def test_in_every_place_of_a_module() -> None:
     assert model.layers[3] is model.body[3]
     with torch.no_grad():
         mean = sum(model(images) for _ in range(T)) / T
-    torch.testing.assert_close(mean, net(images, timesteps=T))
+    assert mean.count_nonzero() > 0
+    assert torch.equal(mean, net(images, timesteps=T))
 
 
 class Aliased(nn.Module):

@@ -87,6 +87,7 @@ def convertible(model: nn.Module, images: Tensor | None = None) -> Convertibilit
 def _example(model: nn.Module, device: torch.device | None, dtype: torch.dtype | None) -> Tensor:
     """Two images of noise, of the first common size that a model takes."""
     tried = []
+    failure: Exception | None = None
     generator = torch.Generator().manual_seed(0)
     for shape in _shapes(model):
         images = torch.rand(2, *shape, generator=generator).to(device, dtype)
@@ -94,14 +95,15 @@ def _example(model: nn.Module, device: torch.device | None, dtype: torch.dtype |
             result_of(model, images)
         except ConversionError:
             raise
-        except Exception:
+        except Exception as error:
             tried.append(list(shape))
+            failure = error
         else:
             return images
     why = "in which no layer tells their size"
     if tried:
-        why = f"which fails on those of {', '.join(map(str, tried))}"
-    raise ValueError(f"convertible: images must be given for this model, {why}")
+        why = f"which fails on those of {', '.join(map(str, tried))}: {failure}"
+    raise ValueError(f"convertible: images must be given for this model, {why}") from failure
 
 
 def _shapes(model: nn.Module) -> Iterator[tuple[int, ...]]:
