@@ -90,6 +90,7 @@ class Run {
     if (x.dim() == 0 || x.size(0) == 0) {
       require(false, kOp, "x", "[T, *shape] with T >= 1", shown(x.sizes()));
     }
+    kept_.reserve(6);
     v_out = empty_membrane(x);
     m_out = empty_strided(x, v_out.sizes(), v_out.strides(), ScalarType::Int);
     arguments_.rule = rule;

@@ -2,7 +2,6 @@
 // snm_kernels/reference.py and snm_kernels/triton/kernel.py say the same, line for line.
 #pragma once
 
-#include <cmath>
 #include <cstdint>
 #include <limits>
 
@@ -23,48 +22,92 @@ struct Rule {
   int32_t count_max;
 };
 
-// What a neuron compares with and what a spike carries. A silent neuron compares with NaN, with
-// which every comparison is false, and carries 0.
-struct Thresholds {
-  float theta;
-  float upper;
-  float lower;
+// What a step computes with: one neuron's numbers. csrc/cpu/lanes.h has those of several at once.
+struct Scalar {
+  using Float = float;
+  using Int = int32_t;
+  using Mask = bool;
+
+  template <class T>
+  static SNM_INLINE T select(Mask mask, T a, T b) {
+    return mask ? a : b;
+  }
+  // Of two masks of which at most one holds: a, b or 0; 1, -1 or 0; and that added to a count.
+  static SNM_INLINE Float either(Mask first, Float a, Mask second, Float b) {
+    return first ? a : second ? b : 0.0f;
+  }
+  static SNM_INLINE Int sign(Mask first, Mask second) {
+    return static_cast<int32_t>(first) - static_cast<int32_t>(second);
+  }
+  static SNM_INLINE Int count(Int value, Mask first, Mask second) {
+    return value + sign(first, second);
+  }
+  static SNM_INLINE Float to_float(Int value) { return static_cast<float>(value); }
+  static SNM_INLINE Int truncate(Float value) { return static_cast<int32_t>(value); }
 };
 
-SNM_INLINE Thresholds thresholds(float threshold, const Rule& rule) {
-  const bool silent = threshold == std::numeric_limits<float>::infinity();
-  const float theta = silent ? 0.0f : threshold;
-  const float upper = silent ? std::numeric_limits<float>::quiet_NaN() : threshold;
-  const float lower = -(rule.negative_threshold * upper);
+// What a neuron compares with and what a spike carries. A silent neuron compares with NaN, with
+// which every comparison is false, and carries 0.
+template <class V = Scalar>
+struct Thresholds {
+  typename V::Float theta;
+  typename V::Float upper;
+  typename V::Float lower;
+};
+
+template <class V = Scalar>
+SNM_INLINE Thresholds<V> thresholds(typename V::Float threshold, const Rule& rule) {
+  using Float = typename V::Float;
+  const Float infinity = Float{} + std::numeric_limits<float>::infinity();
+  const Float nan = Float{} + std::numeric_limits<float>::quiet_NaN();
+  const typename V::Mask silent = threshold == infinity;
+  const Float theta = V::select(silent, Float{}, threshold);
+  const Float upper = V::select(silent, nan, threshold);
+  const Float lower = -(rule.negative_threshold * upper);
   return {theta, upper, lower};
 }
 
-SNM_INLINE float starting_membrane(float theta, const Rule& rule) { return rule.v_init * theta; }
+template <class V = Scalar>
+SNM_INLINE typename V::Float starting_membrane(typename V::Float theta, const Rule& rule) {
+  return rule.v_init * theta;
+}
 
+template <class V = Scalar>
 struct Step {
-  int32_t s;
-  float amplitude;
+  typename V::Mask fires;
+  typename V::Mask corrects;
+  typename V::Int s;
+  typename V::Float amplitude;
 };
 
 // One time step with drive c. kGraded: the rule allows more than one spike a step.
-template <bool kGraded>
-SNM_INLINE Step step(float c, const Thresholds& own, float& v, int32_t& m, const Rule& rule) {
-  const float u = v + c;
-  const bool fires = (u >= own.upper) & (m < rule.count_max);
-  const bool below = rule.strict ? u < own.lower : u <= own.lower;
-  const bool corrects = below & (m > rule.count_min);
-  int32_t s = static_cast<int32_t>(fires) - static_cast<int32_t>(corrects);
+template <bool kGraded, class V = Scalar>
+SNM_INLINE Step<V> step(typename V::Float c, const Thresholds<V>& own, typename V::Float& v,
+                        typename V::Int& m, const Rule& rule) {
+  using Float = typename V::Float;
+  using Int = typename V::Int;
+  using Mask = typename V::Mask;
+  const Float zero{};
+  const Float u = v + c;
+  const Mask fires = (u >= own.upper) & (m < rule.count_max);
+  const Mask below = rule.strict ? u < own.lower : u <= own.lower;
+  const Mask corrects = below & (m > rule.count_min);
+  Int s = V::sign(fires, corrects);
+  Float amplitude = V::either(fires, own.theta, corrects, -own.theta);
   if constexpr (kGraded) {
-    const float gamma = static_cast<float>(rule.max_spikes);
-    const float fit = fires ? std::floor(u / own.theta) : 0.0f;
-    const uint32_t limit = static_cast<uint32_t>(static_cast<int32_t>(fit < gamma ? fit : gamma));
-    const uint32_t room = static_cast<uint32_t>(rule.count_max) - static_cast<uint32_t>(m);
-    s = fires ? static_cast<int32_t>(limit < room ? limit : room) : s;
+    const Float gamma = zero + static_cast<float>(rule.max_spikes);
+    // Of what is at least 0, the conversion to an integer is the floor.
+    const Float fit = V::select(fires, u / own.theta, zero);
+    const Int limit = V::truncate(V::select(fit < gamma, fit, gamma));
+    const Int room = rule.count_max - m;
+    s = V::select(fires, V::select(m <= rule.count_max - limit, limit, room), s);
+    amplitude = V::to_float(s) * own.theta;
+    m = m + s;
+  } else {
+    m = V::count(m, fires, corrects);
   }
-  const float amplitude = static_cast<float>(s) * own.theta;
   v = u - amplitude;
-  m = m + s;
-  return {s, amplitude};
+  return {fires, corrects, s, amplitude};
 }
 
 }  // namespace snm

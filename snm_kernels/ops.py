@@ -141,7 +141,8 @@ def snm(
     if torch.is_grad_enabled():
         _refuse_grad(*tensors, out)
 
-    chosen = _load.choose(backend, device)
+    on_cpu = backend == "auto" and device.type == "cpu"
+    chosen = "cpu" if on_cpu else _load.choose(backend, device)
     if chosen == "reference":
         return _run_reference(x, theta, v, m, offset, residual, rule, spikes_dtype, out)
     run, run_out = _triton_ops() if chosen == "triton" else (_snm, _snm_out)
@@ -246,7 +247,7 @@ def _parameter(name: str, value: Tensor | float, shape: torch.Size, device: torc
         raise _refusal(TypeError, name, "floating point", value.dtype)
     if value.device != device:
         raise _refusal(ValueError, name, f"on {device}", value.device)
-    if value.dim() > 0:
+    if value.dim() > 0 and value.shape != shape:
         check_broadcast(name, value.shape, shape)
     return value if value.dtype == torch.float32 else value.to(torch.float32)
 
@@ -256,12 +257,13 @@ def _check_tensor(
 ) -> None:
     if not isinstance(value, Tensor):
         raise _refusal(TypeError, name, "a tensor", value)
+    if value.dtype == dtype and value.shape == shape and value.device == device:
+        return
     if value.dtype != dtype:
         raise _refusal(TypeError, name, dtype, value.dtype)
     if value.shape != shape:
         raise _refusal(ValueError, name, f"of shape {list(shape)}", list(value.shape))
-    if value.device != device:
-        raise _refusal(ValueError, name, f"on {device}", value.device)
+    raise _refusal(ValueError, name, f"on {device}", value.device)
 
 
 def _check_out(out: Tensor, x: Tensor, dtype: torch.dtype | None) -> None:

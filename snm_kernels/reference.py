@@ -56,12 +56,13 @@ def snm_reference(
         fires = (u >= upper) & (m < count_max)
         corrects = ((u < lower) if rule.strict else (u <= lower)) & (m > count_min)
         s = fires.to(torch.int32) - corrects.to(torch.int32)
+        amplitude = torch.where(fires, theta, torch.where(corrects, -theta, 0.0))
         if rule.max_spikes > 1:
             fit = torch.where(fires, torch.floor(u / theta), 0.0)
             limit = fit.clamp(max=rule.max_spikes).to(torch.int64)
             room = count_max - m.to(torch.int64)
             s = torch.where(fires, torch.minimum(limit, room).to(torch.int32), s)
-        amplitude = s.to(torch.float32) * theta
+            amplitude = s.to(torch.float32) * theta
         v = u - amplitude
         m = m + s
         if spikes_dtype == torch.int8:

@@ -3,20 +3,14 @@
 import os
 import re
 import shutil
+from itertools import product
 from pathlib import Path
 
 import pytest
 
 import snm_kernels
-from machine_code import (
-    FUSED_MULTIPLY_ADD,
-    LOAD_16_BYTES,
-    LOCAL_MEMORY,
-    STORE_16_BYTES,
-    count,
-    cuobjdump,
-    kernels,
-)
+from cuda_kernels import BYTES, DTYPES, Kernel
+from machine_code import FUSED_MULTIPLY_ADD, LOCAL_MEMORY, count, cuobjdump, kernels
 
 LIBRARY = Path(snm_kernels.__file__).parent / "libsnm_cuda.so"
 TARGETS = snm_kernels.build_info().cuda_architectures.split()
@@ -28,9 +22,8 @@ pytestmark = pytest.mark.skipif(
     reason="this build has no CUDA library: there is no nvcc on PATH",
 )
 
-# Mangled dtypes of drive and spikes: f float32, 6__half, 13__nv_bfloat16, i int32, a int8.
-MANGLED = {"float32": "f", "float16": "6__half", "bfloat16": "13__nv_bfloat16"}
-NEURON_KERNELS = 4 * 5 * 2
+# For each dtype of drive and of spikes: ternary or graded, of wide or narrow shape.
+NEURON_KERNELS = 4 * 5 * 2 * 2
 # Of the running maximum: three sizes of windows for five kinds of input, and the totals alone.
 POOL_KERNELS = 3 * 5 + 4
 KERNELS_PER_TARGET = NEURON_KERNELS + POOL_KERNELS
@@ -52,7 +45,7 @@ def test_no_kernel_spills_registers(architecture: str) -> None:
     usage = re.findall(r"REG:(\d+) STACK:(\d+) SHARED:\d+ LOCAL:(\d+)", resources(architecture))
     assert len(usage) == KERNELS_PER_TARGET
     assert {(stack, local) for _, stack, local in usage} == {("0", "0")}
-    # Two blocks of 256 threads fit on a multiprocessor.
+    # Two wide blocks of 256 threads fit on a multiprocessor.
     assert max(int(registers) for registers, _, _ in usage) <= 128
 
 
@@ -63,14 +56,30 @@ def sass() -> dict[str, str]:
     return kernels(cuobjdump("-sass", "-arch", "sm_90", LIBRARY))
 
 
-@pytest.mark.parametrize("dtype", MANGLED)
-def test_contiguous_drives_move_in_words_of_16_bytes(sass: dict[str, str], dtype: str) -> None:
-    own = MANGLED[dtype]
-    spikes = own if own == "f" else "S1_"
-    (listing,) = (code for name, code in sass.items() if f"snm_kernelI{own}{spikes}Lb0E" in name)
-    # Four steps ahead, once before the loop and once in it.
-    assert count(LOAD_16_BYTES, listing) >= 8
-    assert count(STORE_16_BYTES, listing) >= 4
+KERNELS = [
+    Kernel(drive, spikes, graded=graded, wide=wide)
+    for drive, spikes, graded, wide in product(
+        DTYPES, ("float32", "float16", "bfloat16", "int8", None), (False, True), (True, False)
+    )
+    if drive != "int32" or spikes in ("float32", "int8")
+]
+
+
+@pytest.mark.parametrize("kernel", KERNELS, ids=str)
+def test_a_step_moves_its_bytes_once_and_in_the_widest_words(
+    sass: dict[str, str], kernel: Kernel
+) -> None:
+    found = kernel.measure(sass)
+    assert found.bytes_loaded == BYTES[kernel.drive]
+    assert found.bytes_stored == BYTES[kernel.spikes]
+    if kernel.wide and not kernel.graded:
+        assert found.load_width == 16
+
+
+@pytest.mark.parametrize("kernel", KERNELS, ids=str)
+def test_rows_of_later_steps_are_on_their_way(sass: dict[str, str], kernel: Kernel) -> None:
+    # The step being computed is not ahead; nor are the instructions of the asking.
+    assert kernel.measure(sass).steps_ahead > kernel.ahead - 1.5
 
 
 def test_nothing_is_contracted_and_nothing_lives_in_local_memory(sass: dict[str, str]) -> None:

@@ -61,9 +61,10 @@ def test_chunks_change_no_bit_of_resnet18() -> None:
 def test_steps_that_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     cpu = torch.device("cpu")
     monkeypatch.setattr(memory, "available_bytes", lambda _: 2**40)
-    assert [memory.steps_that_fit(size, cpu) for size in (2**20, 2**24, 2**25, 2**40)] == [
-        *(32, 2, 1, 1)
+    assert [memory.steps_that_fit(size, cpu) for size in (2**20, 2**25, 2**26, 2**40)] == [
+        *(64, 2, 1, 1)
     ]
+    assert memory.steps_that_fit(2**26, torch.device("cuda")) == 16
     monkeypatch.setattr(memory, "available_bytes", lambda _: 4000)
     assert [memory.steps_that_fit(size, cpu) for size in (125, 130, 500, 501, 10**9)] == [
         *(8, 7, 2, 1, 1)
@@ -78,9 +79,14 @@ def test_little_memory_makes_small_chunks(monkeypatch: pytest.MonkeyPatch) -> No
     expected = net(images, timesteps=8)
     chunks: list[int] = []
     net.layers["1"].register_forward_hook(lambda _, inputs, __: chunks.append(len(inputs[0])))
-    # 100 neurons of 10 images and what drives them, 4 bytes each, are 8,000 bytes a step.
-    for free, steps in ((10**9, 8), (4 * 3 * 8000, 3), (100, 1)):
+    # 100 neurons of 10 images and what drives them, 4 bytes each, are 8,000 bytes a step. Chunks
+    # are of one length, as far as that goes.
+    for free, steps in ((10**9, [8]), (4 * 5 * 8000, [4, 4]), (4 * 3 * 8000, [3, 3, 2])):
         chunks.clear()
         monkeypatch.setattr(memory, "available_bytes", lambda _, free=free: free)
         assert torch.equal(net(images, timesteps=8), expected)
-        assert max(chunks) == steps
+        assert chunks == steps
+    chunks.clear()
+    monkeypatch.setattr(memory, "available_bytes", lambda _: 100)
+    assert torch.equal(net(images, timesteps=8), expected)
+    assert chunks == [1] * 8

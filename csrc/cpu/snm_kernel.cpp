@@ -3,6 +3,7 @@
 #include <type_traits>
 
 #include "half.h"
+#include "lanes.h"
 #include "loops.h"
 #include "snm.h"
 #include "stream.h"
@@ -20,12 +21,8 @@ constexpr int64_t kStreamedBytes = 32 << 20;
 // What a second-level cache holds needs no prefetching.
 constexpr int64_t kCachedBytes = 1 << 20;
 
-// What becomes of a step's spikes, unless they are sent as float or int8_t.
+// What becomes of a step's spikes, unless they have a type.
 struct Nothing {};
-// In 16 bits, from a rule that sends at most one spike: a sign and the threshold, narrowed once.
-struct Ternary {
-  uint16_t bits;
-};
 
 struct alignas(kCacheLine) Tile {
   float v[kTile];
@@ -33,11 +30,9 @@ struct alignas(kCacheLine) Tile {
   float theta[kTile];
   float upper[kTile];
   float lower[kTile];
-  uint16_t narrow_theta[kTile];
+  uint32_t narrow_theta[kTile];
   float bias[kTile];
-  float drive[kMostSteps * kTile];     // widened
-  float residual[kMostSteps * kTile];  // widened, or one row of zeros
-  float spikes[kMostSteps * kTile];    // before they are narrowed or streamed
+  char spikes[kMostSteps * kTile * sizeof(float)];  // before they are streamed
 };
 
 // The same neurons at several time steps.
@@ -46,6 +41,7 @@ struct Rows {
   T* first;
   int64_t step;
   SNM_INLINE T* at(int64_t t) const { return first + t * step; }
+  SNM_INLINE Rows from(int64_t t) const { return {at(t), step}; }
 };
 
 // The rows that come next, which are fetched block by block while these are computed.
@@ -76,9 +72,6 @@ class Ahead {
   int64_t size_[3];
 };
 
-// -0.0 is what can be added to any float without changing a bit of it.
-constexpr float kNeutral = -0.0f;
-
 // Neurons with one value, and values that follow each other, are taken at once.
 void gather(const Periodic& parameter, int64_t begin, int64_t count, float* values) {
   const int64_t index = begin / parameter.inner;
@@ -104,112 +97,36 @@ void gather(const Periodic& parameter, int64_t begin, int64_t count, float* valu
   }
 }
 
-bool adds(const Arguments& a) { return a.bias.values != nullptr || a.residual != nullptr; }
+// kLanes drives as floats; of the last ones only `count`.
+template <bool kWhole, class In>
+SNM_INLINE Floats load_drive(const In* row, int64_t count) {
+  const int64_t bytes = count * static_cast<int64_t>(sizeof(In));
+  if constexpr (std::is_same_v<In, float>) return load<Floats, kWhole>(row, bytes);
+  else if constexpr (std::is_same_v<In, int32_t>) return Lanes::to_float(load<Ints, kWhole>(row, bytes));
+  else if constexpr (std::is_same_v<In, Half>) return widen_halves(load<Shorts, kWhole>(row, bytes));
+  else return widen_bfloat16<Floats>(extended(load<Shorts, kWhole>(row, bytes)));
+}
 
+// A float in Out's 16 bits, at the low end of a lane.
 template <class Out>
-void narrow_thresholds(int64_t count, Tile& tile) {
-  if constexpr (std::is_same_v<Out, Half> || std::is_same_v<Out, BFloat16>) {
-    SNM_INDEPENDENT
-    for (int64_t j = 0; j < count; ++j) tile.narrow_theta[j] = narrow<Out>(tile.theta[j]).bits;
-  }
+SNM_INLINE Uints narrowed(Floats values) {
+  if constexpr (std::is_same_v<Out, BFloat16>) return narrow_bfloat16<Uints>(values);
+  else return narrow_half<Uints>(values);
 }
 
-void start(const Arguments& a, int64_t begin, int64_t count, Tile& tile) {
-  const Rule rule = a.rule;
-  gather(a.threshold, begin, count, tile.theta);
-  SNM_INDEPENDENT
-  for (int64_t j = 0; j < count; ++j) {
-    const Thresholds own = thresholds(tile.theta[j], rule);
-    tile.theta[j] = own.theta;
-    tile.upper[j] = own.upper;
-    tile.lower[j] = own.lower;
-  }
-  if (a.v_in != nullptr) {
-    std::copy_n(a.v_in + begin, count, tile.v);
+// What a step sends. A single spike carries the threshold that was narrowed once.
+template <class Out, bool kGraded>
+SNM_INLINE auto packed(const Step<Lanes>& sent, Uints narrow_theta) {
+  if constexpr (std::is_same_v<Out, float>) {
+    return sent.amplitude;
+  } else if constexpr (std::is_same_v<Out, int8_t>) {
+    return low_bytes(sent.s);
+  } else if constexpr (kGraded) {
+    return low_halves(narrowed<Out>(sent.amplitude));
   } else {
-    SNM_INDEPENDENT
-    for (int64_t j = 0; j < count; ++j) tile.v[j] = starting_membrane(tile.theta[j], rule);
+    const Uints negative = narrow_theta | 0x8000u;
+    return low_halves(Lanes::either(sent.fires, narrow_theta, sent.corrects, negative));
   }
-  if (a.m_in != nullptr) {
-    std::copy_n(a.m_in + begin, count, tile.m);
-  } else {
-    std::fill_n(tile.m, count, 0);
-  }
-  if (!adds(a)) return;
-  if (a.bias.values != nullptr) {
-    gather(a.bias, begin, count, tile.bias);
-  } else {
-    std::fill_n(tile.bias, count, kNeutral);
-  }
-  if (a.residual == nullptr) std::fill_n(tile.residual, count, kNeutral);
-}
-
-// The drive of one neuron at time steps t to kSteps.
-template <int kSteps, int t, bool kAdds, class In>
-SNM_INLINE void read_drive(int64_t j, const Rows<const In>& drive,
-                           const Rows<const float>& residual, float bias, float* c) {
-  if constexpr (t < kSteps) {
-    c[t] = widen(drive.at(t)[j]);
-    if constexpr (kAdds) {
-      c[t] = c[t] + bias;
-      c[t] = c[t] + residual.at(t)[j];
-    }
-    read_drive<kSteps, t + 1, kAdds>(j, drive, residual, bias, c);
-  }
-}
-
-// Time steps t to kSteps of one neuron, whose spikes go to element j of their rows.
-template <int kSteps, int t, bool kGraded, class Out>
-SNM_INLINE void advance_neuron(int64_t j, const float* c, const Rows<Out>& spikes,
-                               uint16_t narrow_theta, const Thresholds& own, float& v, int32_t& m,
-                               const Rule& rule) {
-  if constexpr (t < kSteps) {
-    const Step sent = step<kGraded>(c[t], own, v, m, rule);
-    if constexpr (std::is_same_v<Out, float>) {
-      spikes.at(t)[j] = sent.amplitude;
-    } else if constexpr (std::is_same_v<Out, int8_t>) {
-      spikes.at(t)[j] = static_cast<int8_t>(sent.s);
-    } else if constexpr (std::is_same_v<Out, Ternary>) {
-      const int16_t s = static_cast<int16_t>(sent.s);
-      spikes.at(t)[j].bits = static_cast<uint16_t>((narrow_theta * (s & 1)) | (s & 0x8000));
-    }
-    advance_neuron<kSteps, t + 1, kGraded>(j, c, spikes, narrow_theta, own, v, m, rule);
-  }
-}
-
-// kSteps time steps of the neurons [begin, end) of a tile.
-template <int kSteps, bool kAdds, bool kGraded, bool kStrict, class In, class Out>
-SNM_INLINE void advance_block(Rule rule, int64_t begin, int64_t end, Rows<const In> drive,
-                              Rows<const float> residual, Rows<Out> spikes, Tile& tile) {
-  rule.strict = kStrict;
-  SNM_INDEPENDENT
-  for (int64_t j = begin; j < end; ++j) {
-    const Thresholds own{tile.theta[j], tile.upper[j], tile.lower[j]};
-    float v = tile.v[j];
-    int32_t m = tile.m[j];
-    // All of the drive first: rows often lie whole pages apart, and a store to one then looks like
-    // a load of another.
-    float c[kSteps];
-    read_drive<kSteps, 0, kAdds>(j, drive, residual, kAdds ? tile.bias[j] : 0.0f, c);
-    advance_neuron<kSteps, 0, kGraded>(j, c, spikes, tile.narrow_theta[j], own, v, m, rule);
-    tile.v[j] = v;
-    tile.m[j] = m;
-  }
-}
-
-// kSteps time steps of a tile. Spikes may overwrite the drive they came from.
-template <int kSteps, bool kAdds, bool kGraded, bool kStrict, class In, class Out>
-void advance_tile(const Rule& rule, int64_t count, Rows<const In> drive,
-                  Rows<const float> residual, Rows<Out> spikes, const Ahead& ahead, Tile& tile) {
-  int64_t begin = 0;
-  // Full blocks have a length that the compiler knows.
-  for (; begin + kBlock <= count; begin += kBlock) {
-    ahead.fetch(begin);
-    advance_block<kSteps, kAdds, kGraded, kStrict>(rule, begin, begin + kBlock, drive, residual,
-                                                   spikes, tile);
-  }
-  advance_block<kSteps, kAdds, kGraded, kStrict>(rule, begin, count, drive, residual, spikes,
-                                                 tile);
 }
 
 // All time steps of neurons [begin, end).
@@ -225,13 +142,11 @@ class Run {
   void run() {
     for (first_ = begin_; first_ < end_; first_ += kTile) {
       count_ = std::min(end_ - first_, kTile);
-      start(a_, first_, count_, tile_);
-      if constexpr (kTernary) narrow_thresholds<Out>(count_, tile_);
+      start();
       int64_t t = 0;
-      for (; t + kSteps <= a_.time_steps; t += kSteps) advance<kSteps>(t);
-      if constexpr (kSteps > 1) {
-        for (; t < a_.time_steps; ++t) advance<1>(t);
-      }
+      if (!prefetches_) advance_all<kMost>(t);
+      advance_all<kFew>(t);
+      advance_all<1>(t);
       std::copy_n(tile_.v, count_, a_.v_out + first_);
       std::copy_n(tile_.m, count_, a_.m_out + first_);
     }
@@ -242,45 +157,107 @@ class Run {
   static constexpr bool kSends = !std::is_same_v<Out, Nothing>;
   static constexpr bool kHalf = std::is_same_v<Out, Half> || std::is_same_v<Out, BFloat16>;
   static constexpr bool kTernary = kHalf && !kGraded;
-  static constexpr bool kNarrows = kHalf && kGraded;
-  // Widening a bfloat16 is a shift, which the loop itself can do.
-  static constexpr bool kWidens = std::is_same_v<In, Half> || std::is_same_v<In, int32_t>;
   static constexpr int64_t kInSize = sizeof(In);
   static constexpr int64_t kOutSize = kSends ? sizeof(Out) : 0;
-  // Where rows of spikes are as long as those of the drive, more steps at once hide their stores.
-  static constexpr int kSteps = kGraded ? 1 : std::is_same_v<Out, float> ? kMostSteps : 2;
+  // Time steps at once: more keep the state in registers for longer, fewer keep fewer rows apart.
+  static constexpr int kFew = kGraded ? 1 : 2;
+  static constexpr int kMost = std::is_same_v<Out, float> && !kGraded ? kMostSteps : kFew;
 
-  using Drive = std::conditional_t<kWidens, float, In>;
-  using Spikes = std::conditional_t<kTernary, Ternary, std::conditional_t<kHalf, float, Out>>;
+  // Thresholds and state of the tile; what is behind its last neuron is computed and never read.
+  void start() {
+    const int64_t padded = (count_ + kLanes - 1) / kLanes * kLanes;
+    gather(a_.threshold, first_, count_, tile_.theta);
+    std::fill(tile_.theta + count_, tile_.theta + padded, 1.0f);
+    if (a_.v_in != nullptr) std::copy_n(a_.v_in + first_, count_, tile_.v);
+    if (a_.m_in != nullptr) std::copy_n(a_.m_in + first_, count_, tile_.m);
+    if (a_.bias.values != nullptr) gather(a_.bias, first_, count_, tile_.bias);
+    for (int64_t j = 0; j < padded; j += kLanes) {
+      const auto own = thresholds<Lanes>(load<Floats>(tile_.theta + j), a_.rule);
+      store(own.theta, tile_.theta + j);
+      store(own.upper, tile_.upper + j);
+      store(own.lower, tile_.lower + j);
+      if (a_.v_in == nullptr) store(starting_membrane<Lanes>(own.theta, a_.rule), tile_.v + j);
+      if (a_.m_in == nullptr) store(Ints{}, tile_.m + j);
+      if constexpr (kTernary) store(narrowed<Out>(own.theta), tile_.narrow_theta + j);
+    }
+  }
 
-  // kCount time steps of the tile from t on.
+  // As many steps as there are from t on, kCount at a time.
   template <int kCount>
-  void advance(int64_t t) {
-    const Rows<const In> from = drive_rows(first_, t);
-    const Rows<const In> added = residual_rows(first_, t);
+  void advance_all(int64_t& t) {
+    const bool adds = kCount == 1 || a_.bias.values != nullptr || a_.residual != nullptr;
+    for (; t + kCount <= a_.time_steps; t += kCount) {
+      if (adds) {
+        advance_tile<kCount, true>(t);
+      } else if constexpr (kCount > 1) {
+        advance_tile<kCount, false>(t);
+      }
+    }
+  }
+
+  // kCount time steps of the tile from t on. Spikes may overwrite the drive they came from.
+  template <int kCount, bool kAdds>
+  void advance_tile(int64_t t) {
+    const Rows<const In> drive = drive_rows(first_, t);
+    const Rows<const In> residual = residual_rows(first_, t);
     const Rows<Out> out = out_rows(first_, t);
+    Rows<Out> to = out;
+    if (streams_) to = {reinterpret_cast<Out*>(tile_.spikes), kTile};
     const Ahead ahead = t + kCount < a_.time_steps ? ahead_of(first_, t + kCount)
                                                    : ahead_of(first_ + kTile, 0);
-    Rows<const Drive> drive;
-    if constexpr (kWidens) {
-      drive = widened<kCount>(from, tile_.drive);
-    } else {
-      drive = from;
+    Rule rule = a_.rule;
+    rule.strict = kStrict;
+    int64_t j = 0;
+    for (; j + kLanes <= count_; j += kLanes) {
+      if (j % kBlock == 0) ahead.fetch(j);
+      advance_lanes<kCount, kAdds, true>(rule, j, kLanes, drive, residual, to);
     }
-    Rows<const float> residual{tile_.residual, 0};
-    if (a_.residual != nullptr) residual = widened<kCount>(added, tile_.residual);
-    Rows<Spikes> spikes{reinterpret_cast<Spikes*>(out.first), out.step};
-    if (kNarrows || streams_) spikes = {reinterpret_cast<Spikes*>(tile_.spikes), kTile};
-    const auto run = adds(a_) ? advance_tile<kCount, true, kGraded, kStrict, Drive, Spikes>
-                              : advance_tile<kCount, false, kGraded, kStrict, Drive, Spikes>;
-    run(a_.rule, count_, drive, residual, spikes, ahead, tile_);
-    if constexpr (kSends) send<kCount>(out);
+    for (int k = 0; j < count_ && k < kCount; ++k) {
+      advance_lanes<1, true, false>(rule, j, count_ - j, drive.from(k), residual.from(k),
+                                    to.from(k));
+    }
+    if constexpr (kSends) {
+      for (int k = 0; streams_ && k < kCount; ++k) stream(to.at(k), count_, out.at(k));
+    }
+  }
+
+  // The neurons [j, j + count) of the tile, at most kLanes.
+  template <int kCount, bool kAdds, bool kWhole>
+  SNM_INLINE void advance_lanes(const Rule& rule, int64_t j, int64_t count,
+                                const Rows<const In>& drive, const Rows<const In>& residual,
+                                const Rows<Out>& to) {
+    const bool biased = kAdds && a_.bias.values != nullptr;
+    const bool added = kAdds && residual.first != nullptr;
+    const Thresholds<Lanes> own{load<Floats>(tile_.theta + j), load<Floats>(tile_.upper + j),
+                                load<Floats>(tile_.lower + j)};
+    Uints narrow_theta{};
+    if constexpr (kTernary) narrow_theta = load<Uints>(tile_.narrow_theta + j);
+    Floats bias{};
+    if (biased) bias = load<Floats>(tile_.bias + j);
+    Floats v = load<Floats>(tile_.v + j);
+    Ints m = load<Ints>(tile_.m + j);
+    // All of the drive first: rows often lie whole pages apart, and a store to one then looks like
+    // a load of another.
+    Floats c[kCount];
+    for (int k = 0; k < kCount; ++k) {
+      c[k] = load_drive<kWhole>(drive.at(k) + j, count);
+      if (biased) c[k] = c[k] + bias;
+      if (added) c[k] = c[k] + load_drive<kWhole>(residual.at(k) + j, count);
+    }
+    for (int k = 0; k < kCount; ++k) {
+      const Step<Lanes> sent = step<kGraded, Lanes>(c[k], own, v, m, rule);
+      if constexpr (kSends) {
+        store<kWhole>(packed<Out, kGraded>(sent, narrow_theta), to.at(k) + j, count * kOutSize);
+      }
+    }
+    store(v, tile_.v + j);
+    store(m, tile_.m + j);
   }
 
   // The rows of a tile's next steps from t on.
   Ahead ahead_of(int64_t first, int64_t t) const {
     const bool fetches = prefetches_ && first < end_;
-    Ahead ahead{fetches ? std::min<int64_t>(a_.time_steps - t, kSteps) : 0};
+    Ahead ahead{fetches ? std::min<int64_t>(a_.time_steps - t, kFew) : 0};
     ahead.add(drive_rows(first, t));
     if (a_.residual != nullptr) ahead.add(residual_rows(first, t));
     if (kSends && !streams_ && !in_place_) ahead.add(out_rows(first, t));
@@ -302,28 +279,6 @@ class Run {
   static Rows<T> rows(T* tensor, int64_t step, int64_t first, int64_t t) {
     if (tensor == nullptr) return {nullptr, 0};
     return {tensor + t * step + first, step};
-  }
-
-  template <int kCount>
-  Rows<const float> widened(const Rows<const In>& rows, float* scratch) const {
-    if constexpr (std::is_same_v<In, float>) {
-      return rows;
-    } else {
-      for (int k = 0; k < kCount; ++k) widen_row(rows.at(k), count_, scratch + k * kTile);
-      return {scratch, kTile};
-    }
-  }
-
-  // Rows that the tile holds back go to where the caller wants them.
-  template <int kCount>
-  void send(const Rows<Out>& out) const {
-    for (int k = 0; k < kCount; ++k) {
-      if constexpr (kNarrows) {
-        narrow_row(tile_.spikes + k * kTile, count_, out.at(k));
-      } else if (streams_) {
-        stream(reinterpret_cast<const Out*>(tile_.spikes) + k * kTile, count_, out.at(k));
-      }
-    }
   }
 
   const Arguments& a_;

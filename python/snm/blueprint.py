@@ -22,11 +22,13 @@ from .convert.rewire import reads
 from .nn import SNMNeuron
 from .program import Call, Fire, Program, RunningMax, Step
 from .simulate import SpikingNetwork
+from .small_maps import SmallMapConv2d
 
 _GIVEN = ("model", "program")
 """What a network's constructor gets that is no setting."""
 _NO_ARGUMENTS = ("device", "dtype")
-_LAYERS: dict[str, type[nn.Module]] = {**MODULES, "SNMNeuron": SNMNeuron}
+_CALLED: dict[str, type[nn.Module]] = {**MODULES, "SmallMapConv2d": SmallMapConv2d}
+_LAYERS: dict[str, type[nn.Module]] = {**_CALLED, "SNMNeuron": SNMNeuron}
 
 
 class Blueprint(NamedTuple):
@@ -276,7 +278,7 @@ def _check_paths(net: SpikingNetwork) -> None:
         elif isinstance(step, RunningMax):
             known = fires.issuperset(step.fires)
         elif isinstance(step, Call) and step.kind == "module":
-            known = type(modules.get(str(step.target))) in MODULES.values()
+            known = type(modules.get(str(step.target))) in _CALLED.values()
         elif isinstance(step, Call) and step.kind == "attribute":
             known = step.target in tensors
         if not known:

@@ -9,6 +9,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from .capture import CapturedNetwork
 from .encode import Constant, Encoder, Frames, Poisson, Source
 from .engine import Counts, Run
 from .memory import steps_that_fit
@@ -43,8 +44,8 @@ class SpikingNetwork(nn.Module):
         origin: the layers of the ReLU network, for :meth:`print_tree`.
         dead: for each layer, how many of what has a threshold never fired in calibration.
         chunk_steps: how many time steps are simulated at once, >= 1; None for as many as fit in
-            32 MiB and in a quarter of the free memory. The result does not depend on it, but for
-            rounding in the model's own layers.
+            64 MiB (1 GiB on a GPU) and in a quarter of the free memory. The result does not depend
+            on it, but for rounding in the model's own layers.
 
     Raises:
         ValueError: chunk_steps is less than 1.
@@ -263,6 +264,52 @@ class SpikingNetwork(nn.Module):
         """
         self._live, self._seen = None, None
 
+    @torch.no_grad()
+    def capture(self, example: Tensor, *, timesteps: int) -> CapturedNetwork:
+        """Records a call's whole simulation in one CUDA graph, which a call then replays.
+
+        That spares the host the launches of every layer and chunk.
+
+        Args:
+            example: images ``[B, ...]`` on a CUDA device, of the shape, dtype and memory format
+                that all images will have.
+            timesteps: T, >= 1.
+
+        Returns:
+            :class:`snm.capture.CapturedNetwork`: called with images it returns what this network
+            does, as a new tensor each time. It does not check images for NaN and infinity; moves
+            of this network and other settings after the capture it does not see.
+
+        Raises:
+            ValueError: the example is not on a CUDA device; the encoder is not "direct"; or as
+                for a call.
+            TypeError, RuntimeError: as for a call.
+
+        >>> from snm import convert
+        >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
+        >>> net = convert(model, torch.rand(32, 4))
+        >>> if torch.cuda.is_available():
+        ...     images = torch.rand(2, 4, device="cuda")
+        ...     captured = net.cuda().capture(images, timesteps=32)
+        ...     assert torch.equal(captured(images), net(images, timesteps=32))
+        """
+        if self.encoder != "direct":
+            raise ValueError(
+                "SpikingNetwork: capture takes a network with encoder='direct', whose images are "
+                f"constant in time, got encoder={self.encoder!r}"
+            )
+        self._check_images(example)
+        if example.device.type != "cuda":
+            raise ValueError(
+                f"SpikingNetwork: example must be on a CUDA device, got {example.device}; move "
+                "network and images there, or call the network itself"
+            )
+        steps = self._checked(timesteps)
+        assert steps is not None
+        # How much memory is free is asked for here: a graph's chunks stay what they are.
+        chunk = self._steps_at_once(example, steps)
+        return CapturedNetwork(self, example, steps, chunk)
+
     def print_tree(self) -> None:
         """Prints the ReLU network's layers and what became of each, side by side.
 
@@ -336,7 +383,7 @@ class SpikingNetwork(nn.Module):
 
         Yields the spikes that are read out, if each step's are asked for.
         """
-        most = self.chunk_steps or self._steps_at_once(source.images)
+        most = self._steps_at_once(source.images, timesteps)
         if each_step and self.program.averages_images:
             most = 1
         while timesteps is None or run.steps < timesteps:
@@ -376,11 +423,16 @@ class SpikingNetwork(nn.Module):
                 "draws nothing"
             )
 
-    def _steps_at_once(self, images: Tensor) -> int:
+    def _steps_at_once(self, images: Tensor, timesteps: int | None) -> int:
+        if self.chunk_steps is not None:
+            return self.chunk_steps
         larger = math.prod(images.shape[1:]) / max(1, math.prod(self.image_shape))
         elements = math.ceil(self.program.elements_per_step * larger) * images.shape[0]
-        steps: int = steps_that_fit(elements * images.element_size(), images.device)
-        return steps
+        most: int = steps_that_fit(elements * images.element_size(), images.device)
+        if timesteps is None:
+            return most
+        # Of one length: a convolution is slow on a few images that are left over.
+        return math.ceil(timesteps / math.ceil(timesteps / most))
 
     def _see(self, run: Run, images: Tensor) -> None:
         """Shows a run the images of its next step."""

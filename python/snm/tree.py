@@ -68,5 +68,5 @@ def _neurons(neuron: SNMNeuron) -> str:
 
 
 def _described(module: nn.Module) -> str:
-    text = f"{type(module).__name__}({module.extra_repr()})".replace("\n", " ")
+    text = f"{module._get_name()}({module.extra_repr()})".replace("\n", " ")
     return text if len(text) <= _WIDTH else f"{text[: _WIDTH - 3]}..."

@@ -4,7 +4,8 @@ They take what ``snm`` and ``snm_out`` of csrc/ops.cpp take and return what thos
 ``TRITON_INTERPRET=1`` the kernel is interpreted, and the ops take CPU tensors.
 """
 
-from typing import Any
+from functools import cache
+from typing import Any, NamedTuple
 
 import torch
 import triton  # type: ignore[import-untyped]
@@ -18,12 +19,28 @@ INTERPRETED = not isinstance(snm_kernel, triton.JITFunction)
 """Whether the kernel is interpreted. The interpreter truncates to bfloat16 and misreads its
 subnormals, so that bfloat16 then passes through float32 in PyTorch."""
 
-THREADS = 128
-"""Threads of a block: Triton's default of 4 warps."""
-VECTOR_BYTES = 16
-"""The widest load or store of a thread."""
-AHEAD = 4
-"""Time steps by which a load precedes its use."""
+
+class Shape(NamedTuple):
+    """How neurons are dealt out to threads; docs/gpu.md has the arithmetic."""
+
+    warps: int
+    """Of a block."""
+    vector_bytes: int
+    """That a thread moves at once, of the widest of drive and spikes; one neuron at least."""
+    ahead: int
+    """Time steps by which a load precedes its use."""
+    apart: bool
+    """Whether branches keep the loads of different steps apart: where there are many, they must;
+    where there are few, the values would have to be moved."""
+
+    def block(self, widest: int) -> int:
+        """Neurons of a block; ``widest`` is the size of their widest element."""
+        return 32 * self.warps * max(1, self.vector_bytes // widest)
+
+
+WIDE = Shape(warps=4, vector_bytes=16, ahead=4, apart=False)
+NARROW = Shape(warps=1, vector_bytes=1, ahead=16, apart=True)
+"""For layers too small to fill the device."""
 
 _DRIVE_DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.int32)
 _SPIKE_DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.int8)
@@ -121,7 +138,10 @@ def _run(
         sent = torch.empty_like(spikes, dtype=torch.float32)
 
     widest = drive.element_size() if sent is None else max(x.element_size(), sent.element_size())
-    block = THREADS * (VECTOR_BYTES // widest)
+    # Two wide blocks on every multiprocessor are enough for the memory's bandwidth.
+    fills = triton.cdiv(neurons, WIDE.block(widest)) >= 2 * multiprocessors(x.device)
+    shape = WIDE if fills else NARROW
+    block = shape.block(widest)
     run = snm_kernel if INTERPRETED else wrap_triton(snm_kernel)
     with torch.accelerator.device_index(x.device.index if torch.cuda.device_count() else None):
         run[(triton.cdiv(neurons, block),)](
@@ -154,12 +174,23 @@ def _run(
             BIAS_SHARED=offset is None or offset.numel() == 1,
             NARROW=neurons < 2**31,
             BLOCK=block,
-            AHEAD=AHEAD,
+            AHEAD=shape.ahead,
+            APART=shape.apart,
+            num_warps=shape.warps,
             enable_fp_fusion=False,
         )
     if spikes is not None and sent is not None and sent is not spikes:
         spikes.copy_(sent)
     return v_out, m_out
+
+
+@cache
+def multiprocessors(device: torch.device) -> int:
+    """How many a GPU has; 0 where none is at hand, as in the interpreter."""
+    if not torch.cuda.is_available():
+        return 0
+    count: int = torch.cuda.get_device_properties(device).multi_processor_count
+    return count
 
 
 def _require(holds: bool, argument: str, expected: object, got: object) -> None:

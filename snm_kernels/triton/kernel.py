@@ -46,6 +46,7 @@ def neuron_step(
     below = (u < lower) if STRICT else (u <= lower)
     corrects = below & (m > count_min)
     s = fires.to(tl.int32) - corrects.to(tl.int32)
+    amplitude = tl.where(fires, theta, tl.where(corrects, -theta, 0.0))
     if GRADED:
         gamma = tl.cast(max_spikes, tl.float32)
         # Of what is at least 0, the conversion to an integer is the floor.
@@ -53,8 +54,7 @@ def neuron_step(
         limit = tl.where(fit < gamma, fit, gamma).to(tl.int32).to(tl.uint32, bitcast=True)
         room = (count_max - m).to(tl.uint32, bitcast=True)
         s = tl.where(fires, tl.minimum(limit, room).to(tl.int32, bitcast=True), s)
-    amplitude = s.to(tl.float32) * theta
-    if GRADED:
+        amplitude = s.to(tl.float32) * theta
         # An inexact product: the choice keeps compilers from contracting it with the difference.
         amplitude = tl.where(theta == 0.0, 0.0, amplitude)
     v = u - amplitude
@@ -82,6 +82,18 @@ def load_row(rows, step, t, time_steps, n, live):
     """Asks for the values of time step t, if there is one; steps count elements and may be 0."""
     wanted = tl.where(t < time_steps, live, False)
     return tl.load(rows + tl.cast(t, tl.int64) * step + n, mask=wanted)
+
+
+@triton.jit
+def next_row(row, rows, step, t, time_steps, n, live, APART: tl.constexpr):
+    """Asks for the values of time step t in the place of ``row``, if there is such a step."""
+    if APART:
+        # A branch keeps the compiler from gathering the loads of many steps in one place.
+        if t < time_steps:
+            row = tl.load(rows + tl.cast(t, tl.int64) * step + n, mask=live)
+    else:
+        row = load_row(rows, step, t, time_steps, n, live)
+    return row
 
 
 @triton.jit
@@ -146,6 +158,7 @@ def snm_kernel(
     NARROW: tl.constexpr,
     BLOCK: tl.constexpr,
     AHEAD: tl.constexpr,
+    APART: tl.constexpr,
 ):
     """Runs BLOCK neurons over all time steps; residual, bias, v_in, m_in and spikes may be None.
 
@@ -177,9 +190,11 @@ def snm_kernel(
             store_spikes(spikes, spikes_step, start + i, n, live, s, amplitude)
             # A row is asked for where its place is free: moving it would mean waiting for it.
             ahead = start + i + AHEAD
-            drives = replaced(drives, i, load_row(drive, drive_step, ahead, time_steps, n, live))
+            row = next_row(drives[i], drive, drive_step, ahead, time_steps, n, live, APART)
+            drives = replaced(drives, i, row)
             if residual is not None:
-                row = load_row(residual, residual_step, ahead, time_steps, n, live)
+                last = residuals[i]
+                row = next_row(last, residual, residual_step, ahead, time_steps, n, live, APART)
                 residuals = replaced(residuals, i, row)
     for i in tl.static_range(AHEAD - 1):
         if whole + i < time_steps:

@@ -81,8 +81,8 @@ def convert(
             ``"count"``, the spikes of a layer of neurons that the output layer drives, one
             threshold for all of them; what is negative counts 0.
         chunk_steps: how many time steps are simulated at once, >= 1; None for as many as fit in
-            32 MiB and in a quarter of the free memory. The result does not depend on it, but for
-            rounding in the model's own layers.
+            64 MiB (1 GiB on a GPU) and in a quarter of the free memory. The result does not depend
+            on it, but for rounding in the model's own layers.
         progress: wraps the calibration batches, as ``tqdm`` does.
 
     Returns:

@@ -26,6 +26,7 @@ from ..program import (
     step_shape,
     step_size,
 )
+from ..small_maps import SmallMapConv2d, gains
 from .domains import Domain, domain_of, neurons_of
 from .operations import affine, first_argument, is_relu, is_reshape, is_shape_query
 from .paths import free_path, own_path, path_of, used_paths
@@ -86,6 +87,7 @@ def build_layers(
         dtype: in which spikes are sent.
     """
     layers = nn.Module()
+    swapped = _small_maps(traced)
     for node in traced.graph.nodes:
         module = traced.module(node)
         if node in paths:
@@ -94,11 +96,25 @@ def build_layers(
             )
         elif module is not None:
             path = own_path(str(node.target))
-            _parent(layers, path).add_module(_name(path), module)
+            _parent(layers, path).add_module(_name(path), swapped.get(module, module))
     for node in traced.graph.nodes:
         if node.op == "get_attr":
             _hold(layers, own_path(str(node.target)), traced.attribute(node))
     return layers.eval()
+
+
+def _small_maps(traced: Traced) -> dict[nn.Module, nn.Module]:
+    """What takes the place of convolutions of which every call gains from it."""
+    calls: dict[nn.Module, list[bool]] = {}
+    for node in traced.graph.nodes:
+        module = traced.module(node)
+        if module is not None and holds_tensors(node):
+            calls.setdefault(module, []).append(gains(module, shape_for(node, 2)))
+    return {
+        module: SmallMapConv2d.of(module)
+        for module, wins in calls.items()
+        if isinstance(module, nn.Conv2d) and all(wins)
+    }
 
 
 def _hold(layers: nn.Module, path: str, value: Any) -> None:

@@ -1,0 +1,57 @@
+"""Layers large enough for the wide shape of the GPU kernels; the shared cases are narrow ones."""
+
+from itertools import product
+
+import pytest
+import torch
+
+from cases import DTYPES, RULES, Case, short
+from parity import compare
+from snm_kernels import backends, preset
+
+if not torch.cuda.is_available():
+    pytest.skip(backends()["cuda"].reason, allow_module_level=True)
+
+SHAPE = (4, 130, 33, 35)
+"""More neurons than 256 wide threads of 8 neurons on each of 256 multiprocessors; odd sizes."""
+WIDE = [
+    *(
+        Case(f"wide-{short(dtype)}-{emit}", 7, SHAPE, preset("snm-zero"), dtype, emit)
+        for dtype, emit in product(DTYPES, ("amplitude", "spike", "none"))
+    ),
+    *(Case(f"wide-{rule}", 6, SHAPE, RULES[rule], state="given") for rule in RULES),
+    *(
+        Case(
+            f"wide-{layout}-{short(dtype)}",
+            9,
+            SHAPE,
+            dtype=dtype,
+            layout=layout,
+            threshold="channel",
+            bias="neuron",
+            residual="contiguous",
+        )
+        for layout in ("contiguous", "channels_last", "constant", "unaligned", "padded time")
+        for dtype in (torch.float32, torch.bfloat16)
+    ),
+    *(Case(f"wide-{steps} steps", steps, SHAPE, threshold="last") for steps in (1, 3, 4, 5, 8)),
+]
+
+
+@pytest.mark.parametrize("backend", ["cuda", "triton"])
+@pytest.mark.parametrize("case", WIDE, ids=str)
+def test_wide_layers_equal_reference(case: Case, backend: str) -> None:
+    assert compare(case, backend, "cuda") == case.neuron_steps
+
+
+@pytest.mark.parametrize("backend", ["cuda", "triton"])
+@pytest.mark.parametrize("more", [-1, 0, 1])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=short)
+def test_layers_about_the_change_of_shape_equal_reference(
+    dtype: torch.dtype, more: int, backend: str
+) -> None:
+    multiprocessors = torch.cuda.get_device_properties(0).multi_processor_count
+    block = 256 * 16 // dtype.itemsize
+    neurons = (multiprocessors - 1) * block + more
+    case = Case(f"{short(dtype)} {more}", 5, (neurons,), dtype=dtype, threshold="last")
+    assert compare(case, backend, "cuda") == case.neuron_steps

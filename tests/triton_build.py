@@ -1,0 +1,136 @@
+"""The Triton kernel compiled ahead of time, for GPUs that need not be here."""
+
+import re
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from machine_code import Instruction, Measured, cuobjdump, instructions, measure
+from snm_kernels.triton import NARROW, WIDE, Shape
+from snm_kernels.triton.kernel import snm_kernel
+
+BYTES = {"fp32": 4, "fp16": 2, "bf16": 2, "i32": 4, "i8": 1}
+RUNTIME_INTEGERS = ("time_steps", "max_spikes", "count_min", "count_max")
+
+
+@dataclass(frozen=True)
+class Build:
+    """What the kernel is specialised on."""
+
+    architecture: int = 90
+    drive: str = "fp32"
+    spikes: str | None = "fp32"
+    graded: bool = False
+    wide: bool = True
+    negative: bool = True
+    extras: bool = False
+    """With a residual, a bias and a state to go on from."""
+    aligned: bool = True
+    """Whether pointers, strides and the number of neurons are multiples of 16."""
+    ones: bool = False
+    """Whether integers are 1, which specialises on them."""
+    fusion: bool = False
+    """Whether the compiler may contract products and sums, as torch.compile lets it."""
+
+    def __str__(self) -> str:
+        flags = ("wide", "graded", "extras", "ones", "fusion")
+        words = [f"sm_{self.architecture}", self.drive, str(self.spikes)]
+        words += [name for name in flags if getattr(self, name)]
+        words += [] if self.wide else ["narrow"]
+        words += [] if self.aligned else ["unaligned"]
+        words += [] if self.negative else ["no negative spikes"]
+        return "-".join(words)
+
+    @property
+    def shape(self) -> Shape:
+        """How neurons are dealt out to threads."""
+        return WIDE if self.wide else NARROW
+
+    @property
+    def block(self) -> int:
+        """Neurons of a block."""
+        return self.shape.block(max(BYTES[self.drive], BYTES.get(self.spikes, 1)))
+
+    @property
+    def neurons(self) -> int:
+        """Of one thread."""
+        return self.block // (32 * self.shape.warps)
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A kernel's machine code."""
+
+    ptx: str
+    sass: str
+    registers: int
+
+    @property
+    def instructions(self) -> list[Instruction]:
+        return instructions(self.sass)
+
+    def measure(self, build: Build) -> Measured:
+        """What its loop over time does."""
+        return measure(
+            self.sass,
+            neurons=build.neurons,
+            ahead=build.shape.ahead,
+            drive=BYTES[build.drive],
+            spikes=BYTES.get(build.spikes, 0),
+        )
+
+
+@cache
+def compiled(build: Build, tmp: Path) -> Compiled:
+    """Compiles the kernel; ``tmp`` takes its machine code."""
+    types: dict[str, str | None] = {
+        "drive": f"*{build.drive}",
+        "residual": f"*{build.drive}" if build.extras else None,
+        "threshold": "*fp32",
+        "bias": "*fp32" if build.extras else None,
+        "v_in": "*fp32" if build.extras else None,
+        "m_in": "*i32" if build.extras else None,
+        "v_out": "*fp32",
+        "m_out": "*i32",
+        "spikes": build.spikes and f"*{build.spikes}",
+        "v_init": "fp32",
+        "negative_threshold": "fp32" if build.negative else None,
+    }
+    constants = {
+        "STRICT": False,
+        "GRADED": build.graded,
+        "THRESHOLD_SHARED": False,
+        "BIAS_SHARED": False,
+        "NARROW": True,
+        "BLOCK": build.block,
+        "AHEAD": build.shape.ahead,
+        "APART": build.shape.apart,
+    }
+    signature, constexprs, attributes = {}, {}, {}
+    for place, parameter in enumerate(snm_kernel.params):
+        name = parameter.name
+        kind = types.get(name, "i32")
+        if name in constants or kind is None or (build.ones and kind == "i32"):
+            signature[name] = "constexpr"
+            constexprs[name] = constants.get(name, None if kind is None else 1)
+            continue
+        signature[name] = kind
+        if build.aligned and kind != "fp32" and name not in RUNTIME_INTEGERS:
+            attributes[place,] = [["tt.divisibility", 16]]
+    kernel = triton.compile(
+        ASTSource(snm_kernel, signature, constexprs=constexprs, attrs=attributes),
+        target=GPUTarget("cuda", build.architecture, 32),
+        options={"num_warps": build.shape.warps, "enable_fp_fusion": build.fusion},
+    )
+    cubin = tmp / f"{kernel.hash}.cubin"
+    cubin.write_bytes(kernel.asm["cubin"])
+    sass = cuobjdump("-sass", cubin)
+    return Compiled(
+        kernel.asm["ptx"],
+        sass,
+        int(re.search(r"REG:(\d+)", cuobjdump("-res-usage", cubin))[1]),
+    )
