@@ -1,7 +1,7 @@
 # make demo   convert the packaged network, print accuracy and speed, draw the curve
 # make test   everything that has to pass before a change lands
 # make wheel  build the wheel into dist/ and run it from there
-# make bench  the benchmarks of this machine
+# make bench  the benchmarks of this machine, into build/bench/
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -36,6 +36,7 @@ test: build-strict .venv/peers
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python bench/render.py --check
+	$(BIN)/python bench/machine_code.py --check
 	$(BIN)/python -m pytest -n auto tests bench/test_peers.py
 
 wheel: .venv/installed
@@ -45,7 +46,7 @@ wheel: .venv/installed
 	cd dist && PYTHONPATH=site ../$(BIN)/python ../tests/installed.py "$(CURDIR)/dist/site"
 
 bench: build .venv/peers
-	$(BIN)/python -m pytest bench
+	$(BIN)/snm bench --out build/bench
 
 clean:
 	rm -rf .venv build dist

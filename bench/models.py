@@ -1,18 +1,14 @@
 """The networks that are timed, with weights, calibration images and a batch for each."""
 
-import sys
 from collections.abc import Callable
-from pathlib import Path
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from snm.bench.vision import torchvision_model
 from snm.demo import load_images, load_network
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
-
-from zoo import torchvision_model
 
 _VGG_16 = (64, 64, 0, 128, 128, 0, 256, 256, 256, 0, 512, 512, 512, 0, 512, 512, 512, 0)
 
@@ -44,19 +40,28 @@ def _vgg16() -> Model:
     return _random(nn.Sequential(*layers, nn.Flatten(), nn.Linear(channels, 10)), 32)
 
 
-def _resnet18(size: int) -> Model:
-    return _random(torchvision_model("resnet18"), size)
+def _vision(name: str, size: int, batch: int = 8, calibration: int = 64) -> Model:
+    return _random(torchvision_model(name), size, batch, calibration)
 
 
-def _random(network: nn.Module, size: int) -> Model:
-    return Model(network.eval(), torch.rand(64, 3, size, size), torch.rand(8, 3, size, size))
+def _random(network: nn.Module, size: int, batch: int = 8, calibration: int = 64) -> Model:
+    images = torch.rand(calibration + batch, 3, size, size)
+    return Model(network.eval(), images[:calibration], images[calibration:])
 
+
+_OF_IMAGENET = {"size": 224, "calibration": 16}
 
 MODELS: dict[str, Callable[[], Model]] = {
-    "SmallVGG, 28×28, batch 16": _demo,
-    "VGG-16, 32×32, batch 8": _vgg16,
-    "ResNet-18, 32×32, batch 8": lambda: _resnet18(32),
-    "ResNet-18, 64×64, batch 8": lambda: _resnet18(64),
+    "SmallVGG, 28×28": _demo,
+    "VGG-16, 32×32": _vgg16,
+    "ResNet-18, 32×32": partial(_vision, "resnet18", 32),
+    "ResNet-18, 64×64": partial(_vision, "resnet18", 64),
+    "VGG-16, 224×224": partial(_vision, "vgg16_bn", batch=4, **_OF_IMAGENET),
+    "ResNet-18, 224×224": partial(_vision, "resnet18", **_OF_IMAGENET),
+    "ResNet-34, 224×224": partial(_vision, "resnet34", **_OF_IMAGENET),
+    "ResNet-50, 224×224": partial(_vision, "resnet50", **_OF_IMAGENET),
 }
-"""By name: the packaged network; a VGG-16 with batch norm and average pooling and torchvision's
-ResNet-18, both with random weights."""
+"""By name: the packaged network, a VGG-16 with batch norm and average pooling, and torchvision's,
+all but the first with random weights."""
+
+NEED_TORCHVISION = tuple(name for name in MODELS if "ResNet" in name or "224" in name)

@@ -1,11 +1,13 @@
 """Whole networks: converted, run the published way, converted by SpikingJelly, and as they are.
 
-All classify the same batch with T time steps; the ReLU network runs on T batches at once, which
-is the work that a network without memory would have. All are channels_last.
+All classify the same batch with T time steps, in turn with the ReLU network on T batches at once,
+which is the work that a network without memory would have, and with the converted network. All are
+channels_last. Contenders under torch.compile have a process of their own, test_compiled_network.py.
 """
 
-import importlib.util
+from collections.abc import Callable
 from functools import lru_cache, partial
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -13,18 +15,44 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from torch import Tensor, nn
 
 import snm
-from models import MODELS, Model
+from snm.bench.models import MODELS, NEED_TORCHVISION, Model
+from snm.bench.peers import missing
+from snm.bench.scale import Scale
+from snm.bench.timing import time_beside
 from snm.demo.step_by_step import StepByStepNetwork
-from timing import time_call
 
 TIMESTEPS = 32
-DEVICES = ("cpu", "cuda")
-DTYPES = (torch.float32, torch.bfloat16)
+DTYPES = {"cpu": (torch.float32, torch.bfloat16), "cuda": (torch.float16, torch.bfloat16)}
 
-CONVERTED = "snm"
+OURS = "snm"
+CAPTURED = "snm, captured in a CUDA graph"
+COMPILED = "snm, torch.compile"
 RELU = f"ReLU network, {TIMESTEPS} batches at once"
 PUBLISHED = "published step code"
 SPIKINGJELLY = "SpikingJelly, converted, multi-step"
+
+
+class Case(NamedTuple):
+    """A network and a contender."""
+
+    network: str
+    dtype: torch.dtype
+    contender: str
+
+    def __str__(self) -> str:
+        return f"{self.contender}, {self.network}, {self.dtype}"
+
+
+def cases(device: str, scale: Scale) -> list[Case]:
+    """The published code takes float32, and ReLUs that are called once."""
+    contenders = [RELU, OURS, *([CAPTURED] if device == "cuda" else []), SPIKINGJELLY]
+    found = []
+    for network in scale.networks[device]:
+        for dtype in DTYPES[device]:
+            found += [Case(network, dtype, contender) for contender in contenders]
+            if dtype == torch.float32 and "ResNet" not in network:
+                found.append(Case(network, dtype, PUBLISHED))
+    return found
 
 
 @lru_cache(maxsize=1)
@@ -57,51 +85,42 @@ class SpikingJelly(nn.Module):
         return self.network(self.images).mean(0)
 
 
-def build(contender: str, name: str, device: str, dtype: torch.dtype) -> partial:
+def build(contender: str, model: Model, net: snm.SpikingNetwork) -> Callable[[], Tensor]:
     """What is timed."""
-    model, net = prepared(name, device, dtype)
-    if contender == CONVERTED:
+    if contender == OURS:
         return partial(net, model.images, timesteps=TIMESTEPS)
+    if contender == CAPTURED:
+        return partial(net.capture(model.images, timesteps=TIMESTEPS), model.images)
+    if contender == COMPILED:
+        return partial(torch.compile(net), model.images, timesteps=TIMESTEPS)
     if contender == PUBLISHED:
         thresholds = {path: neuron.threshold for path, neuron in net.layers.items()}
         return partial(StepByStepNetwork(model.network, thresholds), model.images, TIMESTEPS)
     if contender == SPIKINGJELLY:
-        return partial(SpikingJelly(model))
+        return SpikingJelly(model)
     images = model.images.repeat(TIMESTEPS, 1, 1, 1)
     return partial(model.network, images.contiguous(memory_format=torch.channels_last))
 
 
-def cases() -> list[tuple[str, str, torch.dtype]]:
-    """Network, contender and dtype; the published code takes ReLUs that are called once."""
-    found = []
-    for name in MODELS:
-        found += [(name, which, dtype) for dtype in DTYPES for which in (CONVERTED, RELU)]
-        found += [(name, SPIKINGJELLY, dtype) for dtype in DTYPES]
-        if "ResNet" not in name:
-            found.append((name, PUBLISHED, torch.float32))
-    return sorted(found, key=lambda case: (case[0], str(case[2])))
-
-
-@pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize(("name", "contender", "dtype"), cases(), ids=str)
-def test_network(
-    benchmark: BenchmarkFixture, name: str, contender: str, dtype: torch.dtype, device: str
-) -> None:
-    if device == "cuda" and not torch.cuda.is_available():
-        pytest.skip("no NVIDIA GPU")
-    if contender == SPIKINGJELLY and importlib.util.find_spec("spikingjelly") is None:
-        pytest.skip("spikingjelly not installed; see bench/README.md")
-    shown = str(dtype).removeprefix("torch.")
-    benchmark.group = f"{name}, {device}, {shown}"
-    with torch.no_grad():
-        time_call(
-            benchmark,
-            build(contender, name, device, dtype),
-            device,
-            suite="network",
-            network=name,
-            contender=contender,
-            dtype=shown,
-            timesteps=TIMESTEPS,
-            images=len(prepared(name, device, dtype)[0].images),
-        )
+@torch.no_grad()
+def test_network(benchmark: BenchmarkFixture, case: Case, device: str, scale: Scale) -> None:
+    needed = ["spikingjelly", "loguru"] if case.contender == SPIKINGJELLY else []
+    needed += ["torchvision"] if case.network in NEED_TORCHVISION else []
+    if reason := missing(*needed):
+        pytest.skip(reason)
+    model, net = prepared(case.network, device, case.dtype)
+    compared = [name for name in (RELU, OURS) if RELU != case.contender != name]
+    time_beside(
+        benchmark,
+        build(case.contender, model, net),
+        device,
+        scale.seconds[device],
+        {name: build(name, model, net) for name in compared},
+        suite="network",
+        network=case.network,
+        contender=case.contender,
+        yardstick=RELU,
+        dtype=str(case.dtype).removeprefix("torch."),
+        timesteps=TIMESTEPS,
+        images=len(model.images),
+    )

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from peers import PEERS
+from snm.bench.peers import PEERS
+from snm.bench.workload import Workload, inputs_of
 from snm_kernels import snm
-from workload import Workload, inputs_of
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])

@@ -44,8 +44,15 @@ class Workload:
         return self.timesteps * self.neurons
 
     def __str__(self) -> str:
-        dtype = str(self.dtype).removeprefix("torch.")
-        return f"{self.device}-{dtype}-T{self.timesteps}-{self.neurons} neurons"
+        return f"{self.device}-{self.dtype_name}-T{self.timesteps}-{self.neurons} neurons"
+
+    @property
+    def dtype_name(self) -> str:
+        return str(self.dtype).removeprefix("torch.")
+
+    def info(self) -> dict[str, str | int]:
+        """What a row of a record says of it."""
+        return {"dtype": self.dtype_name, "timesteps": self.timesteps, "neurons": self.neurons}
 
 
 # Workloads come one after another, and two of the largest drives needn't be held at once.

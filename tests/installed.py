@@ -3,6 +3,7 @@
 Run with that folder as the argument and first on PYTHONPATH.
 """
 
+import importlib.util
 import sys
 import tempfile
 from pathlib import Path
@@ -38,7 +39,11 @@ def check(folder: Path) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         snm.save(net, Path(scratch) / "net.safetensors")
         loaded = snm.load(Path(scratch) / "net.safetensors")
-    assert torch.equal(loaded(test, timesteps=16), net(test, timesteps=16))
+        assert torch.equal(loaded(test, timesteps=16), net(test, timesteps=16))
+        # Without the bench extra the command says what it needs.
+        complete = importlib.util.find_spec("pytest_benchmark") is not None
+        status = main(["bench", "--tiny", "--device", "cpu", "--out", f"{scratch}/bench"])
+        assert status == (0 if complete else 1)
     main(["doctor"])
 
 

@@ -1,18 +1,15 @@
 """Models as people publish them, by name, each with a size of image that it takes."""
 
 from collections.abc import Callable
-from functools import cache, partial
+from functools import partial
 from importlib import import_module
-from importlib.util import find_spec
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-# A library takes back what it declares when it is collected.
-_LIBRARIES: list[torch.library.Library] = []
+from snm.bench.vision import torchvision_model, torchvision_models
 
 
 class Published(NamedTuple):
@@ -22,27 +19,8 @@ class Published(NamedTuple):
     size: tuple[int, ...]
 
 
-@cache
-def _vision() -> Any:
-    """torchvision's models, which need no compiled operation; one built for another torch does
-    not load, and then what importing it needs of them is declared here."""
-    folder = Path(find_spec("torchvision").origin).parent
-    try:
-        torch.ops.load_library(folder / "_C.so")
-    except OSError:
-        declared = torch.library.Library("torchvision", "DEF")
-        declared.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        declared.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        _LIBRARIES.append(declared)
-    return import_module("torchvision.models")
-
-
-def torchvision_model(name: str, **options: Any) -> nn.Module:
-    return getattr(_vision(), name)(weights=None, **options)
-
-
 def _timm(name: str) -> nn.Module:
-    _vision()
+    torchvision_models()
     return import_module("timm").create_model(name, pretrained=False)
 
 

@@ -9,10 +9,16 @@ import importlib
 import importlib.util
 from typing import Any, NamedTuple
 
+from snm.bench.workload import Inputs, at_one_threshold
 from snm_kernels import SNMRule, preset
-from workload import Inputs, at_one_threshold
 
 _SPIKINGJELLY = ("spikingjelly", "loguru")
+
+
+def missing(*packages: str) -> str:
+    """Which packages are not installed, in words; empty if all are."""
+    absent = [name for name in packages if importlib.util.find_spec(name) is None]
+    return f"{', '.join(absent)} not installed: pip install 'snm-kernels[bench]'" if absent else ""
 
 
 class Entry(NamedTuple):
@@ -34,12 +40,15 @@ class Entry(NamedTuple):
 
     def missing(self) -> str:
         """Why it can't run here; empty where it can."""
-        absent = [name for name in self.needs if importlib.util.find_spec(name) is None]
-        return f"{', '.join(absent)} not installed; see bench/README.md" if absent else ""
+        return missing(*self.needs)
+
+    def load(self) -> Any:
+        """Its module, with what that imports."""
+        return importlib.import_module(f"snm.bench.peers.{self.module}")
 
     def build(self, inputs: Inputs) -> Any:
         """A ``Peer`` that is ready to be called on these inputs."""
-        return importlib.import_module(f"peers.{self.module}").Peer(inputs, self.compiled)
+        return self.load().Peer(inputs, self.compiled)
 
 
 ST_BIF_LEVELS = 16
@@ -49,6 +58,7 @@ _SNM, _IF, _ST_BIF = preset("snm"), preset("if"), preset("st-bif", levels=ST_BIF
 
 PEERS = {
     "published step code": Entry("published", _SNM, "snm", True, needs=()),
+    "reference, compiled": Entry("reference", _SNM, "snm", True, compiled=True, needs=()),
     "SpikingJelly FlexSN": Entry("flexsn", _SNM, "snm", True),
     "SpikingJelly FlexSN, compiled": Entry("flexsn", _SNM, "snm", True, compiled=True),
     "SpikingJelly IFNode": Entry("spikingjelly_if", _IF, "if", False),

@@ -4,7 +4,7 @@ import torch
 from spikingjelly.activation_based.neuron import FlexSN
 from torch import Tensor
 
-from workload import Inputs
+from snm.bench.workload import Inputs
 
 
 def core(x: Tensor, v: Tensor, m: Tensor, theta: Tensor) -> tuple[Tensor, Tensor, Tensor]:

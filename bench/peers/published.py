@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
+from snm.bench.workload import Inputs
 from snm.demo.step_by_step import StepByStepSNM
-from workload import Inputs
 
 
 class Peer:

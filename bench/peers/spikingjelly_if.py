@@ -5,7 +5,7 @@ from spikingjelly.activation_based.functional import neuron_implementation
 from spikingjelly.activation_based.neuron import IFNode
 from torch import Tensor
 
-from workload import Inputs
+from snm.bench.workload import Inputs
 
 
 class Peer:

@@ -5,8 +5,8 @@ from spikingjelly.activation_based.functional import neuron_implementation
 from spikingjelly.activation_based.neuron import STBIFNode
 from torch import Tensor
 
-from peers import ST_BIF_LEVELS
-from workload import Inputs
+from snm.bench.peers import ST_BIF_LEVELS
+from snm.bench.workload import Inputs
 
 
 class Peer:

@@ -1,4 +1,4 @@
-"""The command ``snm``: demo and doctor."""
+"""The command ``snm``: demo, doctor and bench."""
 
 import argparse
 import importlib.util
@@ -11,6 +11,7 @@ import torch
 import snm_kernels
 
 _DEMO_PACKAGES = ("matplotlib", "rich")
+_BENCH_PACKAGES = ("matplotlib", "pytest", "pytest_benchmark")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -37,19 +38,79 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="PNG file for the curve (default: %(default)s)",
     )
     commands.add_parser("doctor", help="say which backends run here and how this copy was built")
+    _add_bench(commands)
     options = parser.parse_args(arguments)
     if options.command == "demo":
         return _demo(options.picture)
+    if options.command == "bench":
+        return _bench(options)
     return _doctor()
 
 
-def _demo(picture: Path) -> int:
-    missing = [name for name in _DEMO_PACKAGES if importlib.util.find_spec(name) is None]
+def _add_bench(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    bench = commands.add_parser(
+        "bench", help="time the op and whole networks beside copy_ and their rivals"
+    )
+    bench.add_argument(
+        "--out",
+        type=Path,
+        default=Path("snm-bench"),
+        metavar="FOLDER",
+        help="for record.json, tables.md and roofline.svg (default: %(default)s)",
+    )
+    scale = bench.add_mutually_exclusive_group()
+    scale.add_argument(
+        "--quick",
+        dest="scale",
+        action="store_const",
+        const="quick",
+        help="a first look in about two minutes; everything takes 10 to 15",
+    )
+    scale.add_argument(
+        "--tiny",
+        dest="scale",
+        action="store_const",
+        const="tiny",
+        help="that it runs at all; the figures mean nothing",
+    )
+    bench.add_argument(
+        "--device", choices=["cpu", "cuda"], help="default: cuda where there is a GPU, else cpu"
+    )
+    bench.add_argument(
+        "--limit",
+        type=float,
+        default=float("inf"),
+        metavar="SECONDS",
+        help="write down what is measured by then (default: no limit)",
+    )
+    bench.set_defaults(scale="full")
+
+
+def _lacks(command: str, packages: Sequence[str]) -> bool:
+    """Says which of a command's packages are not installed, if any."""
+    missing = [name for name in packages if importlib.util.find_spec(name) is None]
     if missing:
         print(
-            f"snm demo needs {', '.join(missing)}: pip install 'snm-kernels[demo]'",
+            f"snm {command} needs {', '.join(missing)}: pip install 'snm-kernels[{command}]'",
             file=sys.stderr,
         )
+    return bool(missing)
+
+
+def _bench(options: argparse.Namespace) -> int:
+    if _lacks("bench", _BENCH_PACKAGES):
+        return 1
+    if options.device == "cuda" and not torch.cuda.is_available():
+        print("snm bench: --device cuda needs an NVIDIA GPU, found none", file=sys.stderr)
+        return 1
+    from snm.bench.suite import run
+
+    device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    return int(run(device, options.scale, options.out, options.limit))
+
+
+def _demo(picture: Path) -> int:
+    if _lacks("demo", _DEMO_PACKAGES):
         return 1
     from rich.console import Console
 

@@ -1,0 +1,85 @@
+"""How much of the benchmark is run: all of it, a first look, or next to nothing."""
+
+from dataclasses import dataclass
+
+LARGEST = 2**27
+"""Neuron-steps of the largest point of the sweep: 1 GiB of drive and spikes in float32."""
+
+
+@dataclass(frozen=True)
+class Scale:
+    """What a run covers, and how long it measures."""
+
+    seconds: dict[str, float]
+    """Of rounds for each contender, by device; a slow one gets its few rounds all the same."""
+    features: tuple[int, int, int]
+    """``[C, H, W]`` of the layer that all but the sweep run, at a batch of 8."""
+    timesteps: tuple[int, ...]
+    """T of the sweep."""
+    neurons: tuple[int, ...]
+    """N of the sweep."""
+    rivals: tuple[str, ...] | None
+    """Names in ``peers.PEERS``; None for all."""
+    networks: dict[str, tuple[str, ...]]
+    """Names in ``models.MODELS``, by device."""
+    suites: tuple[str, ...]
+    """Of those that ``suite.parts`` knows, in order."""
+    heaps: tuple[str, ...]
+    """On which the rivals run."""
+    every_isa: bool
+    """Whether older instruction sets are measured too."""
+    compiled_networks: bool
+    """Whether networks run under torch.compile too."""
+
+    def points(self) -> list[tuple[int, int]]:
+        """T and N of the sweep."""
+        return [(t, n) for n in self.neurons for t in self.timesteps if t * n <= LARGEST]
+
+
+_ALL = ("op", "sweep", "rivals", "network", "layouts", "calls")
+
+SCALES = {
+    "full": Scale(
+        seconds={"cpu": 1.0, "cuda": 0.3},
+        features=(128, 32, 32),
+        timesteps=(4, 32, 256, 1024),
+        neurons=(2**12, 2**16, 2**20, 2**24),
+        rivals=None,
+        networks={
+            "cpu": ("SmallVGG, 28×28", "VGG-16, 32×32", "ResNet-18, 32×32", "ResNet-18, 64×64"),
+            "cuda": (
+                *("VGG-16, 32×32", "VGG-16, 224×224"),
+                *("ResNet-18, 224×224", "ResNet-34, 224×224", "ResNet-50, 224×224"),
+            ),
+        },
+        suites=_ALL,
+        heaps=("warm", "cold"),
+        every_isa=True,
+        compiled_networks=True,
+    ),
+    "quick": Scale(
+        seconds={"cpu": 0.15, "cuda": 0.15},
+        features=(128, 32, 32),
+        timesteps=(4, 256),
+        neurons=(2**12, 2**16, 2**20),
+        rivals=("published step code", "SpikingJelly FlexSN, compiled"),
+        networks={"cpu": ("SmallVGG, 28×28",), "cuda": ("ResNet-18, 224×224",)},
+        suites=_ALL,
+        heaps=("warm",),
+        every_isa=False,
+        compiled_networks=False,
+    ),
+    "tiny": Scale(
+        seconds={"cpu": 0.0, "cuda": 0.0},
+        features=(8, 8, 8),
+        timesteps=(4,),
+        neurons=(2**6,),
+        rivals=("published step code",),
+        networks={"cpu": (), "cuda": ()},
+        suites=("op", "rivals"),
+        heaps=("warm", "cold"),
+        every_isa=False,
+        compiled_networks=False,
+    ),
+}
+"""By name; ``tiny`` is for tests of the benchmark and measures nothing worth reading."""

@@ -1,0 +1,150 @@
+"""Runs the benchmark: a process for each part of it, one record and its tables at the end.
+
+Processes of their own, because a heap's or an instruction set's setting is read once a process, and
+because what one part leaves behind, torch.compile above all, slows down the next.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import snm_kernels
+from snm.bench import picture, record, tables
+from snm.bench.markdown import aligned
+from snm.bench.record import Record
+from snm.bench.scale import SCALES
+from snm.bench.timing import HEAP_VARIABLES
+
+FOLDER = Path(__file__).resolve().parent
+ISAS = ("avx512", "avx2", "baseline")
+NOTED = {"op": ("isa",), "rivals": ("heap",)}
+"""What tells rows of a suite apart that ran in several processes."""
+
+
+class Part(NamedTuple):
+    """A process of the run."""
+
+    suite: str
+    module: str
+    heap: str = "warm"
+    isa: str = ""
+    """Empty for the processor's best."""
+
+    def __str__(self) -> str:
+        settings = [self.isa or "", "" if self.heap == "warm" else f"{self.heap} heap"]
+        return ", ".join([self.module.removesuffix(".py"), *filter(None, settings)])
+
+    def environment(self) -> dict[str, str]:
+        """This process's, the heap and the instruction set as the part wants them."""
+        dropped = {*HEAP_VARIABLES, "PYTEST_ADDOPTS"}
+        kept = {name: value for name, value in os.environ.items() if name not in dropped}
+        heap = HEAP_VARIABLES if self.heap == "warm" else {}
+        isa = {"SNM_CPU_ISA": self.isa} if self.isa else {}
+        return {**kept, **heap, **isa, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+
+
+def parts(device: str, scale: str) -> Iterator[Part]:
+    """The processes of a run, in order; a GPU needs neither heaps nor instruction sets."""
+    wanted, on_cpu = SCALES[scale], device == "cpu"
+    best = ISAS.index(snm_kernels.build_info().isa)
+    older = ISAS[best + 1 :] if on_cpu and wanted.every_isa else ()
+    networks = ["test_network.py", "test_compiled_network.py"][: 1 + wanted.compiled_networks]
+    of_suite = {
+        "op": [Part("op", "test_neuron.py", isa=isa) for isa in ("", *older)],
+        "rivals": [
+            Part("rivals", "test_rivals.py", heap)
+            for heap in (wanted.heaps if on_cpu else wanted.heaps[:1])
+        ],
+        "sweep": [Part("sweep", "test_sweep.py")],
+        "layouts": [Part("layouts", "test_layouts.py")],
+        "network": [Part("network", module) for module in networks],
+        "calls": [Part("calls", module) for module in ("test_calls.py", "test_first_call.py")],
+    }
+    for suite in wanted.suites:
+        yield from of_suite[suite]
+
+
+def run(device: str, scale: str, folder: Path, limit: float = float("inf")) -> int:
+    """Runs all parts, prints each table when it is full, and writes what it found.
+
+    Args:
+        device: ``"cpu"`` or ``"cuda"``.
+        scale: a name in ``scale.SCALES``.
+        folder: for ``record.json``, ``tables.md`` and ``roofline.svg``; it is made.
+        limit: seconds after which the part that runs is ended, and no other begun.
+
+    Returns:
+        0 if every part ran to its end, else 1. The record is written either way.
+    """
+    end = time.monotonic() + limit
+    found = record.begin(scale, device)
+    folder.mkdir(parents=True, exist_ok=True)
+    queue = [*parts(device, scale)]
+    for part, following in zip(queue, [*queue[1:], None], strict=True):
+        _run_part(part, found, end - time.monotonic())
+        ended = following is None or following.suite != part.suite
+        if ended and found.of_suite(part.suite):
+            print(f"\n{aligned(tables.TABLES[part.suite](found))}\n", flush=True)
+    found.write(folder / "record.json")
+    (folder / "tables.md").write_text(tables.every_table(found), encoding="utf-8")
+    picture.draw(found, folder / "roofline.svg")
+    print(found.heading())
+    for reason in found.skipped:
+        print(f"not run: {reason}")
+    for name in found.failed:
+        print(f"failed: {name}")
+    print(f"{len(found.rows)} rows in {folder / 'record.json'}")
+    return int(bool(found.failed))
+
+
+def _run_part(part: Part, found: Record, seconds: float) -> None:
+    """Adds what a process measures to the record."""
+    if seconds <= 0:
+        found.failed.append(f"{part}: no time left")
+        return
+    print(f"{part} ...", end=" ", flush=True)
+    start = time.monotonic()
+    with tempfile.TemporaryDirectory() as scratch:
+        result, log = Path(scratch) / "rows.json", Path(scratch) / "log"
+        command = [sys.executable, "-m", "pytest", str(FOLDER / part.module), "-q"]
+        command += ["-p", "pytest_benchmark.plugin", "-p", "no:cacheprovider", "-o", "addopts="]
+        command += [f"--benchmark-json={result}", "--benchmark-quiet"]
+        command += [f"--bench-device={found.device}", f"--bench-scale={found.scale}"]
+        with log.open("w") as output:
+            process = subprocess.Popen(
+                command, env=part.environment(), cwd=scratch, stdout=output, stderr=output
+            )
+            try:
+                status = process.wait(None if seconds == float("inf") else seconds)
+            except subprocess.TimeoutExpired:
+                found.failed.append(f"{part}: out of time")
+                status = _end(process)
+        print(f"{time.monotonic() - start:.0f} s", flush=True)
+        if status:
+            print(log.read_text(errors="replace")[-3000:])
+        if not result.exists():
+            found.failed.append(f"{part}: no result")
+            return
+        content = json.loads(result.read_text(encoding="utf-8"))
+    noted = {name: content[name] for name in NOTED.get(part.suite, ()) if found.device == "cpu"}
+    found.rows.extend({**row, **noted} for row in content["rows"])
+    found.load_averages.append(content["load_average"])
+    found.skipped.extend(reason for reason in content["skipped"] if reason not in found.skipped)
+    found.failed.extend(content["failed"])
+
+
+def _end(process: subprocess.Popen[bytes]) -> int:
+    """Interrupts pytest, which then writes the rows that it has."""
+    process.send_signal(signal.SIGINT)
+    try:
+        return process.wait(20)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return process.wait()

@@ -1,0 +1,267 @@
+"""The tables of a record, as Markdown."""
+
+from collections.abc import Callable, Iterable
+
+from snm.bench.markdown import number, ratio, table
+from snm.bench.record import Record, Row
+
+COPY, READ, OURS = "copy_", "sum, a pure read", "snm, amplitude"
+NOTHING = "Not measured.\n"
+
+
+def op_table(record: Record) -> str:
+    """T = 32, 2²⁰ neurons: every dtype and everything that can be sent, on each instruction set."""
+    sections = []
+    for isa in _values(record.of_suite("op"), "isa"):
+        rows = record.of_suite("op", isa=isa)
+        on = f", instruction set {isa}" if isa else ""
+        sections.append(f"{_size(rows[0])}{on}:\n\n{_op_rows(rows)}")
+    return "\n".join(sections) or NOTHING
+
+
+def _op_rows(rows: list[Row]) -> str:
+    head = (
+        *("contender", "dtype", "runs on", "ns per neuron-step", "bytes", "GB/s"),
+        *("of `copy_` bandwidth", "of read bandwidth"),
+    )
+    cells = [
+        (
+            row["contender"],
+            row["dtype"],
+            row["backend"] or "–",
+            number(nanoseconds(row)),
+            number_of_bytes(row),
+            number(bandwidth(row)),
+            ratio(share(row, COPY, rows)),
+            ratio(share(row, READ, rows)),
+        )
+        for row in rows
+    ]
+    return table(head, cells, words=3)
+
+
+def rivals_table(record: Record) -> str:
+    """The op and its rivals, float32, on a warm heap and on a cold one."""
+    head = (
+        *("contender", "runs on", "rule", "ns per neuron-step"),
+        *("of `copy_` bandwidth", "time / snm"),
+    )
+    sections = []
+    for heap in _values(record.of_suite("rivals"), "heap"):
+        rows = record.of_suite("rivals", heap=heap)
+        cells = [
+            (
+                row["contender"],
+                row.get("implementation", "–"),
+                row["rule"] or "–",
+                number(nanoseconds(row)),
+                ratio(share(row, COPY, rows)),
+                ratio(times(row, OURS)),
+            )
+            for row in sorted(rows, key=lambda row: float(row["seconds"]))
+        ]
+        on = f", {heap} heap" if heap else ""
+        sections.append(f"float32, {_size(rows[0])}{on}:\n\n{table(head, cells, words=3)}")
+    return "\n".join(sections) or NOTHING
+
+
+def sweep_table(record: Record) -> str:
+    """float32 to amplitude: the share of the bandwidth that ``copy_`` has at the same size."""
+    sections = []
+    for backend in _values(record.of_suite("sweep"), "backend"):
+        rows = record.of_suite("sweep", backend=backend)
+        found = {(row["neurons"], row["timesteps"]): share(row, COPY, ()) for row in rows}
+        steps = sorted({timesteps for _, timesteps in found})
+        cells = [
+            (f"{neurons:,}", *(ratio(found.get((neurons, t))) for t in steps))
+            for neurons in sorted({neurons for neurons, _ in found})
+        ]
+        head = ("neurons", *(f"T = {t}" for t in steps))
+        sections.append(f"Backend {backend}:\n\n{table(head, cells, words=0)}")
+    return "\n".join(sections) or NOTHING
+
+
+def layouts_table(record: Record) -> str:
+    """Layouts, parameters and residuals, float32 to amplitude."""
+    rows = record.of_suite("layouts")
+    if not rows:
+        return NOTHING
+    plain = rows[0]["yardstick"]
+    base = next((r["bytes_per_neuron_step"] for r in rows if r["contender"] == plain), None)
+    cells = []
+    for row in rows:
+        beside = times(row, plain)
+        per_byte = beside and base and beside * base / row["bytes_per_neuron_step"]
+        cells.append(
+            (
+                row["contender"],
+                number(nanoseconds(row)),
+                number_of_bytes(row),
+                ratio(beside),
+                ratio(per_byte),
+            )
+        )
+    head = ("layer", "ns per neuron-step", "bytes", "time / plain", "time per byte / plain")
+    return f"{_size(rows[0])}:\n\n{table(head, cells, words=1)}"
+
+
+def calls_table(record: Record) -> str:
+    """Small work, and the first result of a fresh process."""
+    calls, first = record.of_suite("calls"), record.of_suite("first call")
+    small = [(row["contender"], number(1e6 * row["seconds"])) for row in calls]
+    fresh = [(row["contender"], number(row["seconds"])) for row in first]
+    sections = []
+    if small:
+        head = ("one neuron, one time step", "µs per call")
+        sections.append(table(head, small, words=1))
+    if fresh:
+        head = ("first result of a fresh process, imports not counted", "seconds")
+        sections.append(table(head, fresh, words=1))
+    return "\n".join(sections) or NOTHING
+
+
+def network_table(record: Record) -> str:
+    """Whole networks beside the ReLU network on as many images as there are time steps."""
+    head = ("contender", "dtype", "ms per image", "time / ReLU network", "time / snm")
+    sections = []
+    for network in _values(record.of_suite("network"), "network"):
+        rows = record.of_suite("network", network=network)
+        cells = [
+            (
+                row["contender"],
+                row["dtype"],
+                number(1e3 * row["seconds"] / row["images"]),
+                ratio(times(row, row["yardstick"])),
+                ratio(times(row, "snm")),
+            )
+            for row in sorted(rows, key=lambda row: float(row["seconds"]))
+        ]
+        first = rows[0]
+        size = f"{network}, batch {first['images']}, T = {first['timesteps']}"
+        sections.append(f"{size}:\n\n{table(head, cells, words=2)}")
+    return "\n".join(sections) or NOTHING
+
+
+def short_op_table(record: Record) -> str:
+    """The op and its rivals, float32, warm heap: a line each."""
+    op = record.of_suite("op", isa=record.machine["isa"] if record.device == "cpu" else None)
+    ours = [row for row in op if row["dtype"] == "float32"]
+    heap = "warm" if record.device == "cpu" else None
+    rivals = [row for row in record.of_suite("rivals", heap=heap) if row["rule"] and _is_rival(row)]
+    if not ours:
+        return NOTHING
+    cells = [
+        (
+            " ".join((row["contender"], row.get("backend", ""))).strip(),
+            number(nanoseconds(row)),
+            ratio(share(row, COPY, op)),
+            ratio(times(row, OURS) if row in rivals else None),
+        )
+        for row in (*ours, *sorted(rivals, key=lambda row: float(row["seconds"])))
+    ]
+    head = ("float32", "ns per neuron-step", "of `copy_` bandwidth", "time / snm")
+    return f"{_size(ours[0])}:\n\n{table(head, cells, words=1)}"
+
+
+def short_network_table(record: Record) -> str:
+    """Whole networks: a line for each network and dtype."""
+    rows = record.of_suite("network")
+    names = dict.fromkeys(row["contender"] for row in rows)
+    rivals = [name for name in names if name != "snm" and not name.startswith("ReLU")]
+    cells = []
+    for ours in record.of_suite("network", contender="snm"):
+        same = {
+            row["contender"]: row
+            for row in rows
+            if (row["network"], row["dtype"]) == (ours["network"], ours["dtype"])
+        }
+        cells.append(
+            (
+                ours["network"],
+                ours["dtype"],
+                number(1e3 * ours["seconds"] / ours["images"]),
+                ratio(times(ours, ours["yardstick"])),
+                *(ratio(times(same[name], "snm") if name in same else None) for name in rivals),
+            )
+        )
+    if not cells:
+        return NOTHING
+    head = (
+        *("network", "dtype", "snm, ms per image", "snm / ReLU network"),
+        *(f"{name} / snm" for name in rivals),
+    )
+    return f"T = {rows[0]['timesteps']}:\n\n{table(head, cells, words=2)}"
+
+
+def _is_rival(row: Row) -> bool:
+    return not row["contender"].startswith(("snm", COPY, "clone"))
+
+
+TABLES: dict[str, Callable[[Record], str]] = {
+    "op": op_table,
+    "rivals": rivals_table,
+    "sweep": sweep_table,
+    "layouts": layouts_table,
+    "calls": calls_table,
+    "network": network_table,
+    "short-op": short_op_table,
+    "short-network": short_network_table,
+}
+"""By the name that the pages and the suites know them by."""
+
+LONG = ("op", "sweep", "rivals", "network", "layouts", "calls")
+
+
+def every_table(record: Record) -> str:
+    """The page that ``snm bench`` leaves beside a record."""
+    sections = [f"{TABLES[name].__doc__}\n\n{TABLES[name](record)}" for name in LONG]
+    not_run = "".join(f"- not run: {reason}\n" for reason in record.skipped)
+    return "\n".join((f"{record.heading()}\n", *sections, not_run))
+
+
+def nanoseconds(row: Row) -> float:
+    """Per neuron and step."""
+    return 1e9 * float(row["seconds"]) / (int(row["neurons"]) * int(row["timesteps"]))
+
+
+def bandwidth(row: Row) -> float:
+    """GB/s moved."""
+    return float(row["bytes_per_neuron_step"]) / nanoseconds(row)
+
+
+def number_of_bytes(row: Row) -> str:
+    return f"{row['bytes_per_neuron_step']:.3g}"
+
+
+def times(row: Row, other: str) -> float | None:
+    """The row's time over that of another contender that ran in turn with it."""
+    if row["contender"] == other:
+        return 1.0
+    beside = row["beside"].get(other)
+    return None if beside is None else float(beside["ratio"])
+
+
+def share(row: Row, other: str, rows: Iterable[Row]) -> float | None:
+    """The row's bandwidth over that of a yardstick that ran in turn with it.
+
+    Args:
+        row: a contender.
+        other: the yardstick's name.
+        rows: has the yardstick's own row if it moves other bytes than this contender.
+    """
+    beside = times(row, other)
+    if beside is None:
+        return None
+    own = row["bytes_per_neuron_step"]
+    others = (r for r in rows if (r["contender"], r["dtype"]) == (other, row["dtype"]))
+    yardstick = next(others, row)
+    return float(own / yardstick["bytes_per_neuron_step"] / beside)
+
+
+def _values(rows: Iterable[Row], name: str) -> list[str | None]:
+    """The different values of a field, in order."""
+    return [*dict.fromkeys(row.get(name) for row in rows)]
+
+
+def _size(row: Row) -> str:
+    return f"T = {row['timesteps']}, {row['neurons']:,} neurons"

@@ -1,0 +1,33 @@
+"""torchvision's models, whatever torch they were built for."""
+
+from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+# A library takes back what it declares when it is collected.
+_LIBRARIES: list[torch.library.Library] = []
+
+
+@cache
+def torchvision_models() -> Any:
+    """The module ``torchvision.models``, which needs no compiled operation; one built for another
+    torch does not load, and then what importing it needs of them is declared here."""
+    folder = Path(find_spec("torchvision").origin).parent
+    try:
+        torch.ops.load_library(folder / "_C.so")
+    except OSError:
+        declared = torch.library.Library("torchvision", "DEF")
+        declared.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        declared.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        _LIBRARIES.append(declared)
+    return import_module("torchvision.models")
+
+
+def torchvision_model(name: str, **options: Any) -> nn.Module:
+    """A model of torchvision by name, its weights drawn at random."""
+    return getattr(torchvision_models(), name)(weights=None, **options)
