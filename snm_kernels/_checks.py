@@ -46,9 +46,10 @@ def check_broadcast(
     argument: str, sizes: tuple[int, ...], shape: tuple[int, ...], op: str = "snm"
 ) -> None:
     """Whether a parameter of these sizes broadcasts to a time slice without widening it."""
-    fits = len(sizes) <= len(shape) and all(
-        size in (1, full) for size, full in zip(reversed(sizes), reversed(shape), strict=False)
-    )
+    missing = len(shape) - len(sizes)
+    fits = missing >= 0
+    for d, size in enumerate(sizes):
+        fits = fits and size in (1, shape[d + missing])
     if not fits:
         raise ValueError(f"{op}: {argument} must broadcast to {list(shape)}, got {list(sizes)}")
 

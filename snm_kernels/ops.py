@@ -139,7 +139,7 @@ def snm(
     if out is not None and not torch.compiler.is_compiling():
         _check_overlap(out, tensors)
     if torch.is_grad_enabled():
-        _refuse_grad(*tensors, out)
+        _refuse_grad((*tensors, out))
 
     on_cpu = backend == "auto" and device.type == "cpu"
     chosen = "cpu" if on_cpu else _load.choose(backend, device)
@@ -247,7 +247,7 @@ def _parameter(name: str, value: Tensor | float, shape: torch.Size, device: torc
         raise _refusal(TypeError, name, "floating point", value.dtype)
     if value.device != device:
         raise _refusal(ValueError, name, f"on {device}", value.device)
-    if value.dim() > 0 and value.shape != shape:
+    if value.dim() > 0:
         check_broadcast(name, value.shape, shape)
     return value if value.dtype == torch.float32 else value.to(torch.float32)
 
@@ -257,7 +257,7 @@ def _check_tensor(
 ) -> None:
     if not isinstance(value, Tensor):
         raise _refusal(TypeError, name, "a tensor", value)
-    if value.dtype == dtype and value.shape == shape and value.device == device:
+    if value.dtype == dtype and value.device == device and value.shape == shape:
         return
     if value.dtype != dtype:
         raise _refusal(TypeError, name, dtype, value.dtype)
@@ -320,10 +320,10 @@ def _extent(tensor: Tensor) -> tuple[int, int]:
     return start, start + (last + 1) * tensor.element_size()
 
 
-def _refuse_grad(*tensors: Tensor | None) -> None:
-    for index, tensor in enumerate(tensors):
+def _refuse_grad(tensors: Sequence[Tensor | None]) -> None:
+    for tensor in tensors:
         if tensor is not None and tensor.requires_grad:
-            name = (*_READ, "out")[index]
+            name = (*_READ, "out")[[other is tensor for other in tensors].index(True)]
             raise RuntimeError(
                 f"snm: {name} requires grad, but this op has no gradient; "
                 "call it under torch.no_grad()"
