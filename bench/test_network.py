@@ -2,9 +2,12 @@
 
 All classify the same batch with T time steps, in turn with the ReLU network on T batches at once,
 which is the work that a network without memory would have, and with the converted network. All are
-channels_last. Contenders under torch.compile have a process of their own, test_compiled_network.py.
+channels_last; on the CPU, where that is not always the faster format, all but the converted network
+run contiguous as well. Contenders under torch.compile have a process of their own,
+test_compiled_network.py.
 """
 
+import copy
 from collections.abc import Callable
 from functools import lru_cache, partial
 from typing import NamedTuple
@@ -30,6 +33,7 @@ COMPILED = "snm, torch.compile"
 RELU = f"ReLU network, {TIMESTEPS} batches at once"
 PUBLISHED = "published step code"
 SPIKINGJELLY = "SpikingJelly, converted, multi-step"
+CONTIGUOUS = ", contiguous"
 
 
 class Case(NamedTuple):
@@ -45,13 +49,16 @@ class Case(NamedTuple):
 
 def cases(device: str, scale: Scale) -> list[Case]:
     """The published code takes float32, and ReLUs that are called once."""
-    contenders = [RELU, OURS, *([CAPTURED] if device == "cuda" else []), SPIKINGJELLY]
+    ours = [OURS, *([CAPTURED] if device == "cuda" else [])]
+    formats = ("", CONTIGUOUS) if device == "cpu" else ("",)
     found = []
     for network in scale.networks[device]:
         for dtype in DTYPES[device]:
-            found += [Case(network, dtype, contender) for contender in contenders]
+            others = [RELU, SPIKINGJELLY]
             if dtype == torch.float32 and "ResNet" not in network:
-                found.append(Case(network, dtype, PUBLISHED))
+                others.append(PUBLISHED)
+            theirs = [other + suffix for other in others for suffix in formats]
+            found += [Case(network, dtype, contender) for contender in (*ours, *theirs)]
     return found
 
 
@@ -85,8 +92,16 @@ class SpikingJelly(nn.Module):
         return self.network(self.images).mean(0)
 
 
+def contiguous(model: Model) -> Model:
+    """A model in torch's usual memory format."""
+    layout = {"memory_format": torch.contiguous_format}
+    return Model(copy.deepcopy(model.network).to(**layout), *(x.to(**layout) for x in model[1:]))
+
+
 def build(contender: str, model: Model, net: snm.SpikingNetwork) -> Callable[[], Tensor]:
     """What is timed."""
+    if contender.endswith(CONTIGUOUS):
+        return build(contender.removesuffix(CONTIGUOUS), contiguous(model), net)
     if contender == OURS:
         return partial(net, model.images, timesteps=TIMESTEPS)
     if contender == CAPTURED:
@@ -99,12 +114,14 @@ def build(contender: str, model: Model, net: snm.SpikingNetwork) -> Callable[[],
     if contender == SPIKINGJELLY:
         return SpikingJelly(model)
     images = model.images.repeat(TIMESTEPS, 1, 1, 1)
-    return partial(model.network, images.contiguous(memory_format=torch.channels_last))
+    last = model.images.is_contiguous(memory_format=torch.channels_last)
+    format_ = torch.channels_last if last else torch.contiguous_format
+    return partial(model.network, images.contiguous(memory_format=format_))
 
 
 @torch.no_grad()
 def test_network(benchmark: BenchmarkFixture, case: Case, device: str, scale: Scale) -> None:
-    needed = ["spikingjelly", "loguru"] if case.contender == SPIKINGJELLY else []
+    needed = ["spikingjelly", "loguru"] if case.contender.startswith(SPIKINGJELLY) else []
     needed += ["torchvision"] if case.network in NEED_TORCHVISION else []
     if reason := missing(*needed):
         pytest.skip(reason)

@@ -12,6 +12,8 @@
 #include "../rule.h"
 
 namespace snm {
+// Every instruction set has its own: nothing of this may be shared between their object files.
+namespace {
 
 #if defined(__AVX512F__)
 constexpr int kLanes = 16;
@@ -137,4 +139,5 @@ SNM_INLINE void store(const Vector& values, void* to, int64_t bytes = sizeof(Vec
   std::memcpy(to, &values, kWhole ? sizeof values : static_cast<size_t>(bytes));
 }
 
+}  // namespace
 }  // namespace snm

@@ -166,8 +166,12 @@ class Run {
   // Thresholds and state of the tile; what is behind its last neuron is computed and never read.
   void start() {
     const int64_t padded = (count_ + kLanes - 1) / kLanes * kLanes;
+    const int64_t last = padded - kLanes;
+    store(Floats{}, tile_.theta + last);
+    store(Floats{}, tile_.v + last);
+    store(Ints{}, tile_.m + last);
+    store(Floats{}, tile_.bias + last);
     gather(a_.threshold, first_, count_, tile_.theta);
-    std::fill(tile_.theta + count_, tile_.theta + padded, 1.0f);
     if (a_.v_in != nullptr) std::copy_n(a_.v_in + first_, count_, tile_.v);
     if (a_.m_in != nullptr) std::copy_n(a_.m_in + first_, count_, tile_.m);
     if (a_.bias.values != nullptr) gather(a_.bias, first_, count_, tile_.bias);
