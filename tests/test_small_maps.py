@@ -106,6 +106,9 @@ def test_a_network_swaps_them_and_counts_the_same_spikes(
     batch = images(5).to(memory_format=torch.channels_last)
     assert torch.equal(net(batch, timesteps=8), plain(batch, timesteps=8))
 
+    compiled = torch.compile(net, backend="aot_eager", fullgraph=True)
+    assert torch.equal(compiled(batch, timesteps=8), net(batch, timesteps=8))
+
     snm.save(net, tmp_path / "net.safetensors")
     loaded = snm.load(tmp_path / "net.safetensors")
     assert isinstance(loaded.model.get_submodule("3"), SmallMapConv2d)

@@ -1,7 +1,10 @@
 """Convolutions over small maps, at which libraries are slow in channels_last."""
 
 import math
+from collections.abc import Sequence
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 _POSITIONS = range(2, 37)
@@ -27,11 +30,31 @@ class SmallMapConv2d(nn.Conv2d):
         """As ``nn.Conv2d``: ``[B, C, H, W]`` to ``[B, C', H', W']``."""
         if x.device.type != "cpu":
             return super().forward(x)
-        y: Tensor = self._conv_forward(x.contiguous(), self.weight.contiguous(), self.bias)
-        return y
+        padding = self.padding
+        if self.padding_mode != "zeros" or isinstance(padding, str):
+            y: Tensor = self._conv_forward(x.contiguous(), self.weight.contiguous(), self.bias)
+            return y
+        convolve = _opaque_conv2d if torch.compiler.is_compiling() else _conv2d
+        return convolve(x, self.weight, self.bias, self.stride, padding, self.dilation)
 
     def _get_name(self) -> str:
         return "Conv2d"
+
+
+def _conv2d(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+) -> Tensor:
+    return F.conv2d(x.contiguous(), weight.contiguous(), bias, stride, padding, dilation)
+
+
+# What torch.compile does not look into: it would make the tensors channels_last.
+_opaque_conv2d = torch.library.custom_op("snm::contiguous_conv2d", _conv2d, mutates_args=())
+_opaque_conv2d.register_fake(_conv2d)
 
 
 def gains(module: nn.Module, output: tuple[int, ...]) -> bool:
