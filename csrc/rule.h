@@ -32,7 +32,8 @@ struct Scalar {
   static SNM_INLINE T select(Mask mask, T a, T b) {
     return mask ? a : b;
   }
-  // Of two masks of which at most one holds: a, b or 0; 1, -1 or 0; and that added to a count.
+  // a where the first mask holds, else b where the second does, else 0; the difference of two
+  // masks; and that added to a count.
   static SNM_INLINE Float either(Mask first, Float a, Mask second, Float b) {
     return first ? a : second ? b : 0.0f;
   }
@@ -99,8 +100,9 @@ SNM_INLINE Step<V> step(typename V::Float c, const Thresholds<V>& own, typename 
     // Of what is at least 0, the conversion to an integer is the floor.
     const Float fit = V::select(fires, u / own.theta, zero);
     const Int limit = V::truncate(V::select(fit < gamma, fit, gamma));
-    const Int room = rule.count_max - m;
-    s = V::select(fires, V::select(m <= rule.count_max - limit, limit, room), s);
+    // The limit, or what is left up to count_max; neither difference overflows.
+    const Int full = rule.count_max - limit;
+    s = V::select(fires, rule.count_max - V::select(m > full, m, full), s);
     amplitude = V::to_float(s) * own.theta;
     m = m + s;
   } else {

@@ -76,7 +76,8 @@ def snm(
             gaps is copied first.
         threshold: θ in units of the drive, > 0, +inf for a neuron that stays silent: a number,
             or a floating tensor broadcastable to ``shape``, read as float32. A tensor's values
-            are not checked here.
+            are not checked here; where ``torch.set_flush_denormal`` is on, subnormal ones count
+            as 0, which is no threshold.
         rule: which neuron; see :class:`SNMRule` and :func:`preset`.
         state: goes on from this state; T steps at once equal T steps in chunks, bit for bit.
             None starts at the rule's ``v_init`` and memory 0. It is not changed.

@@ -36,7 +36,7 @@ def snm_reference(
         and m after the last step.
     """
     count_min, count_max = rule.count_bounds
-    silent = threshold.isinf()
+    silent = threshold == math.inf
     theta = torch.where(silent, 0.0, threshold).expand(x.shape[1:])
     upper = torch.where(silent, math.nan, threshold)
     ratio = math.nan if rule.negative_threshold is None else rule.negative_threshold
@@ -59,9 +59,9 @@ def snm_reference(
         amplitude = torch.where(fires, theta, torch.where(corrects, -theta, 0.0))
         if rule.max_spikes > 1:
             fit = torch.where(fires, torch.floor(u / theta), 0.0)
-            limit = fit.clamp(max=rule.max_spikes).to(torch.int64)
-            room = count_max - m.to(torch.int64)
-            s = torch.where(fires, torch.minimum(limit, room).to(torch.int32), s)
+            limit = fit.clamp(max=rule.max_spikes).to(torch.int32)
+            full = count_max - limit
+            s = torch.where(fires, count_max - torch.maximum(m, full), s)
             amplitude = s.to(torch.float32) * theta
         v = u - amplitude
         m = m + s

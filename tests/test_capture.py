@@ -127,13 +127,8 @@ def test_images_that_change_over_time_are_refused(encoder: str) -> None:
         (lambda x: x.half(), TypeError, "must be torch.float32, got torch.float16"),
         (lambda x: x[:1], ValueError, r"must be \[4, 2, 8, 8\], got \[1, 2, 8, 8\]"),
         (lambda x: x.to("meta"), ValueError, "must be on cpu, got meta"),
-        (
-            lambda x: x.to(memory_format=torch.channels_last),
-            ValueError,
-            r"must have the strides \[128, 64, 8, 1\] .* got \[128, 1, 16, 2\]",
-        ),
     ],
-    ids=["list", "dtype", "shape", "device", "memory format"],
+    ids=["list", "dtype", "shape", "device"],
 )
 def test_images_unlike_the_example_are_refused(
     change: Callable[[Tensor], Any], error: type[Exception], message: str
@@ -145,7 +140,7 @@ def test_images_unlike_the_example_are_refused(
         captured._check(change(captured._images))
 
 
-def test_strides_of_one_element_do_not_matter() -> None:
+def test_images_may_lie_in_memory_as_they_like() -> None:
     captured = CapturedNetwork.__new__(CapturedNetwork)
-    captured._images = torch.zeros(1, 3, 4, 4)
-    captured._check(captured._images.as_strided((1, 3, 4, 4), (7, 16, 4, 1)))
+    captured._images = torch.zeros(4, 2, 8, 8)
+    captured._check(torch.zeros(4, 2, 8, 16)[..., ::2].to(memory_format=torch.channels_last))

@@ -130,3 +130,31 @@ def test_a_module_with_a_large_map_as_well_stays() -> None:
 
     net = snm.convert(Twice().eval(), torch.rand(4, LARGE, 8, 8), norm="channel")
     assert type(net.model.get_submodule("conv")) is nn.Conv2d
+
+
+def test_weights_are_packed_once_per_move_not_per_call() -> None:
+    conv = SmallMapConv2d.of(nn.Conv2d(LARGE, LARGE, 3).to(memory_format=torch.channels_last))
+    for move in (lambda c: c.to(memory_format=torch.channels_last), nn.Module.double):
+        moved = move(conv)
+        assert moved.weight.is_contiguous()
+        assert isinstance(moved.weight, nn.Parameter)
+
+
+@torch.no_grad()
+def test_float16_runs_in_the_format_it_has() -> None:
+    conv = SmallMapConv2d.of(dyadic(nn.Conv2d(LARGE, LARGE, 3))).half()
+    x = torch.ones(2, LARGE, 4, 4, dtype=torch.float16).to(memory_format=torch.channels_last)
+    plain = copy.deepcopy(conv)
+    plain.__class__ = nn.Conv2d
+    assert conv(x).stride() == plain(x).stride()
+
+
+@torch.no_grad()
+def test_shared_weights_stay_shared(tmp_path: Path) -> None:
+    first, second = (dyadic(nn.Conv2d(LARGE, LARGE, 3, padding=1, bias=False)) for _ in range(2))
+    second.weight = first.weight
+    model = nn.Sequential(first, nn.ReLU(), second, nn.ReLU(), nn.Flatten(), nn.Linear(4096, 3))
+    net = snm.convert(model.eval(), torch.rand(4, LARGE, 4, 4), norm="channel")
+    snm.save(net, tmp_path / "net.safetensors")
+    for found in (net, snm.load(tmp_path / "net.safetensors")):
+        assert found.model.get_submodule("0").weight is found.model.get_submodule("2").weight

@@ -35,7 +35,8 @@ std::vector<CpuIsa> usable_isas() {
     usable.push_back({"avx512", avx512::run_neurons, avx512::pool_units});
   }
   if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-      __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2")) {
+      __builtin_cpu_supports("f16c") && __builtin_cpu_supports("bmi") &&
+      __builtin_cpu_supports("bmi2")) {
     usable.push_back({"avx2", avx2::run_neurons, avx2::pool_units});
   }
 #endif

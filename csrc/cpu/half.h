@@ -80,7 +80,7 @@ SNM_INLINE Half narrow<Half>(float value) {
 SNM_INLINE Floats widen_halves(Shorts values) {
 #if defined(__AVX512F__)
   return (Floats)_mm512_maskz_cvtph_ps(0xffff, (__m256i)values);
-#elif defined(__F16C__)
+#elif defined(__AVX2__) && defined(__F16C__)
   return (Floats)_mm256_cvtph_ps((__m128i)values);
 #else
   return widen_half<Lanes>(extended(values));

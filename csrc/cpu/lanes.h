@@ -62,17 +62,18 @@ struct Lanes {
     return first ? a : second ? b : T{};
   }
   static SNM_INLINE Int sign(Mask first, Mask second) {
-    const Int one = Int{} + 1;
-    return first ? one : second ? -one : Int{};
+    const Int up = first ? Int{} + 1 : Int{};
+    return second ? up - 1 : up;
   }
   static SNM_INLINE Int count(Int value, Mask first, Mask second) {
-    const Int once = first ? value + 1 : value;
-    return second ? once - 1 : once;
+    // Unsigned, because what is not chosen may wrap around.
+    const Uints once = first ? (Uints)value + 1 : (Uints)value;
+    return (Int)(second ? once - 1 : once);
   }
 #else
   template <class T>
   static SNM_INLINE T either(Mask first, T a, Mask second, T b) {
-    return (T)(((Int)a & first) | ((Int)b & second));
+    return (T)(((Int)a & first) | ((Int)b & second & ~first));
   }
   static SNM_INLINE Int sign(Mask first, Mask second) { return second - first; }
   static SNM_INLINE Int count(Int value, Mask first, Mask second) {

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-_ENOUGH = {"cpu": 2**26, "cuda": 2**30}
+_ENOUGH, _ENOUGH_ON_GPU = 2**26, 2**30
 """Bytes that one chunk of time steps may take. On the CPU convolutions are then as fast as they
 get, and what a layer makes still comes from the heap, whose pages are mapped. On a GPU the
 launches are few."""
@@ -16,7 +16,8 @@ _SHARE = 4
 @torch.compiler.assume_constant_result
 def steps_that_fit(bytes_per_step: int, device: torch.device) -> int:
     """How many time steps of so many bytes to simulate at once, >= 1."""
-    room = min(_ENOUGH[device.type], available_bytes(device) // _SHARE)
+    enough = _ENOUGH_ON_GPU if device.type == "cuda" else _ENOUGH
+    room = min(enough, available_bytes(device) // _SHARE)
     return max(1, room // max(1, bytes_per_step))
 
 

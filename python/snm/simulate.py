@@ -271,8 +271,8 @@ class SpikingNetwork(nn.Module):
         That spares the host the launches of every layer and chunk.
 
         Args:
-            example: images ``[B, ...]`` on a CUDA device, of the shape, dtype and memory format
-                that all images will have.
+            example: images ``[B, ...]`` on a CUDA device, of the shape and dtype that all images
+                will have; they are simulated in its memory format.
             timesteps: T, >= 1.
 
         Returns:

@@ -1,7 +1,7 @@
 """Convolutions over small maps, at which libraries are slow in channels_last."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 _POSITIONS = range(2, 37)
 """Of a small map: oneDNN reads all weights again for a few rows of so many positions at most, but
 for its own layout, to which it converts contiguous tensors, it does not."""
+_DTYPES = (torch.float32, torch.bfloat16)
 _LARGE = 2**18
 """Elements of weights that no longer fit in half of a second-level cache."""
 
@@ -23,19 +24,29 @@ class SmallMapConv2d(nn.Conv2d):
         made = cls.__new__(cls)
         made.__dict__.update(conv.__dict__)
         made._parameters = dict(conv._parameters)
-        made.weight = nn.Parameter(conv.weight.detach().contiguous(), conv.weight.requires_grad)
+        made._pack()
         return made
 
     def forward(self, x: Tensor) -> Tensor:
         """As ``nn.Conv2d``: ``[B, C, H, W]`` to ``[B, C', H', W']``."""
-        if x.device.type != "cpu":
-            return super().forward(x)
         padding = self.padding
-        if self.padding_mode != "zeros" or isinstance(padding, str):
-            y: Tensor = self._conv_forward(x.contiguous(), self.weight.contiguous(), self.bias)
-            return y
+        if x.device.type != "cpu" or x.dtype not in _DTYPES or isinstance(padding, str):
+            return super().forward(x)
+        if self.padding_mode != "zeros":
+            x, padding = F.pad(x, self._reversed_padding_repeated_twice, self.padding_mode), (0, 0)
         convolve = _opaque_conv2d if torch.compiler.is_compiling() else _conv2d
         return convolve(x, self.weight, self.bias, self.stride, padding, self.dilation)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "SmallMapConv2d":
+        super()._apply(fn, recurse)
+        self._pack()
+        return self
+
+    def _pack(self) -> None:
+        """Spares every call a copy of the weights."""
+        if self.weight.device.type == "cpu" and not self.weight.is_contiguous():
+            grad = self.weight.requires_grad
+            self.weight = nn.Parameter(self.weight.detach().contiguous(), requires_grad=grad)
 
     def _get_name(self) -> str:
         return "Conv2d"
@@ -61,4 +72,5 @@ def gains(module: nn.Module, output: tuple[int, ...]) -> bool:
     """Whether a module that makes ``[B, C', H', W']`` is faster as a :class:`SmallMapConv2d`."""
     if type(module) is not nn.Conv2d or module.groups > 1 or max(module.kernel_size) == 1:
         return False
-    return module.weight.numel() > _LARGE and math.prod(output[2:]) in _POSITIONS
+    large = module.weight.numel() > _LARGE and module.weight.device.type == "cpu"
+    return large and math.prod(output[2:]) in _POSITIONS

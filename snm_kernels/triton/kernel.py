@@ -51,9 +51,9 @@ def neuron_step(
         gamma = tl.cast(max_spikes, tl.float32)
         # Of what is at least 0, the conversion to an integer is the floor.
         fit = tl.where(fires, tl.div_rn(u, theta), 0.0)
-        limit = tl.where(fit < gamma, fit, gamma).to(tl.int32).to(tl.uint32, bitcast=True)
-        room = (count_max - m).to(tl.uint32, bitcast=True)
-        s = tl.where(fires, tl.minimum(limit, room).to(tl.int32, bitcast=True), s)
+        limit = tl.where(fit < gamma, fit, gamma).to(tl.int32)
+        full = count_max - limit
+        s = tl.where(fires, count_max - tl.maximum(m, full), s)
         amplitude = s.to(tl.float32) * theta
         # An inexact product: the choice keeps compilers from contracting it with the difference.
         amplitude = tl.where(theta == 0.0, 0.0, amplitude)

@@ -96,3 +96,11 @@ def test_images_of_another_batch_are_refused() -> None:
     captured = net.capture(images, timesteps=T)
     with pytest.raises(ValueError, match="CapturedNetwork: images must be"):
         captured(images[:1])
+
+
+def test_example_may_be_a_view_and_made_in_inference_mode() -> None:
+    net, images = network("plain")
+    wide = torch.cat([images, images], dim=-1)
+    with torch.inference_mode():
+        captured = net.capture(wide[..., : images.shape[-1]], timesteps=T)
+    assert torch.equal(captured(images), net(images, timesteps=T))

@@ -2,6 +2,7 @@
 
 import math
 import operator
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any, Literal
@@ -104,16 +105,20 @@ def build_layers(
 
 
 def _small_maps(traced: Traced) -> dict[nn.Module, nn.Module]:
-    """What takes the place of convolutions of which every call gains from it."""
+    """What takes the place of convolutions of which every call gains from it.
+
+    Weights that several modules share stay shared, so those modules stay as they are.
+    """
     calls: dict[nn.Module, list[bool]] = {}
     for node in traced.graph.nodes:
         module = traced.module(node)
         if module is not None and holds_tensors(node):
             calls.setdefault(module, []).append(gains(module, shape_for(node, 2)))
+    holders = Counter(id(own) for module in calls for own in module.parameters())
     return {
         module: SmallMapConv2d.of(module)
         for module, wins in calls.items()
-        if isinstance(module, nn.Conv2d) and all(wins)
+        if isinstance(module, nn.Conv2d) and all(wins) and holders[id(module.weight)] == 1
     }
 
 
