@@ -1,6 +1,5 @@
 """The options that ``snm bench`` passes to pytest, and what a process reports to it."""
 
-import os
 from typing import Any
 
 import pytest
@@ -9,9 +8,6 @@ import torch
 import snm_kernels
 from snm.bench.scale import SCALES, Scale
 from snm.bench.timing import HEAP
-
-# Others' work on these cores spoils figures, and above all what many small launches take.
-LOAD_AVERAGE = os.getloadavg()[0]
 
 WHY: dict[str, list[str]] = {"skipped": [], "failed": []}
 
@@ -67,6 +63,5 @@ def pytest_benchmark_update_json(
         rows=rows,
         heap=HEAP,
         isa=snm_kernels.build_info().isa,
-        load_average=LOAD_AVERAGE,
         **WHY,
     )

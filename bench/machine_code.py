@@ -4,7 +4,7 @@
     python bench/machine_code.py --record         compiles, measures, writes the records anew
     python bench/machine_code.py --record --target 80 90
     python bench/machine_code.py --update         writes the tables into docs/gpu.md
-    python bench/machine_code.py --check          fails if the page differs from the records
+    python bench/machine_code.py --check          fails if the page differs or lacks a table
 
 The CUDA kernels are read from the library of this build, Triton's are compiled. A table stands
 between ``<!-- machine code: NAME -->`` and ``<!-- end -->``.
@@ -270,6 +270,9 @@ def main() -> int:
         print("\n".join(tables.values()))
         return 0
     text = PAGE.read_text(encoding="utf-8")
+    if lost := {*TABLES} - {found[2] for found in MARKED.finditer(text)}:
+        print(f"{PAGE.name} has no markers for {', '.join(sorted(lost))}")
+        return 1
     filled = MARKED.sub(lambda found: f"{found[1]}{tables[found[2]]}{found[3]}", text)
     if options.update:
         PAGE.write_text(filled, encoding="utf-8")

@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import shutil
 import subprocess
 from dataclasses import asdict, dataclass, field
 from datetime import date
@@ -23,6 +24,8 @@ ROOT = Path(__file__).resolve().parent.parent
 """The repository, where this runs from a checkout."""
 
 PACKAGES = ("spikingjelly", "triton")
+UNKNOWN = "unknown"
+"""Stands for a commit or a driver that no program here tells."""
 IDENTITY = (
     *("suite", "contender", "network", "rule", "backend", "device", "dtype"),
     *("timesteps", "neurons", "images", "isa", "heap"),
@@ -44,8 +47,8 @@ class Record:
     device: str
     environment: dict[str, str]
     """Of the variables that change figures, those that were set."""
-    load_averages: list[float] = field(default_factory=list)
-    """Before each process of the run."""
+    load_average: float
+    """Of the last minute before the run: others' work on these cores spoils figures."""
     rows: list[Row] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
     """What did not run, and why: rivals that are not installed, above all."""
@@ -68,11 +71,11 @@ class Record:
             where = f"{gpu['name']}, driver {gpu['driver']}, CUDA {gpu['cuda']}"
         else:
             where += f", {machine['threads']} threads, {machine['isa']}"
-        loads = [f"{load:.1f}" for load in sorted(self.load_averages)]
-        load = f"load average {' to '.join(dict.fromkeys(loads[:1] + loads[-1:]))} before it"
+        load = f"load average {self.load_average:.1f} before it"
         settings = [f"{name}={value}" for name, value in self.environment.items()]
         versions = ", ".join(f"{name} {number}" for name, number in self.versions.items())
-        parts = [load, *settings, versions, f"{self.date}, {self.commit}; medians"]
+        figures = "medians, but first calls ran once"
+        parts = [load, *settings, versions, f"{self.date}, {self.commit}", figures]
         return f"**{where}**; {'; '.join(parts)}."
 
     def write(self, path: Path) -> None:
@@ -133,6 +136,7 @@ def begin(scale: str, device: str) -> Record:
         scale=scale,
         device=device,
         environment={name: os.environ[name] for name in watched if name in os.environ},
+        load_average=os.getloadavg()[0],
     )
 
 
@@ -140,18 +144,25 @@ def _commit() -> str:
     """The checkout's commit; an installed copy has its version alone."""
     if not (ROOT / ".git").exists():
         return "an installed copy"
+    git = ("git", "-C", str(ROOT))
+    head = _output(*git, "rev-parse", "HEAD")
+    changes = _output(*git, "status", "--porcelain", "--untracked-files=no")
+    if head is None or changes is None:
+        return f"commit {UNKNOWN}"
+    return f"commit {head[:10]}{' with changes' if changes else ''}"
 
-    def git(*arguments: str) -> str:
-        command = ["git", "-C", str(ROOT), *arguments]
-        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
-    changed = " with changes" if git("status", "--porcelain", "--untracked-files=no") else ""
-    return f"commit {git('rev-parse', 'HEAD')[:10]}{changed}"
+def _output(program: str, *arguments: str) -> str | None:
+    """What a program prints; None if it is not there, or fails."""
+    if shutil.which(program) is None:
+        return None
+    process = subprocess.run([program, *arguments], check=False, capture_output=True, text=True)
+    return process.stdout.strip() if process.returncode == 0 else None
 
 
 def _gpu() -> dict[str, str]:
-    query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader", "--id=0"]
-    driver = subprocess.run(query, check=True, capture_output=True, text=True).stdout.strip()
+    query = ("--query-gpu=driver_version", "--format=csv,noheader", "--id=0")
+    driver = _output("nvidia-smi", *query) or UNKNOWN
     capability = ".".join(map(str, torch.cuda.get_device_capability()))
     name = torch.cuda.get_device_name()
     return {"name": name, "capability": capability, "driver": driver, "cuda": torch.version.cuda}

@@ -1,7 +1,7 @@
 """Renders the tables and pictures of the pages from the records: no number is typed by hand.
 
     python bench/render.py --update         writes them into README.md and docs/
-    python bench/render.py --check          fails if a page differs from its records
+    python bench/render.py --check          fails if a page differs or lacks a table
     python bench/render.py op sweep         prints these tables of all records
 
 A table stands between ``<!-- benchmarks: NAME -->`` and ``<!-- end -->``. Records lie in
@@ -69,6 +69,19 @@ TABLES: dict[str, Callable[[Path], str]] = {
 }
 
 
+EXPECTED = {
+    "README.md": {"short-op", "short-network"},
+    "benchmarks.md": {"pictures", "op", "rivals", "sweep", "layouts", "network", "calls"},
+    "conversion.md": {"conversions", "refused", "photos", "drift"},
+}
+"""The tables that a page has, so that lost markers are noticed."""
+
+
+def lost(page: str, text: str) -> set[str]:
+    """The tables that a page should have and has no markers for."""
+    return EXPECTED.get(page, set()) - {found[2] for found in MARKED.finditer(text)}
+
+
 def fill(text: str, records: Path) -> str:
     """The text with every marked table rendered anew."""
 
@@ -102,12 +115,15 @@ def main() -> int:
     texts = {path: path.read_text(encoding="utf-8") for path in pages}
     if not any(MARKED.search(text) for text in texts.values()):
         parser.error("no page has a table between benchmark markers")
+    missing = [(path.name, name) for path, text in texts.items() for name in lost(path.name, text)]
+    for page, name in sorted(missing):
+        print(f"{page} has no markers for {name}")
     filled = {path: fill(text, options.records) for path, text in texts.items()}
     if options.update:
         for path, text in filled.items():
             path.write_text(text, encoding="utf-8")
         draw_pictures(options.records)
-        return 0
+        return int(bool(missing))
     for path, text in texts.items():
         difference = difflib.unified_diff(
             text.splitlines(keepends=True),
@@ -119,7 +135,7 @@ def main() -> int:
     stale = stale_pictures(options.records)
     for name in stale:
         print(f"{name} differs from its record")
-    return int(filled != texts or bool(stale))
+    return int(filled != texts or bool(stale or missing))
 
 
 if __name__ == "__main__":

@@ -43,7 +43,7 @@ class Part(NamedTuple):
 
     def environment(self) -> dict[str, str]:
         """This process's, the heap and the instruction set as the part wants them."""
-        dropped = {*HEAP_VARIABLES, "PYTEST_ADDOPTS"}
+        dropped = {*HEAP_VARIABLES, "PYTEST_ADDOPTS", "PYTEST_PLUGINS"}
         kept = {name: value for name, value in os.environ.items() if name not in dropped}
         heap = HEAP_VARIABLES if self.heap == "warm" else {}
         isa = {"SNM_CPU_ISA": self.isa} if self.isa else {}
@@ -114,7 +114,9 @@ def _run_part(part: Part, found: Record, seconds: float) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         result, log = Path(scratch) / "rows.json", Path(scratch) / "log"
         command = [sys.executable, "-m", "pytest", str(FOLDER / part.module), "-q"]
-        command += ["-p", "pytest_benchmark.plugin", "-p", "no:cacheprovider", "-o", "addopts="]
+        # A project around this folder may have settings and a conftest.py of its own.
+        command += ["-c", os.devnull, f"--rootdir={FOLDER}", f"--confcutdir={FOLDER}"]
+        command += ["-p", "pytest_benchmark.plugin", "-p", "no:cacheprovider"]
         command += [f"--benchmark-json={result}", "--benchmark-quiet"]
         command += [f"--bench-device={found.device}", f"--bench-scale={found.scale}"]
         with log.open("w") as output:
@@ -135,7 +137,6 @@ def _run_part(part: Part, found: Record, seconds: float) -> None:
         content = json.loads(result.read_text(encoding="utf-8"))
     noted = {name: content[name] for name in NOTED.get(part.suite, ()) if found.device == "cpu"}
     found.rows.extend({**row, **noted} for row in content["rows"])
-    found.load_averages.append(content["load_average"])
     found.skipped.extend(reason for reason in content["skipped"] if reason not in found.skipped)
     found.failed.extend(content["failed"])
 

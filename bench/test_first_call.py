@@ -60,7 +60,7 @@ def main(contender: str, device: str, *features: str) -> None:
     start = time.perf_counter()
     result = snm(inputs.drive, inputs.threshold).spikes if peer is None else peer.build(inputs)()
     # Reading a number waits for a GPU.
-    result[-1, 0, 0, 0, 0].item()
+    result[-1][0, 0, 0, 0].item()
     print(json.dumps(time.perf_counter() - start))
 
 

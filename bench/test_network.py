@@ -21,6 +21,7 @@ import snm
 from snm.bench.models import MODELS, NEED_TORCHVISION, Model
 from snm.bench.peers import missing
 from snm.bench.scale import Scale
+from snm.bench.tables import CONTIGUOUS
 from snm.bench.timing import time_beside
 from snm.demo.step_by_step import StepByStepNetwork
 
@@ -33,7 +34,6 @@ COMPILED = "snm, torch.compile"
 RELU = f"ReLU network, {TIMESTEPS} batches at once"
 PUBLISHED = "published step code"
 SPIKINGJELLY = "SpikingJelly, converted, multi-step"
-CONTIGUOUS = ", contiguous"
 
 
 class Case(NamedTuple):

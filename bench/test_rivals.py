@@ -1,11 +1,11 @@
 """The op against its rivals, float32: each runs in turn with ``copy_`` and with the op.
 
-snm_kernels and ``copy_`` write into tensors that are there. The rivals can't: they allocate what
-they return, and on Linux a large fresh tensor costs a page fault per 4 KiB on top. Set in the
-process's environment, glibc's ``MALLOC_MMAP_MAX_=0`` and ``MALLOC_TRIM_THRESHOLD_=100000000000``
-keep freed memory in the heap, so that fresh tensors lie on mapped pages. ``snm bench`` runs this
-both ways, on a warm heap and on a cold one; ``clone`` and the op with a fresh output show what it
-costs them.
+snm_kernels and ``copy_`` write into tensors that are there. The rivals, but for the compiled
+reference on a CPU, allocate what they return, and on Linux a large fresh tensor costs a page fault
+per 4 KiB on top. Set in the process's environment, glibc's ``MALLOC_MMAP_MAX_=0`` and
+``MALLOC_TRIM_THRESHOLD_=100000000000`` keep freed memory in the heap, so that fresh tensors lie on
+mapped pages. ``snm bench`` runs this both ways, on a warm heap and on a cold one; ``clone`` and the
+op with a fresh output show what it costs them.
 """
 
 from functools import partial

@@ -41,6 +41,6 @@ def record(rows: list[dict[str, Any]], **machine: Any) -> Record:
         scale="full",
         device="cpu",
         environment={"OMP_WAIT_POLICY": "PASSIVE"},
-        load_averages=[0.5, 1.25],
+        load_average=0.5,
         rows=rows,
     )

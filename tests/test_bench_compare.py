@@ -1,5 +1,6 @@
 """Records compared: what counts as a regression, and what does not."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,16 @@ def test_regression_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     out = capsys.readouterr().out
     assert "1 compared, 1 slower" in out
     [line] = [line for line in out.splitlines() if "snm, amplitude" in line]
-    assert line.split()[-5:] == ["slower", "0.800", "1.60", "2.00", "0.05"]
+    assert line.split()[-5:] == ["slower", "0.800", "1.60", "2.00", f"{FLOOR:.2f}"]
+
+
+def test_a_failed_part_fails(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    record(rows(0.8)).write(tmp_path / "old.json")
+    replace(record(rows(0.8)), failed=["test_sweep: no result"]).write(tmp_path / "new.json")
+    old, new = str(tmp_path / "old.json"), str(tmp_path / "new.json")
+    assert main([old, new]) == 1
+    assert "failed in the new record: test_sweep: no result" in capsys.readouterr().out
+    assert main([new, old]) == 0
 
 
 def test_gain_is_no_regression(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from snm.bench import record
+from snm.bench import record, suite
 from snm.bench.peers import PEERS
 from snm.bench.suite import parts
 from snm.cli import main
@@ -64,6 +65,35 @@ def test_out_of_time(tmp_path: Path) -> None:
     assert process.returncode == 1
     assert "failed: test_neuron: no time left" in process.stdout
     assert record.read(tmp_path / "found/record.json").rows == []
+
+
+def test_a_project_around_it_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "bench"
+    folder.mkdir()
+    for name in ("conftest.py", "test_neuron.py"):
+        shutil.copy(ROOT / "bench" / name, folder)
+    (tmp_path / "pytest.ini").write_text("[pytest]\nrequired_plugins = not-there\nstrict = true\n")
+    (tmp_path / "conftest.py").write_text("raise RuntimeError\n")
+    monkeypatch.setattr(suite, "FOLDER", folder)
+    found = record.begin("tiny", "cpu")
+    suite._run_part(suite.Part("op", "test_neuron.py"), found, 300.0)
+    assert found.failed == []
+    assert found.of_suite("op", contender="snm, amplitude")
+
+
+@pytest.mark.parametrize("code", ["exit 1", None], ids=["git fails", "no git"])
+def test_without_git_the_commit_is_unknown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str | None
+) -> None:
+    (tmp_path / ".git").mkdir()
+    if code is not None:
+        (tmp_path / "git").write_text(f"#!/bin/sh\n{code}\n")
+        (tmp_path / "git").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(record, "ROOT", tmp_path)
+    assert record.begin("tiny", "cpu").commit == "commit unknown"
 
 
 def test_full_run_covers_heaps_and_instruction_sets() -> None:

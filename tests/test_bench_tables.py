@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from bench_records import beside, op_row, record
-from snm.bench import picture, tables
+from snm.bench import picture, render, tables
 from snm.bench.record import Record, read
 
 COPY = op_row("copy_", 10240e-9, 8, backend="")
@@ -98,6 +98,63 @@ def test_short_tables() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("relu", "rival", "expected"),
+    [(1.0, 1.5, ["1.10", "1.50"]), (0.5, 3.0, ["2.00", "2.00"])],
+    ids=["contiguous is slower for ReLU", "contiguous is faster for ReLU"],
+)
+def test_the_faster_memory_format_counts(relu: float, rival: float, expected: list[str]) -> None:
+    """snm takes 1.1 of the ReLU network's time in channels_last, the rival 2 of snm's."""
+    others = [
+        op_row(
+            f"{name}, contiguous",
+            0.088 * over_snm,
+            0,
+            suite="network",
+            network="A network",
+            images=8,
+            yardstick="ReLU network",
+            beside={"snm": beside(0.088, over_snm)},
+        )
+        for name, over_snm in (("ReLU network", relu), ("A rival", rival))
+    ]
+    [row] = cells(tables.short_network_table(record([*NETWORK, *others])))
+    assert row[3:] == expected
+
+
+@pytest.mark.parametrize("lost", ["short-op", "short-network"])
+def test_lost_markers_are_noticed(lost: str) -> None:
+    marked = "".join(
+        f"<!-- benchmarks: {name} -->\n<!-- end -->\n"
+        for name in ("short-op", "short-network")
+        if name != lost
+    )
+    assert render.lost("README.md", marked) == {lost}
+
+
+def test_lost_machine_code_markers_are_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("triton")
+    machine_code = importlib.import_module("snm.bench.machine_code")
+    text = machine_code.PAGE.read_text(encoding="utf-8")
+    page = tmp_path / "gpu.md"
+    page.write_text(text.replace("<!-- machine code: devices -->\n", ""), encoding="utf-8")
+    monkeypatch.setattr(machine_code, "PAGE", page)
+    monkeypatch.setattr("sys.argv", ["machine_code.py", "--check"])
+    assert machine_code.main() == 1
+    assert capsys.readouterr().out == "gpu.md has no markers for devices\n"
+
+
+def test_every_page_with_tables_is_expected() -> None:
+    pages = [render.ROOT / "README.md", *render.DOCS.glob("*.md")]
+    texts = {page.name: page.read_text(encoding="utf-8") for page in pages}
+    marked = {
+        name: {found[2] for found in render.MARKED.finditer(text)} for name, text in texts.items()
+    }
+    assert {name: found for name, found in marked.items() if found} == render.EXPECTED
+
+
 @pytest.mark.parametrize("name", tables.TABLES)
 def test_what_was_not_measured_is_said(name: str) -> None:
     assert tables.TABLES[name](record([])) == "Not measured.\n"
@@ -105,7 +162,9 @@ def test_what_was_not_measured_is_said(name: str) -> None:
 
 def test_the_page_has_it_all() -> None:
     page = tables.every_table(made_up())
-    assert page.startswith("**A processor, 2 cores, 2 threads, avx512**; load average 0.5 to 1.2")
+    assert page.startswith(
+        "**A processor, 2 cores, 2 threads, avx512**; load average 0.5 before it"
+    )
     for name in tables.LONG:
         assert tables.TABLES[name](made_up()) in page
 

@@ -1,8 +1,8 @@
 """The rivals: what each needs, which rule it runs, and how to build it.
 
 A module of this package holds one rival as a class ``Peer(inputs, compiled)``. Called, it runs all
-time steps from a fresh state and returns the amplitudes ``[T, ...]``; ``implementation`` says,
-after a call, what it ran on.
+time steps from a fresh state and returns the amplitudes ``[T, ...]``, or a list of T of them;
+``implementation`` says, after a call, what it ran on.
 """
 
 import importlib
@@ -13,6 +13,8 @@ from snm.bench.workload import Inputs, at_one_threshold
 from snm_kernels import SNMRule, preset
 
 _SPIKINGJELLY = ("spikingjelly", "loguru")
+_COMPILER = ("torch._dynamo", "torch._inductor.compile_fx")
+"""What ``torch.compile`` imports when it is first called."""
 
 
 def missing(*packages: str) -> str:
@@ -43,7 +45,10 @@ class Entry(NamedTuple):
         return missing(*self.needs)
 
     def load(self) -> Any:
-        """Its module, with what that imports."""
+        """Its module, with what that imports, and the compiler where it is compiled."""
+        if self.compiled:
+            for name in _COMPILER:
+                importlib.import_module(name)
         return importlib.import_module(f"snm.bench.peers.{self.module}")
 
     def build(self, inputs: Inputs) -> Any:

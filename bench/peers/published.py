@@ -8,18 +8,16 @@ from snm.demo.step_by_step import StepByStepSNM
 
 
 class Peer:
-    """Runs ``snm.demo.step_by_step.StepByStepSNM`` over all time steps."""
+    """Runs ``snm.demo.step_by_step.StepByStepSNM`` over all time steps, stacking nothing."""
 
     implementation = "eager"
 
     def __init__(self, inputs: Inputs, compiled: bool) -> None:
         assert not compiled
-        self.drive, threshold, self.out = inputs
+        self.drive, threshold, _ = inputs
         self.neuron = StepByStepSNM(threshold)
 
     @torch.no_grad()
-    def __call__(self) -> Tensor:
+    def __call__(self) -> list[Tensor]:
         self.neuron.reset()
-        for drive, out in zip(self.drive, self.out, strict=True):
-            out.copy_(self.neuron(drive))
-        return self.out
+        return [self.neuron(drive) for drive in self.drive]

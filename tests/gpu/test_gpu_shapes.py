@@ -7,7 +7,7 @@ import torch
 
 from cases import DTYPES, RULES, Case, short
 from parity import compare
-from snm_kernels import backends, preset
+from snm_kernels import backends, preset, triton
 
 if not torch.cuda.is_available():
     pytest.skip(backends()["cuda"].reason, allow_module_level=True)
@@ -44,14 +44,20 @@ def test_wide_layers_equal_reference(case: Case, backend: str) -> None:
     assert compare(case, backend, "cuda") == case.neuron_steps
 
 
+def most_narrow_neurons(backend: str, dtype: torch.dtype) -> int:
+    """The largest layer of the narrow shape, where amplitudes are sent."""
+    count = triton.multiprocessors(torch.device("cuda", 0))
+    if backend == "triton":
+        return (2 * count - 1) * triton.WIDE.block(dtype.itemsize)
+    return (count - 1) * 256 * 16 // dtype.itemsize
+
+
 @pytest.mark.parametrize("backend", ["cuda", "triton"])
 @pytest.mark.parametrize("more", [-1, 0, 1])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=short)
 def test_layers_about_the_change_of_shape_equal_reference(
     dtype: torch.dtype, more: int, backend: str
 ) -> None:
-    multiprocessors = torch.cuda.get_device_properties(0).multi_processor_count
-    block = 256 * 16 // dtype.itemsize
-    neurons = (multiprocessors - 1) * block + more
+    neurons = most_narrow_neurons(backend, dtype) + more
     case = Case(f"{short(dtype)} {more}", 5, (neurons,), dtype=dtype, threshold="last")
     assert compare(case, backend, "cuda") == case.neuron_steps
