@@ -18,10 +18,13 @@ from .convert.convertible import Convertibility, convertible
 from .errors import ConversionError, DeadNeuronWarning, Offence
 from .files import load, save
 from .simulate import SpikingNetwork
+from .stopping import calibrate_stop
 from .surgery import replace_relu
+from .until import Answers, Stop
 
 __all__ = [
     "PRESETS",
+    "Answers",
     "ConversionError",
     "Convertibility",
     "DeadNeuronWarning",
@@ -29,7 +32,9 @@ __all__ = [
     "SNMRule",
     "SpikingNetwork",
     "Statistics",
+    "Stop",
     "calibrate",
+    "calibrate_stop",
     "convert",
     "convertible",
     "load",

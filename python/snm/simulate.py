@@ -16,6 +16,7 @@ from .memory import steps_that_fit
 from .nn import SNMNeuron
 from .program import Program, RunningMax
 from .tree import Origin, tree
+from .until import Answers, Stop, check_direct, simulate_until
 
 Readout = Literal["mean", "count"]
 
@@ -199,6 +200,40 @@ class SpikingNetwork(nn.Module):
                     counts[name] = counts.get(name, 0) + sent[t].to(torch.int32)
                 answers.append(self._answer(run, counts, len(answers) + 1))
         return torch.stack(answers)
+
+    @torch.no_grad()
+    def until(self, images: Tensor, stop: Stop) -> Answers:
+        """Answers each image as soon as its answer is good enough.
+
+        Images that are answered leave the batch, so that what is left takes less time.
+
+        Args:
+            images: as for a call, of a network with encoder="direct".
+            stop: when an answer is good enough; see :func:`snm.calibrate_stop`.
+
+        Returns:
+            Classes, logits and the number of time steps of each image. Its logits are those that
+            :meth:`anytime` gives after so many steps, but for rounding in the model's own layers,
+            which may depend on how many images they see at once.
+
+        Raises:
+            ValueError: as for a call; the encoder is not "direct"; the answer is not
+                ``[B, classes]`` with at least two classes.
+            TypeError: as for a call; stop is no :class:`snm.Stop`.
+
+        >>> from snm import Stop, convert
+        >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
+        >>> net = convert(model, torch.rand(32, 4))
+        >>> predictions, logits, steps = net.until(torch.rand(2, 4), Stop((0.5, 0.25, 0.125)))
+        >>> logits.shape, bool((steps <= 3).all())
+        (torch.Size([2, 3]), True)
+        """
+        if not isinstance(stop, Stop):
+            raise TypeError(f"SpikingNetwork: stop must be a Stop, got {type(stop).__name__}")
+        check_direct("SpikingNetwork", self)
+        self._check_images(images)
+        self._checked(stop.max_steps)
+        return simulate_until(self, images, stop)
 
     @torch.no_grad()
     def step(self, images: Tensor, *, generator: torch.Generator | None = None) -> Tensor:

@@ -1,0 +1,167 @@
+"""Finds out how far ahead an answer has to be for an image to stop."""
+
+import math
+from collections.abc import Iterable
+from itertools import zip_longest
+
+import torch
+from torch import Tensor, nn
+
+from .simulate import SpikingNetwork, check_count
+from .until import Stop, check_classes, check_direct, lead_of
+
+_BATCH = 100
+_NO_DEVIATION = 1e-30
+_ROUNDING = 1e-9
+
+
+@torch.no_grad()
+def calibrate_stop(
+    net: SpikingNetwork,
+    model: nn.Module | None,
+    images: Tensor | Iterable[Tensor],
+    *,
+    agreement: float = 0.995,
+    min_steps: int = 1,
+    max_steps: int = 64,
+) -> Stop:
+    """Finds when to stop simulating an image, for :meth:`snm.SpikingNetwork.until`.
+
+    A logit after t steps is off by what the network has not yet evened out. For each t that is
+    measured: the root mean square, over the images, of how far the lead of the largest logit over
+    the second still is from what it is after ``max_steps``. An image stops once its lead is κ times
+    that or more, and κ is the smallest with which, and with every larger one, the images agree as
+    often as asked.
+
+    Args:
+        net: of encoder "direct".
+        model: the ReLU network, in evaluation mode, whose classes are to be given; None for those
+            that the network itself gives after ``max_steps``.
+        images: ``[N, ...]``, or batches of them, without labels: such as those to come, and best
+            neither trained nor calibrated on, for of these both networks are surer than of others.
+        agreement: the share of images that are to get the class they should, in (0, 1).
+        min_steps: no image stops before so many.
+        max_steps: every image stops after so many.
+
+    Returns:
+        The leads, and with them what share of these images agree and their mean number of steps.
+
+    Raises:
+        ValueError: fewer images agree even after ``max_steps``, an argument is out of its range, or
+            the encoder is not "direct". Or the images are not as for a call.
+        TypeError: an argument is of the wrong type.
+
+    Source: stopping where confidence passes a threshold: Li et al., "SEENN: Towards Temporal
+    Spiking Early-Exit Neural Networks", NeurIPS 2023.
+
+    >>> _ = torch.manual_seed(0)
+    >>> model = nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 3)).eval()
+    >>> from snm import convert
+    >>> net = convert(model, torch.rand(256, 4), preset="snm-zero")
+    >>> stop = calibrate_stop(net, model, torch.rand(300, 4), agreement=0.9, max_steps=32)
+    >>> answers = net.until(torch.rand(50, 4), stop)
+    >>> stop.agreement >= 0.9, bool(answers.steps.max() <= 32)
+    (True, True)
+    """
+    last = check_count("calibrate_stop", "max_steps", max_steps)
+    first = check_count("calibrate_stop", "min_steps", min_steps)
+    if first > last:
+        raise ValueError(
+            f"calibrate_stop: min_steps must be at most max_steps={last}, got {min_steps}"
+        )
+    if isinstance(agreement, bool) or not isinstance(agreement, int | float):
+        raise TypeError(f"calibrate_stop: agreement must be a number, got {agreement!r}")
+    if not 0 < agreement < 1:
+        raise ValueError(f"calibrate_stop: agreement must be above 0 and below 1, got {agreement}")
+    _check_networks(net, model)
+    leads, right, deviation = _observe(net, model, images, last)
+    count = leads.shape[1]
+    allowed = math.floor((1 - agreement) * count + _ROUNDING)
+    disagreeing = count - int(right[-1].count_nonzero())
+    if disagreeing > allowed:
+        raise ValueError(
+            f"calibrate_stop: agreement must be at most the {(count - disagreeing) / count:.4f} "
+            f"that {last} steps reach on these {count} images, got {agreement}"
+        )
+    # Where nothing is off any more, any lead will do.
+    deviation = deviation.clamp(min=_NO_DEVIATION)
+    ratios = leads / deviation.unsqueeze(1)
+    ratios[: first - 1] = -torch.inf
+    needed = _smallest_factor(ratios[:-1], right, allowed) * deviation
+    needed[: first - 1] = torch.inf
+    needed[-1] = 0.0
+    stops = (leads >= needed.unsqueeze(1)).to(torch.uint8).argmax(0)
+    agreeing = right.gather(0, stops.unsqueeze(0)).double().mean().item()
+    return Stop(tuple(needed.tolist()), agreeing, (stops + 1).double().mean().item())
+
+
+def _check_networks(net: SpikingNetwork, model: nn.Module | None) -> None:
+    if not isinstance(net, SpikingNetwork):
+        raise TypeError(f"calibrate_stop: net must be a SpikingNetwork, got {type(net).__name__}")
+    if model is not None and not isinstance(model, nn.Module):
+        raise TypeError(
+            f"calibrate_stop: model must be a torch.nn.Module or None, got {type(model).__name__}"
+        )
+    if model is not None and model.training:
+        raise ValueError("calibrate_stop: model is in training mode; call model.eval() first")
+    check_direct("calibrate_stop", net)
+
+
+def _observe(
+    net: SpikingNetwork, model: nn.Module | None, images: Tensor | Iterable[Tensor], steps: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """For each step and image the lead and whether the class is right, ``[T, N]``; and for each
+    step by how much leads are off, ``[T]``, root mean square."""
+    leads, right = [], []
+    squares = torch.zeros(steps, dtype=torch.float64)
+    for batch in images.split(_BATCH) if isinstance(images, Tensor) else images:
+        answers = net.anytime(batch, timesteps=steps)
+        check_classes(answers[-1])
+        found = answers.argmax(-1)
+        wanted = found[-1] if model is None else model(batch).argmax(-1)
+        leads.append(lead_of(answers).cpu())
+        right.append((found == wanted).cpu())
+        best = answers.topk(2, dim=-1).indices
+        final = answers[-1].expand_as(answers).gather(-1, best).double()
+        if net.readout == "count":
+            share = torch.arange(1, steps + 1, device=final.device) / steps
+            final = final * share.view(-1, 1, 1)
+        off = leads[-1] - (final[..., 0] - final[..., 1]).cpu()
+        squares += off.square().sum(1)
+    if not leads:
+        raise ValueError("calibrate_stop: images must hold at least one image, got none")
+    count = sum(part.shape[1] for part in leads)
+    return torch.cat(leads, 1), torch.cat(right, 1), (squares / count).sqrt()
+
+
+def _smallest_factor(ratios: Tensor, right: Tensor, allowed: int) -> float:
+    """The smallest κ at which, and above which, no more images than allowed end up wrong.
+
+    Args:
+        ratios: ``[T - 1, N]``: after each step but the last, the largest κ that stops the image.
+        right: ``[T, N]``: whether an image that stops there is right.
+        allowed: no fewer than are wrong after the last step.
+    """
+    count = right.shape[1]
+    stops = [right.shape[0] - 1] * count
+    rights: list[list[bool]] = right.tolist()
+    wrong = count - sum(rights[-1])
+    larger = math.inf
+    # From the largest κ down, one more pair of step and image after another stops.
+    ratio_of: list[float] = ratios.flatten().tolist()
+    order = sorted(range(len(ratio_of)), key=ratio_of.__getitem__, reverse=True)
+    for place, following in zip_longest(order, order[1:]):
+        ratio = ratio_of[place]
+        if ratio == -math.inf:
+            break
+        step, image = divmod(place, count)
+        if step < stops[image]:
+            wrong += rights[stops[image]][image] - rights[step][image]
+            stops[image] = step
+        if following is not None and ratio_of[following] == ratio:
+            continue
+        if wrong > allowed:
+            # In between, so that rounding cannot let these stop.
+            return (ratio + larger) / 2
+        larger = ratio
+    return 0.0
