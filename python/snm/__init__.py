@@ -15,6 +15,8 @@ from snm_kernels import PRESETS, SNMRule, preset
 from . import nn
 from .convert import Statistics, calibrate, convert
 from .convert.convertible import Convertibility, convertible
+from .diagnose import diagnose
+from .diagnosis import Diagnosis, LayerDiagnosis, Part
 from .errors import ConversionError, DeadNeuronWarning, Offence
 from .files import load, save
 from .simulate import SpikingNetwork
@@ -28,7 +30,10 @@ __all__ = [
     "ConversionError",
     "Convertibility",
     "DeadNeuronWarning",
+    "Diagnosis",
+    "LayerDiagnosis",
     "Offence",
+    "Part",
     "SNMRule",
     "SpikingNetwork",
     "Statistics",
@@ -37,6 +42,7 @@ __all__ = [
     "calibrate_stop",
     "convert",
     "convertible",
+    "diagnose",
     "load",
     "nn",
     "preset",
