@@ -43,8 +43,12 @@ class Part(NamedTuple):
 
     def environment(self) -> dict[str, str]:
         """This process's, the heap and the instruction set as the part wants them."""
-        dropped = {*HEAP_VARIABLES, "PYTEST_ADDOPTS", "PYTEST_PLUGINS"}
-        kept = {name: value for name, value in os.environ.items() if name not in dropped}
+        kept = {
+            name: value
+            for name, value in os.environ.items()
+            # What steers a pytest around this one, its plugins and workers, is not for this one.
+            if name not in HEAP_VARIABLES and not name.startswith("PYTEST_")
+        }
         heap = HEAP_VARIABLES if self.heap == "warm" else {}
         isa = {"SNM_CPU_ISA": self.isa} if self.isa else {}
         return {**kept, **heap, **isa, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
