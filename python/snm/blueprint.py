@@ -27,6 +27,8 @@ from .small_maps import SmallMapConv2d
 _GIVEN = ("model", "program")
 """What a network's constructor gets that is no setting."""
 _NO_ARGUMENTS = ("device", "dtype")
+_OF_NEURONS = ("threshold", "bias")
+"""What neurons have as tensors."""
 _CALLED: dict[str, type[nn.Module]] = {**MODULES, "SmallMapConv2d": SmallMapConv2d}
 _LAYERS: dict[str, type[nn.Module]] = {**_CALLED, "SNMNeuron": SNMNeuron}
 
@@ -134,6 +136,8 @@ def _arguments(module: nn.Module) -> dict[str, Any]:
     are not their defaults, which older versions of torch need not know."""
     arguments = {}
     for name, parameter in inspect.signature(type(module)).parameters.items():
+        if isinstance(module, SNMNeuron) and name in _OF_NEURONS:
+            continue
         value = None if name in _NO_ARGUMENTS else getattr(module, name)
         if name == "bias":
             value = value is not None
@@ -215,9 +219,14 @@ def _module(path: str, raw: Any, own: dict[str, Tensor]) -> nn.Module:
 
 
 def _neuron(raw: Any, own: dict[str, Tensor]) -> nn.Module:
-    if list(own) != ["threshold"] or own["threshold"].dtype != torch.float32:
-        raise Refusal(f"SNMNeuron must have a threshold in float32, got {sorted(own)}")
-    arguments = arguments_of(SNMNeuron, raw, ("threshold",))
+    known = set(own) in ({"threshold"}, set(_OF_NEURONS))
+    if not known or any(tensor.dtype != torch.float32 for tensor in own.values()):
+        raise Refusal(
+            f"SNMNeuron must have a threshold in float32, and may have a bias, got {sorted(own)}"
+        )
+    arguments = arguments_of(SNMNeuron, raw, _OF_NEURONS)
+    if "bias" in own:
+        arguments["bias"] = own["bias"]
     neuron: nn.Module = made(SNMNeuron, arguments, own["threshold"])
     return neuron
 

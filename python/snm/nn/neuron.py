@@ -25,10 +25,13 @@ class SNMNeuron(nn.Module):
             rounded to so few bits that its multiples up to the most spikes of a step fit: what
             is subtracted is what is sent.
         rule: which neuron; see :class:`snm_kernels.SNMRule`.
+        bias: added to the drive of every step, in units of the drive, finite: a number, or a
+            tensor broadcastable to ``[B, ...]``, e.g. ``[C, 1, 1]``; None for none. Kept in
+            float32, to whatever dtype the layer is moved.
         backend: as in :func:`snm_kernels.snm`.
 
     Raises:
-        ValueError: a threshold is NaN, zero or negative.
+        ValueError: a threshold is NaN, zero or negative; a bias is NaN or infinite.
         TypeError: rule is no SNMRule.
 
     Source: Wang, Zhang, Chen, Qu, "Signed Neuron with Memory", IJCAI 2022.
@@ -37,17 +40,26 @@ class SNMNeuron(nn.Module):
     >>> spikes, state = neuron(torch.full((4, 1), 0.5))
     >>> spikes.flatten().tolist(), state.m.item()
     ([0.0, 1.0, 0.0, 1.0], 2)
+    >>> SNMNeuron(1.0, bias=0.25)(torch.full((4, 1), 0.5)).spikes.flatten().tolist()
+    [0.0, 1.0, 1.0, 1.0]
     """
 
     threshold: Tensor
+    bias: Tensor | None
 
     def __init__(
-        self, threshold: Tensor | float, rule: SNMRule = SNM, *, backend: Backend = "auto"
+        self,
+        threshold: Tensor | float,
+        rule: SNMRule = SNM,
+        *,
+        bias: Tensor | float | None = None,
+        backend: Backend = "auto",
     ) -> None:
         super().__init__()
         if not isinstance(rule, SNMRule):
             raise TypeError(f"SNMNeuron: rule must be an SNMRule, such as snm.preset({rule!r})")
         self.register_buffer("threshold", checked_threshold("SNMNeuron", threshold))
+        self.register_buffer("bias", None if bias is None else _checked_bias(bias))
         self.rule = rule
         self.backend: Backend = backend
 
@@ -77,6 +89,7 @@ class SNMNeuron(nn.Module):
             self.threshold,
             rule=self.rule,
             state=state,
+            bias=self.bias,
             residual=residual,
             emit=emit,
             out=out,
@@ -92,9 +105,11 @@ class SNMNeuron(nn.Module):
         return torch.where(spikes != 0, self.threshold * spikes, 0.0)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "SNMNeuron":
-        moved = self.moved(fn)
+        moved, bias = self.moved(fn), self.bias
         super()._apply(fn, recurse)
         self.threshold = moved
+        if bias is not None and self.bias is not None and self.bias.dtype != torch.float32:
+            self.bias = bias.to(self.bias.device)
         return self
 
     def moved(self, fn: Callable[[Tensor], Tensor]) -> Tensor:
@@ -118,7 +133,16 @@ class SNMNeuron(nn.Module):
 
     def extra_repr(self) -> str:
         silent = int(self.threshold.isinf().sum())
-        return f"threshold={list(self.threshold.shape)}, silent={silent}, rule={self.rule}"
+        bias = "" if self.bias is None else f"bias={list(self.bias.shape)}, "
+        return f"threshold={list(self.threshold.shape)}, silent={silent}, {bias}rule={self.rule}"
+
+
+def _checked_bias(bias: Tensor | float) -> Tensor:
+    """A copy of a bias, float32."""
+    kept = torch.as_tensor(bias).detach().to(torch.float32, copy=True)
+    if not bool(kept.isfinite().all()):
+        raise ValueError(f"SNMNeuron: bias must be finite, got {kept[~kept.isfinite()][0].item()}")
+    return kept
 
 
 def _with_room_for(threshold: Tensor, spikes: int, dtype: torch.dtype) -> Tensor:
