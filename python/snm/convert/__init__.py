@@ -1,6 +1,6 @@
 """Conversion of a trained ReLU network into a spiking network."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal, get_args
 
 import torch
@@ -136,11 +136,19 @@ def convert(
     }
     layers = thresholds(prepared, statistics, choice, caps=caps, max_spikes=rule.max_spikes)
     found = {node: layer.threshold for node, layer in layers.items()}
+    bounds: Mapping[str, tuple[float, ...]] = {path: (cap,) for path, cap in caps.items()}
     if form == "normalised":
+        bounds = _in_thresholds(caps, {paths[node]: found[node] for node in found})
         found = normalise(prepared, found)
     return SpikingNetwork(
         build_layers(traced, paths, found, rule, prepared.example.dtype),
-        lay_out(traced, paths, per_neuron=norm == "neuron", images_change=encoder != "direct"),
+        lay_out(
+            traced,
+            paths,
+            per_neuron=norm == "neuron",
+            images_change=encoder != "direct",
+            caps=bounds,
+        ),
         image_shape=tuple(prepared.example.shape[1:]),
         fixed_size=traced.fixed_size is not None,
         dtype=prepared.example.dtype,
@@ -151,3 +159,14 @@ def convert(
         dead={paths[node]: layer.dead for node, layer in layers.items()},
         chunk_steps=chunk_steps,
     )
+
+
+def _in_thresholds(
+    caps: Mapping[str, float], thresholds: Mapping[str, Tensor]
+) -> dict[str, tuple[float, ...]]:
+    """Caps of layers in units of the thresholds that their weights take in, +inf standing for 1."""
+    found = {}
+    for path, cap in caps.items():
+        unit = torch.where(thresholds[path].isinf(), 1.0, thresholds[path])
+        found[path] = tuple((cap / unit.double()).flatten().tolist())
+    return found

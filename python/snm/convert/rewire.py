@@ -149,13 +149,19 @@ def _name(path: str) -> str:
 
 
 def lay_out(
-    traced: Traced, paths: Mapping[fx.Node, str], *, per_neuron: bool, images_change: bool
+    traced: Traced,
+    paths: Mapping[fx.Node, str],
+    *,
+    per_neuron: bool,
+    images_change: bool,
+    caps: Mapping[str, tuple[float, ...]],
 ) -> Program:
     """The program that simulates a graph whose ReLUs are neurons at ``paths``.
 
     Args:
         per_neuron: whether each neuron has a threshold of its own.
         images_change: as the nodes were sorted.
+        caps: what the ReLU at a path never exceeds, see :class:`snm.program.Fire`.
     """
     nodes = list(traced.graph.nodes)
     images = next(node for node in nodes if node.op == "placeholder")
@@ -172,7 +178,8 @@ def lay_out(
     for node in nodes:
         windows = pooling(traced, node)
         if domain_of(node) is Domain.NEURON:
-            temporal.append(_fire(traced, node, paths[node], node in read_out, per_neuron))
+            fire = _fire(traced, node, paths[node], node in read_out, per_neuron)
+            temporal.append(replace(fire, cap=caps.get(fire.path, ())))
         elif domain_of(node) is Domain.TEMPORAL and node.op != "placeholder":
             for operand in node.all_input_nodes:
                 if _needs_repeating(operand) and operand not in repeated:
