@@ -22,6 +22,8 @@ from .files import load, save
 from .simulate import SpikingNetwork
 from .stopping import calibrate_stop
 from .surgery import replace_relu
+from .tune import tune
+from .tuned import Tuned
 from .until import Answers, Stop
 
 __all__ = [
@@ -38,6 +40,7 @@ __all__ = [
     "SpikingNetwork",
     "Statistics",
     "Stop",
+    "Tuned",
     "calibrate",
     "calibrate_stop",
     "convert",
@@ -48,4 +51,5 @@ __all__ = [
     "preset",
     "replace_relu",
     "save",
+    "tune",
 ]

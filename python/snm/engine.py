@@ -105,6 +105,16 @@ class Run:
         assert isinstance(neuron, SNMNeuron)
         return neuron
 
+    def drive_of(
+        self, fire: Fire, values: dict[str, Any], steps: int
+    ) -> tuple[Tensor, Tensor | None]:
+        """What drives a layer of neurons, and what is added to that: ``[T, B, ...]``."""
+        drive = self._over_time(values[fire.drive], steps, constant=fire.constant_drive)
+        if fire.residual is None:
+            return drive, None
+        residual = values[fire.residual]
+        return drive, self._over_time(residual, steps, constant=fire.constant_residual)
+
     def _fire(
         self,
         fire: Fire,
@@ -113,12 +123,9 @@ class Run:
         counted: dict[str, Tensor] | None,
     ) -> None:
         """Runs a layer of neurons."""
-        drive = values.pop(fire.drive) if fire.reuses_drive else values[fire.drive]
-        drive = self._over_time(drive, steps, constant=fire.constant_drive)
-        residual = None
-        if fire.residual is not None:
-            residual = values[fire.residual]
-            residual = self._over_time(residual, steps, constant=fire.constant_residual)
+        drive, residual = self.drive_of(fire, values, steps)
+        if fire.reuses_drive:
+            del values[fire.drive]
         neuron = self.neuron(fire)
         if fire.per_neuron and drive.shape[2:] != neuron.threshold.shape:
             raise ValueError(

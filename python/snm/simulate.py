@@ -47,6 +47,7 @@ class SpikingNetwork(nn.Module):
         chunk_steps: how many time steps are simulated at once, >= 1; None for as many as fit in
             64 MiB (1 GiB on a GPU) and in a quarter of the free memory. The result does not depend
             on it, but for rounding in the model's own layers.
+        tuning: what :func:`snm.tune` reported, if it made the network; for people to read.
 
     Raises:
         ValueError: chunk_steps is less than 1.
@@ -72,6 +73,7 @@ class SpikingNetwork(nn.Module):
         origin: Origin = (),
         dead: Mapping[str, int] | None = None,
         chunk_steps: int | None = None,
+        tuning: str = "",
     ) -> None:
         super().__init__()
         if chunk_steps is not None:
@@ -87,6 +89,7 @@ class SpikingNetwork(nn.Module):
         self.origin = tuple(origin)
         self.dead = dict(dead or {})
         self.chunk_steps = chunk_steps
+        self.tuning = tuning
         self._live: Run | None = None
         self._live_shape = torch.Size()
         self._seen: Tensor | None = None

@@ -1,0 +1,103 @@
+"""Runs a program as the ReLU network that it was made of, from one layer of neurons to the next."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .program import Call, Fire, Program, Repeat, RunningMax, Step, spikes_of
+
+
+class ReLUWalk:
+    """A pass of images through a program, halting at each layer of neurons.
+
+    Between neurons everything is affine or a running maximum, so that the values of a ReLU network
+    follow from one time step, and mean values from the mean rates of neurons.
+
+    Args:
+        program: of a network with encoder="direct".
+        model: the modules that it calls.
+        images: ``[B, ...]``.
+    """
+
+    def __init__(self, program: Program, model: nn.Module, images: Tensor) -> None:
+        self.program = program
+        self.model = model
+        self._values: dict[str, Any] = {program.batch: len(images), program.images: images}
+        for call in program.static:
+            self._values[call.name] = call.run(model, self._values)
+        self._constant = dict(self._values)
+        self._read_out: dict[str, Tensor] = {}
+        self._place = 0
+
+    def halt_at(self, fire: Fire) -> Tensor:
+        """Computes what comes before a layer; returns its ReLU's activation ``[B, ...]``."""
+        self._execute(self._values, self._read_out, self.program.temporal.index(fire))
+        self._place = self.program.temporal.index(fire)
+        return _relu(fire, self._values)
+
+    def go_on(self, fire: Fire, sent: Tensor) -> None:
+        """Leaves the layer that it halted at, which passes on ``sent`` ``[B, ...]``."""
+        self._leave(fire, sent, self._values, self._read_out)
+        self._place += 1
+
+    def logits(self, fire: Fire, sent: Tensor) -> Tensor:
+        """What the ReLU network would answer, were this all that the layer it halted at sends."""
+        values, read_out = dict(self._values), dict(self._read_out)
+        self._leave(fire, sent, values, read_out)
+        self._execute(values, read_out, len(self.program.temporal), self._place + 1)
+        values = {**self._constant, **read_out}
+        for call in self.program.tail:
+            values[call.name] = call.run(self.model, values)
+        logits: Tensor = values[self.program.output]
+        return logits
+
+    def _execute(
+        self,
+        values: dict[str, Any],
+        read_out: dict[str, Tensor],
+        end: int,
+        start: int | None = None,
+    ) -> None:
+        for step in self.program.temporal[self._place if start is None else start : end]:
+            if isinstance(step, Fire):
+                self._leave(step, _relu(step, values), values, read_out)
+                continue
+            if isinstance(step, Call):
+                values[step.name] = step.run(self.model, values)
+            elif isinstance(step, Repeat):
+                values[step.name] = values[step.value]
+            else:
+                values[step.name] = _pooled(step, values)
+            self._free(values, step)
+
+    def _leave(
+        self, fire: Fire, sent: Tensor, values: dict[str, Any], read_out: dict[str, Tensor]
+    ) -> None:
+        values[fire.name] = values[fire.spikes] = sent
+        if fire.read_out:
+            read_out[fire.name] = sent
+        self._free(values, fire)
+
+    def _free(self, values: dict[str, Any], step: Step) -> None:
+        for name in self.program.frees[step.name]:
+            values.pop(name, None)
+
+
+def _relu(fire: Fire, values: dict[str, Any]) -> Tensor:
+    """The activation of the ReLU in whose place neurons are."""
+    drive: Tensor = values[fire.drive]
+    if fire.residual is not None:
+        drive = drive + values[fire.residual]
+    activation = drive.relu()
+    if not fire.cap:
+        return activation
+    cap = activation.new_tensor(fire.cap)
+    return activation.minimum(cap.reshape(-1, *(1,) * (activation.dim() - 2)))
+
+
+def _pooled(step: RunningMax, values: dict[str, Any]) -> Tensor:
+    """The maximum over windows of ``[B, C, ...]``."""
+    parts = [values[spikes_of(fire)] for fire in step.fires] or [values[step.value]]
+    pooled, _ = step.pooling.run(torch.cat(parts, dim=1).unsqueeze(0), None, None, parts[0].dtype)
+    return pooled.flatten(0, 1)

@@ -1,0 +1,337 @@
+"""Tuning: fewer time steps from the same weights, and never worse than a preset."""
+
+import copy
+import time
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import snm
+from networks import NETWORKS, exact_network
+from snm.demo.data import load_images, load_network
+from snm.fit import LayerFit, Setting
+from snm.nn import SNMNeuron
+from snm.tune import _images, relu_logits
+from snm.tuned import Score, best_of
+
+pytestmark = pytest.mark.filterwarnings("ignore::snm.DeadNeuronWarning")
+
+
+def small(seed: int = 0, images: int = 48) -> tuple[nn.Module, Tensor]:
+    """A network of untrained weights, and images that are alike in places as photos are."""
+    torch.manual_seed(seed)
+    model = nn.Sequential(
+        nn.Conv2d(1, 8, 3, padding=1),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(8, 8, 3, padding=1),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(128, 24),
+        nn.ReLU(),
+        nn.Linear(24, 5),
+    )
+    return model.eval(), torch.rand(images, 1, 4, 4).repeat_interleave(2, -1).repeat_interleave(
+        2, -2
+    )
+
+
+def tensors(net: snm.SpikingNetwork) -> dict[str, Tensor]:
+    return dict(net.model.named_buffers())
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_program_answers_as_the_relu_network(name: str) -> None:
+    model, calibration, images = exact_network(name)
+    net = snm.convert(model, calibration)
+    with torch.no_grad():
+        assert torch.equal(relu_logits(net, images), model(images))
+
+
+@pytest.mark.parametrize("form", ["payload", "normalised"])
+def test_a_capped_relu_stays_capped(form: str) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(1, 4, 3),
+        nn.ReLU6(),
+        nn.Conv2d(4, 3, 3),
+        nn.ReLU6(),
+        nn.Flatten(),
+        nn.Linear(48, 3),
+    ).eval()
+    images = 40 * torch.rand(8, 1, 8, 8)
+    net = snm.convert(model, images, norm="channel", form=form)
+    with torch.no_grad():
+        first = model[1](model[0](images))
+        assert (first == 6).any()
+        torch.testing.assert_close(relu_logits(net, images), model(images))
+
+
+@pytest.mark.parametrize("norm", ["neuron", "channel", "layer"])
+def test_it_comes_closer_than_every_preset(norm: str) -> None:
+    model, images = small(seed=1, images=320)
+    net = snm.convert(model, images[:120], norm=norm)
+    tuned = snm.tune(net, images[:120], timesteps=3)
+    assert tuned.chosen == "tuned"
+    assert tuned.complete
+
+    def distance(other: snm.SpikingNetwork) -> float:
+        with torch.no_grad():
+            return (other(images[120:], timesteps=3) - model(images[120:])).square().mean().item()
+
+    presets = [
+        distance(snm.convert(model, images[:120], norm=norm, preset=name))
+        for name in ("snm", "snm-half", "snm-zero", "if", "if-half")
+    ]
+    print(f"tuned {distance(tuned.net):.5f}, presets {[f'{d:.5f}' for d in presets]}")
+    assert distance(tuned.net) < 0.85 * min(presets)
+
+
+def test_it_beats_every_preset_on_the_demo_network() -> None:
+    images, model = load_images(), load_network()
+    calibration, test = images.calibration_images[:96], images.test_images[:400]
+    tuned = snm.tune(model, calibration, timesteps=4)
+    with torch.no_grad():
+        expected = model(test)
+    before = snm.convert(model, calibration, preset="snm-zero")(test, timesteps=4)
+    after = tuned.net(test, timesteps=4)
+
+    def agreement(logits: Tensor) -> float:
+        return (logits.argmax(1) == expected.argmax(1)).float().mean().item()
+
+    print(f"{tuned}\nsnm-zero {agreement(before):.3f}, tuned {agreement(after):.3f}")
+    assert tuned.chosen == "tuned"
+    assert agreement(after) >= agreement(before) + 0.02
+    assert (after - expected).square().mean() < (before - expected).square().mean() / 2
+
+
+def test_graded_spikes_come_closer() -> None:
+    model, images = small()
+    ternary, graded = (snm.tune(model, images, timesteps=2, max_spikes=g) for g in (1, 4))
+    assert {neuron.rule.max_spikes for neuron in graded.net.layers.values()} == {4}
+    assert {neuron.rule.max_spikes for neuron in ternary.net.layers.values()} == {1}
+    assert graded.scores["tuned"].closeness > ternary.scores["tuned"].closeness
+
+
+def test_a_worse_result_loses_to_a_preset(monkeypatch: pytest.MonkeyPatch) -> None:
+    def ruin(self: LayerFit, *_: object) -> object:
+        return self.fitted(Setting(stretch=50.0), lambda _: 0.0)
+
+    monkeypatch.setattr(LayerFit, "searched", ruin)
+    model, images = small()
+    tuned = snm.tune(model, images, timesteps=4)
+    others = {name: score for name, score in tuned.scores.items() if name != "tuned"}
+    assert tuned.chosen == best_of(others)
+    preset = snm.convert(model, images, preset=tuned.chosen)
+    again = snm.tune(preset, images, timesteps=4)
+    assert torch.equal(again.net(images, timesteps=4), preset(images, timesteps=4))
+
+
+def test_the_network_as_it_was_given_is_compared_too() -> None:
+    model, images = small()
+    first = snm.tune(model, images, timesteps=4)
+    assert "as given" not in first.scores
+    again = snm.tune(first.net, images, timesteps=4)
+    assert again.scores["as given"] == first.scores["tuned"]
+    assert again.scores[again.chosen] >= first.scores["tuned"]
+
+
+def test_the_best_score_is_closer_then_agrees_more_often() -> None:
+    scores = {"a": Score(-0.5, 0.9), "b": Score(-0.1, 0.8), "c": Score(-0.1, 0.85)}
+    assert best_of(scores) == "c"
+    assert best_of({"snm": Score(-0.1, 0.9), "tuned": Score(-0.1, 0.9)}) == "snm"
+
+
+def test_the_same_seed_gives_the_same_network() -> None:
+    model, images = small()
+    one, same, other = (snm.tune(model, images, timesteps=3, seed=seed) for seed in (1, 1, 2))
+    assert same.scores == one.scores
+    assert same.layers == one.layers
+    for name, tensor in tensors(one.net).items():
+        assert torch.equal(tensors(same.net)[name], tensor), name
+    assert other.scores != one.scores
+
+
+def test_what_is_given_stays_as_it_is() -> None:
+    model, images = small()
+    net = snm.convert(model, images)
+    before = copy.deepcopy(net)
+    tuned = snm.tune(net, images, timesteps=3)
+    assert all(torch.equal(tensors(net)[n], t) for n, t in tensors(before).items())
+    assert [n.rule for n in net.layers.values()] == [n.rule for n in before.layers.values()]
+    assert torch.equal(net(images, timesteps=3), before(images, timesteps=3))
+    mine = {id(p) for p in net.parameters()}
+    assert not any(id(p) in mine for p in tuned.net.parameters())
+
+
+def test_time_is_kept() -> None:
+    images, model = load_images(), load_network()
+    net = snm.convert(model, images.calibration_images[:200])
+    start = time.monotonic()
+    tuned = snm.tune(net, images.calibration_images[:200], timesteps=8, seconds=1.0)
+    took = time.monotonic() - start
+    print(f"{took:.1f} s")
+    assert not tuned.complete
+    assert "the time was up" in str(tuned)
+    assert took < 10.0
+    assert tuned.scores[tuned.chosen] == max(tuned.scores.values())
+
+
+def test_progress_wraps_the_layers() -> None:
+    seen = []
+
+    def progress(layers):
+        for layer in layers:
+            seen.append(layer.path)
+            yield layer
+        seen.append("end")
+
+    model, images = small()
+    tuned = snm.tune(model, images, timesteps=2, progress=progress)
+    assert seen == [*tuned.net.layers, "end"]
+
+
+def test_a_file_holds_the_network_and_its_report(tmp_path: Path) -> None:
+    model, images = small()
+    tuned = snm.tune(model, images, timesteps=2)
+    snm.save(tuned.net, tmp_path / "net.safetensors")
+    loaded = snm.load(tmp_path / "net.safetensors")
+    assert loaded.tuning == tuned.net.tuning == str(tuned)
+    assert torch.equal(loaded(images, timesteps=2), tuned.net(images, timesteps=2))
+    assert all(path in loaded.tuning for path in loaded.layers)
+
+
+def test_batches_are_images_too() -> None:
+    model, images = small()
+    net = snm.convert(model, images)
+    tuned = snm.tune(net, ((part, None) for part in images.split(10)), timesteps=2)
+    assert tuned.chosen == "tuned"
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_network_can_be_tuned(name: str) -> None:
+    model, calibration, images = exact_network(name)
+    net = snm.convert(model, calibration)
+    tuned = snm.tune(net, calibration, timesteps=2)
+    assert tuned.complete
+    assert [layer.path for layer in tuned.layers] == list(net.layers)
+    assert tuned.net(images, timesteps=2).shape == net(images, timesteps=2).shape
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_tuned(dtype: torch.dtype) -> None:
+    model, images = small(seed=1, images=160)
+    net = snm.convert(model, images).to(dtype)
+    net.dtype = dtype
+    tuned = snm.tune(net, images.to(dtype), timesteps=3)
+    assert tuned.chosen == "tuned"
+    assert tuned.net(images.to(dtype), timesteps=3).dtype == dtype
+
+
+def test_counts_share_one_threshold() -> None:
+    model, images = small()
+    net = snm.convert(model, images, readout="count")
+    tuned = snm.tune(net, images, timesteps=8)
+    assert tuned.net(images, timesteps=8).dtype == torch.int32
+    assert tuned.net.layers["output"].threshold.numel() == 1
+
+
+def test_other_sizes_stay_possible_where_they_were() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(1, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)
+    ).eval()
+    tuned = snm.tune(
+        snm.convert(model, torch.rand(16, 1, 8, 8), norm="channel"), torch.rand(16, 1, 8, 8), 2
+    )
+    assert tuned.net(torch.rand(2, 1, 11, 9), timesteps=2).shape == (2, 3)
+
+
+def test_a_bias_takes_out_the_mean_error() -> None:
+    torch.manual_seed(0)
+    drive = torch.randn(64, 6, 5, 5) + 0.3
+    target = drive.relu()
+    neuron = SNMNeuron(target.amax(0))
+    over_time = drive.expand(4, *drive.shape)
+    fit = LayerFit(neuron, over_time, None, target, per_neuron=True, shared=False)
+    found = fit.fitted(Setting(v_init=0.2), lambda _: 0.0)
+    bare = SNMNeuron(found.neuron.threshold, found.neuron.rule)
+    means = [
+        (fit.rate(n) - target).mean([0, 2, 3]).abs().max().item() for n in (bare, found.neuron)
+    ]
+    assert torch.equal(found.rate, fit.rate(found.neuron))
+    assert means[1] < 0.05 * means[0]
+
+
+def test_dither_makes_neighbours_average_out() -> None:
+    """All neurons of a map have the same drive, which no count of 2 steps can show."""
+    drive = torch.full((1, 1, 4, 4), 0.3)
+    neuron = SNMNeuron(torch.ones(1, 4, 4))
+    over_time = drive.expand(2, *drive.shape)
+    fit = LayerFit(neuron, over_time, None, drive, per_neuron=True, shared=False)
+    assert fit.rate(SNMNeuron(torch.ones(1, 4, 4), snm.preset("snm-half"))).mean() == 0.5
+    spread = fit._made(Setting(dither=1.0), torch.ones(1, 1, 1), torch.zeros(1, 1, 1))
+    assert fit.rate(spread).mean() == 0.25
+
+
+ERRORS = {
+    "no steps": ({"timesteps": 0}, ValueError, "snm.tune: timesteps must be at least 1, got 0"),
+    "half a step": ({"timesteps": 1.5}, TypeError, "snm.tune: timesteps must be an integer"),
+    "no spikes": ({"max_spikes": 0}, ValueError, "snm.tune: max_spikes must be at least 1, got 0"),
+    "too many spikes": ({"max_spikes": 128}, ValueError, "max_spikes must be 1 to 127, got 128"),
+    "no time": ({"seconds": 0}, ValueError, "snm.tune: seconds must be > 0 and finite, got 0"),
+    "endless": ({"seconds": float("inf")}, ValueError, "seconds must be > 0 and finite, got inf"),
+    "a word": ({"seconds": "long"}, TypeError, "snm.tune: seconds must be a number, got 'long'"),
+    "seed": ({"seed": 0.5}, TypeError, "snm.tune: seed must be an integer, got 0.5"),
+    "one image": (
+        {"calibration": torch.rand(1, 1, 8, 8)},
+        ValueError,
+        "snm.tune: calibration must hold at least two images, got 1",
+    ),
+    "size": (
+        {"calibration": torch.rand(8, 1, 6, 6)},
+        ValueError,
+        r"snm.tune: calibration must be images of \[1, 8, 8\] each, got \[1, 6, 6\]",
+    ),
+    "dtype": (
+        {"calibration": torch.rand(8, 1, 8, 8).double()},
+        TypeError,
+        "must be float32 like the model, got float64",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ERRORS)
+def test_wrong_arguments_are_refused(name: str) -> None:
+    arguments, error, match = ERRORS[name]
+    model, images = small()
+    net = snm.convert(model, images)
+    with pytest.raises(error, match=match):
+        snm.tune(**{"net": net, "calibration": images, "timesteps": 2, **arguments})
+
+
+def test_other_encoders_and_models_are_refused() -> None:
+    model, images = small()
+    net = snm.convert(model, images, encoder="poisson")
+    with pytest.raises(ValueError, match=r"snm.tune: net must have encoder='direct'.*'poisson'"):
+        snm.tune(net, images, timesteps=2)
+    with pytest.raises(TypeError, match=r"must be a torch.nn.Module, got int"):
+        snm.tune(3, images, timesteps=2)
+
+
+def test_at_most_a_thousand_images_are_used() -> None:
+    _, images = small(images=4)
+    used = _images(images.repeat(300, 1, 1, 1), images.device, images.dtype, seed=0)
+    assert len(used) == 1000
+
+
+def test_presets_that_bound_counts_warn_nobody() -> None:
+    model, images = small()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warnings.simplefilter("ignore", snm.DeadNeuronWarning)
+        tuned = snm.tune(model, images, timesteps=16)
+    assert "st-bif" in tuned.scores
