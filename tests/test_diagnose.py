@@ -16,7 +16,7 @@ from snm.convert.prepare import prepare
 from snm.convert.traced import Runner
 from snm.diagnose import parts_of
 from snm.diagnosis import PARTS, add_up
-from snm.rectified import rectified
+from snm.relu_walk import relu_pass
 from snm_kernels import PRESETS, SNMRule
 from snm_kernels import snm as run_neurons
 
@@ -202,7 +202,7 @@ def rates_of(net: snm.SpikingNetwork, images: Tensor) -> dict[str, Tensor]:
 def test_the_network_with_relus_is_the_relu_network(name: str, readout: str) -> None:
     model, calibration, images = exact_network(name)
     net = snm.convert(model, calibration, readout=readout)
-    activations, output = rectified(net, images, {})
+    activations, output = relu_pass(net, images)
     expected = activations_of(model, images, readout)
     assert list(activations) == list(expected)
     assert all(torch.equal(activations[path], expected[path]) for path in expected)
@@ -294,17 +294,24 @@ def test_without_the_model() -> None:
         assert alone.layers["2"].error.absolute > 0
 
 
-def test_capped_activations_need_the_model() -> None:
+def test_what_a_cap_cuts_off_is_no_error() -> None:
     model = nn.Sequential(nn.Linear(1, 1, bias=False), nn.ReLU6(), nn.Linear(1, 2)).eval()
     nn.init.ones_(model[0].weight)
     net = snm.convert(model, torch.tensor([[8.0]]))
-    images = torch.tensor([[7.0]])
-    layer = snm.diagnose(net, model, images, timesteps=4).layers["1"]
-    assert layer.activation == 6
-    assert layer.error == snm.Part(0, 0, 0)
-    # What comes from the cap and what makes up for it.
-    assert signed(layer) == {"inherited": 1, "clipping": -1, "quantisation": 0, "order": 0}
-    assert snm.diagnose(net, None, images, timesteps=4).layers["1"].error.signed == -1
+    for of in (model, None):
+        layer = snm.diagnose(net, of, torch.tensor([[7.0]]), timesteps=4).layers["1"]
+        assert layer.activation == 6
+        assert layer.error == snm.Part(0, 0, 0)
+        assert signed(layer) == dict.fromkeys(PARTS, 0)
+        assert layer.clipped == 0
+
+
+def test_the_bias_of_neurons_is_part_of_their_drive() -> None:
+    model, net = one_neuron("snm")
+    net.model.set_submodule("1", snm.nn.SNMNeuron(torch.ones(1), bias=0.25))
+    layer = snm.diagnose(net, model, torch.tensor([[0.375]]), timesteps=4).layers["1"]
+    assert signed(layer) == {"inherited": 0.25, "clipping": 0, "quantisation": -0.125, "order": 0}
+    assert layer.error == snm.Part(0.125, 0.125, 0.125)
 
 
 def test_half_precision() -> None:
@@ -367,7 +374,7 @@ def test_what_is_refused() -> None:
     with pytest.raises(ValueError, match="diagnose: takes a network with encoder='direct'"):
         snm.diagnose(frames, model, images, timesteps=4)
     other = nn.Sequential(nn.Linear(1, 2), nn.ReLU(), nn.Linear(2, 2), nn.ReLU()).eval()
-    with pytest.raises(ValueError, match=r"model must have ReLUs at \['1'\] like the network"):
+    with pytest.raises(ValueError, match="diagnose: model must compute what the network"):
         snm.diagnose(net, other, torch.tensor([[0.5]]), timesteps=4)
 
 

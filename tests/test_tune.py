@@ -14,7 +14,8 @@ from networks import NETWORKS, exact_network
 from snm.demo.data import load_images, load_network
 from snm.fit import LayerFit, Setting
 from snm.nn import SNMNeuron
-from snm.tune import _images, relu_logits
+from snm.relu_walk import relu_pass
+from snm.tune import _images
 from snm.tuned import Score, best_of
 
 pytestmark = pytest.mark.filterwarnings("ignore::snm.DeadNeuronWarning")
@@ -48,7 +49,7 @@ def test_a_program_answers_as_the_relu_network(name: str) -> None:
     model, calibration, images = exact_network(name)
     net = snm.convert(model, calibration)
     with torch.no_grad():
-        assert torch.equal(relu_logits(net, images), model(images))
+        assert torch.equal(relu_pass(net, images)[1], model(images))
 
 
 @pytest.mark.parametrize("form", ["payload", "normalised"])
@@ -67,7 +68,7 @@ def test_a_capped_relu_stays_capped(form: str) -> None:
     with torch.no_grad():
         first = model[1](model[0](images))
         assert (first == 6).any()
-        torch.testing.assert_close(relu_logits(net, images), model(images))
+        torch.testing.assert_close(relu_pass(net, images)[1], model(images))
 
 
 @pytest.mark.parametrize("norm", ["neuron", "channel", "layer"])
@@ -171,7 +172,7 @@ def test_time_is_kept() -> None:
     images, model = load_images(), load_network()
     net = snm.convert(model, images.calibration_images[:200])
     start = time.monotonic()
-    tuned = snm.tune(net, images.calibration_images[:200], timesteps=8, seconds=1.0)
+    tuned = snm.tune(net, images.calibration_images[:200], timesteps=8, budget=1.0)
     took = time.monotonic() - start
     print(f"{took:.1f} s")
     assert not tuned.complete
@@ -282,9 +283,9 @@ ERRORS = {
     "half a step": ({"timesteps": 1.5}, TypeError, "snm.tune: timesteps must be an integer"),
     "no spikes": ({"max_spikes": 0}, ValueError, "snm.tune: max_spikes must be at least 1, got 0"),
     "too many spikes": ({"max_spikes": 128}, ValueError, "max_spikes must be 1 to 127, got 128"),
-    "no time": ({"seconds": 0}, ValueError, "snm.tune: seconds must be > 0 and finite, got 0"),
-    "endless": ({"seconds": float("inf")}, ValueError, "seconds must be > 0 and finite, got inf"),
-    "a word": ({"seconds": "long"}, TypeError, "snm.tune: seconds must be a number, got 'long'"),
+    "no time": ({"budget": 0}, ValueError, "snm.tune: budget must be > 0 and finite, got 0"),
+    "endless": ({"budget": float("inf")}, ValueError, "budget must be > 0 and finite, got inf"),
+    "a word": ({"budget": "long"}, TypeError, "snm.tune: budget must be a number, got 'long'"),
     "seed": ({"seed": 0.5}, TypeError, "snm.tune: seed must be an integer, got 0.5"),
     "one image": (
         {"calibration": torch.rand(1, 1, 8, 8)},

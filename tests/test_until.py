@@ -63,7 +63,9 @@ def batches_of(net: snm.SpikingNetwork, images: Tensor, stop: snm.Stop) -> list[
     """How many images the last layer of neurons sees at each step."""
     seen: list[int] = []
     last = list(net.layers.values())[-1]
-    hook = last.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].shape[1]))
+    hook = last.register_forward_pre_hook(
+        lambda _, inputs: seen.extend([inputs[0].shape[1]] * len(inputs[0]))
+    )
     net.until(images, stop)
     hook.remove()
     return seen
@@ -100,6 +102,30 @@ def test_no_image_stops_before_the_last_step() -> None:
     answers = net.until(images, snm.Stop((math.inf,) * T))
     assert answers.steps.tolist() == [T] * IMAGES
     assert torch.equal(answers.logits, net(images, timesteps=T))
+
+
+def test_a_probability_stops_images() -> None:
+    _, net, images = converted("plain", preset="snm-zero")
+    by_step = net.anytime(images, timesteps=T)
+    certain = by_step.double().softmax(-1).amax(-1)
+    probability = certain[4].median().item()
+    _, logits, steps = net.until(images, probability, min_steps=3, max_steps=T)
+    stops = certain >= probability
+    stops[:2], stops[-1] = False, True
+    assert torch.equal(steps, stops.int().argmax(0) + 1)
+    assert len(steps.unique()) > 1
+    assert torch.equal(logits, by_step[steps - 1, torch.arange(IMAGES)])
+
+
+def test_steps_narrow_a_stop_down() -> None:
+    _, net, images = converted("plain", preset="snm-zero")
+    stop = scattered(net.anytime(images, timesteps=T))
+    steps = net.until(images, stop).steps
+    assert steps.min() < 3
+    assert steps.max() > 6
+    narrow = net.until(images, stop, min_steps=3, max_steps=6).steps
+    assert (narrow.min(), narrow.max()) == (4, 6)
+    assert torch.equal(narrow[steps > 2], steps[steps > 2].clamp(max=6))
 
 
 def test_no_images() -> None:
@@ -162,8 +188,20 @@ def test_images_and_network_stay_as_they_were() -> None:
 def test_what_until_refuses() -> None:
     _, net, images = converted("plain")
     stop = snm.Stop((0.0,))
-    with pytest.raises(TypeError, match=r"SpikingNetwork: stop must be a Stop, got float"):
-        net.until(images, 0.995)
+    with pytest.raises(TypeError, match=r"confidence must be a Stop or a probability, got str"):
+        net.until(images, "0.995")
+    for wrong in (0.0, 1.0, math.nan):
+        with pytest.raises(ValueError, match="confidence must be above 0 and below 1"):
+            net.until(images, wrong, max_steps=T)
+    with pytest.raises(TypeError, match="max_steps must be an integer, got None"):
+        net.until(images, 0.9)
+    with pytest.raises(ValueError, match="min_steps must be at most max_steps=3, got 4"):
+        net.until(images, 0.9, min_steps=4, max_steps=3)
+    with pytest.raises(ValueError, match="max_steps must be at most the 1 of the Stop, got 2"):
+        net.until(images, stop, max_steps=2)
+    _, counting, _ = converted("plain", readout="count")
+    with pytest.raises(ValueError, match=r"readout='mean', or a Stop, got 0\.9 with"):
+        counting.until(images, 0.9, max_steps=T)
     with pytest.raises(ValueError, match="images must have 4 dimensions"):
         net.until(images[0], stop)
     for encoder in ("frames", "poisson"):

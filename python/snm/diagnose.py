@@ -13,11 +13,10 @@ from snm_kernels import SNMState
 
 from .convert.compare import agree
 from .convert.inputs import check_model
-from .convert.operations import activation_cap
-from .convert.prepare import prepare
 from .diagnosis import PARTS, Diagnosis, LayerDiagnosis, Part, add_up
 from .nn import SNMNeuron
-from .rectified import rectified
+from .program import Fire
+from .relu_walk import rectified, relu_pass
 from .simulate import SpikingNetwork, check_count
 from .until import check_direct
 
@@ -35,17 +34,17 @@ def diagnose(
     A neuron's error, its rate θ·m(T)/T minus the activation, is the sum of four parts. With d the
     mean over time of what drives the neuron:
 
-    - inherited: max(d, 0) minus the activation, which is what the layers before cost;
-    - clipping: min(max(d, 0), largest rate) minus max(d, 0), where the largest rate is θ·Γ, less if
-      the count has a bound, and 0 of a silent neuron;
+    - inherited: what the ReLU makes of d minus the activation, which is what the layers before
+      cost, and what the neuron's own bias makes up for;
+    - clipping: what exceeds the largest rate of that, which is θ·Γ, less if the count has a bound,
+      and 0 of a silent neuron;
     - quantisation: the rate that the neuron has if d itself drives it at every step, minus that;
     - order: its rate minus that, which is what drives that come unevenly cost.
 
     Args:
         net: with encoder="direct".
-        model: the ReLU network that it was converted from; None to take the network itself with
-            ReLUs in the place of its neurons, which does for all but capped activations such as
-            those of ReLU6.
+        model: the ReLU network that it was converted from, to be held against the network with
+            ReLUs in the place of its neurons; None to take the latter at its word.
         images: ``[N, ...]``, as for a call of the network.
         timesteps: T, >= 1.
 
@@ -77,10 +76,13 @@ def diagnose(
     net._check_images(images)
     if len(images) == 0:
         raise ValueError("diagnose: images must hold at least one image, got none")
-    caps = {} if model is None else _caps(net, model, images)
-    watches = {path: _Watch(path, neuron, steps) for path, neuron in net.layers.items()}
+    if model is not None:
+        check_model(model)
+    watches = {
+        fire.path: _Watch(fire, net.layers[fire.path], steps) for fire in net.program.neurons
+    }
     for batch in images.split(_BATCH):
-        activations, output = rectified(net, batch, caps)
+        activations, output = relu_pass(net, batch)
         if model is not None:
             _check_same(net, output, model(batch))
         hooks = [
@@ -98,19 +100,6 @@ def diagnose(
     return Diagnosis(steps, len(images), layers)
 
 
-def _caps(net: SpikingNetwork, model: nn.Module, images: Tensor) -> dict[str, float]:
-    """What the activations of a layer do not exceed, by its path, where there is such a bound."""
-    check_model(model)
-    prepared = prepare(model, images[:4], net.encoder, net.readout)
-    if set(prepared.paths.values()) != set(net.layers):
-        raise ValueError(
-            f"diagnose: model must have ReLUs at {list(net.layers)} like the network, "
-            f"got {list(prepared.paths.values())}"
-        )
-    caps = {path: activation_cap(prepared.traced, n) for n, path in prepared.paths.items()}
-    return {path: cap for path, cap in caps.items() if cap is not None}
-
-
 def _check_same(net: SpikingNetwork, found: Tensor, expected: Tensor) -> None:
     if net.readout == "count":
         expected = expected.clamp(min=0)
@@ -121,7 +110,7 @@ def _check_same(net: SpikingNetwork, found: Tensor, expected: Tensor) -> None:
         raise ValueError(
             "diagnose: model must compute what the network with ReLUs in the place of its neurons "
             f"does, got {difference}; give the model that it was converted from, unchanged since, "
-            "or None; activations that are capped need form='payload'"
+            "or None"
         )
 
 
@@ -129,13 +118,13 @@ class _Watch:
     """Gathers what a layer of neurons does.
 
     Args:
-        path: of the layer.
+        fire: the layer's place in the program.
         neuron: the layer.
         timesteps: T.
     """
 
-    def __init__(self, path: str, neuron: SNMNeuron, timesteps: int) -> None:
-        self.path = path
+    def __init__(self, fire: Fire, neuron: SNMNeuron, timesteps: int) -> None:
+        self.fire = fire
         self.neuron = neuron
         self.timesteps = timesteps
         self.unit: Fraction | None = None
@@ -180,10 +169,12 @@ class _Watch:
         assert isinstance(self.drive, Tensor)
         assert self.state is not None
         mean = self.drive / self.timesteps
-        most = self._most(mean)
         constant = mean.float().expand(self.timesteps, *mean.shape)
+        if self.neuron.bias is not None:
+            mean = mean + self.neuron.bias
+        most = self._most(mean)
         quantised = self.neuron.forward(constant, emit="none").state
-        positive = mean.clamp(min=0)
+        positive = rectified(self.fire, mean)
         stages = [
             activation.double(),
             positive,
@@ -246,7 +237,7 @@ class _Watch:
         counts = self.neurons * self.images
         means = _means(self.sums, self.unit, counts)
         return LayerDiagnosis(
-            path=self.path,
+            path=self.fire.path,
             neurons=self.neurons,
             rule=self.neuron.rule,
             activation=float(self.activation * self.unit / counts),

@@ -1,11 +1,40 @@
 """Runs a program as the ReLU network that it was made of, from one layer of neurons to the next."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from .program import Call, Fire, Program, Repeat, RunningMax, Step, spikes_of
+
+if TYPE_CHECKING:
+    from .simulate import SpikingNetwork
+
+
+def relu_pass(net: "SpikingNetwork", images: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+    """What the ReLU network that a spiking network was made of computes.
+
+    Args:
+        net: with encoder="direct".
+        images: ``[B, ...]``, as a call takes them.
+
+    Returns:
+        The activations ``[B, ...]`` by the path of the layer, in the units that the spiking
+        network's weights have; and the logits.
+
+    >>> from snm import convert
+    >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
+    >>> images = torch.rand(32, 4)
+    >>> activations, logits = relu_pass(convert(model, images), images)
+    >>> torch.equal(activations["1"], model[:2](images)), torch.equal(logits, model(images))
+    (True, True)
+    """
+    walk = ReLUWalk(net.program, net.model, images)
+    activations = {}
+    for fire in net.program.neurons:
+        activations[fire.path] = walk.halt_at(fire)
+        walk.go_on(fire, activations[fire.path])
+    return activations, walk.answer()
 
 
 class ReLUWalk:
@@ -46,6 +75,13 @@ class ReLUWalk:
         values, read_out = dict(self._values), dict(self._read_out)
         self._leave(fire, sent, values, read_out)
         self._execute(values, read_out, len(self.program.temporal), self._place + 1)
+        return self._tail(read_out)
+
+    def answer(self) -> Tensor:
+        """What the ReLU network answers, once it has left its last layer."""
+        return self._tail(self._read_out)
+
+    def _tail(self, read_out: dict[str, Tensor]) -> Tensor:
         values = {**self._constant, **read_out}
         for call in self.program.tail:
             values[call.name] = call.run(self.model, values)
@@ -84,16 +120,20 @@ class ReLUWalk:
             values.pop(name, None)
 
 
-def _relu(fire: Fire, values: dict[str, Any]) -> Tensor:
-    """The activation of the ReLU in whose place neurons are."""
-    drive: Tensor = values[fire.drive]
-    if fire.residual is not None:
-        drive = drive + values[fire.residual]
+def rectified(fire: Fire, drive: Tensor) -> Tensor:
+    """The activation of the ReLU in whose place neurons are, for a drive ``[B, ...]``."""
     activation = drive.relu()
     if not fire.cap:
         return activation
     cap = activation.new_tensor(fire.cap)
     return activation.minimum(cap.reshape(-1, *(1,) * (activation.dim() - 2)))
+
+
+def _relu(fire: Fire, values: dict[str, Any]) -> Tensor:
+    drive: Tensor = values[fire.drive]
+    if fire.residual is not None:
+        drive = drive + values[fire.residual]
+    return rectified(fire, drive)
 
 
 def _pooled(step: RunningMax, values: dict[str, Any]) -> Tensor:

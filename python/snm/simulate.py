@@ -16,7 +16,7 @@ from .memory import steps_that_fit
 from .nn import SNMNeuron
 from .program import Program, RunningMax
 from .tree import Origin, tree
-from .until import Answers, Stop, check_direct, simulate_until
+from .until import Answers, Stop, certain, check_direct, simulate_until
 
 Readout = Literal["mean", "count"]
 
@@ -205,14 +205,27 @@ class SpikingNetwork(nn.Module):
         return torch.stack(answers)
 
     @torch.no_grad()
-    def until(self, images: Tensor, stop: Stop) -> Answers:
-        """Answers each image as soon as its answer is good enough.
+    def until(
+        self,
+        images: Tensor,
+        confidence: Stop | float,
+        *,
+        min_steps: int = 1,
+        max_steps: int | None = None,
+    ) -> Answers:
+        """Answers each image as soon as its answer is stable enough.
 
         Images that are answered leave the batch, so that what is left takes less time.
 
         Args:
             images: as for a call, of a network with encoder="direct".
-            stop: when an answer is good enough; see :func:`snm.calibrate_stop`.
+            confidence: when an answer is stable enough: what :func:`snm.calibrate_stop` found for
+                a stated agreement; or, uncalibrated, how probable the softmax of the logits must
+                make a class, above 0 and below 1, for which 1,000 classes or a network that is
+                not trained for probabilities may want quite another number.
+            min_steps: no image stops before so many.
+            max_steps: every image stops after so many; None for those of a :class:`snm.Stop`,
+                which must be given for a probability.
 
         Returns:
             Classes, logits and the number of time steps of each image. Its logits are those that
@@ -221,8 +234,10 @@ class SpikingNetwork(nn.Module):
 
         Raises:
             ValueError: as for a call; the encoder is not "direct"; the answer is not
-                ``[B, classes]`` with at least two classes.
-            TypeError: as for a call; stop is no :class:`snm.Stop`.
+                ``[B, classes]`` with at least two classes; a probability is out of range or meets
+                readout="count"; max_steps is missing, less than min_steps, or more than the Stop
+                was made for.
+            TypeError: as for a call; confidence is neither.
 
         >>> from snm import Stop, convert
         >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
@@ -230,13 +245,14 @@ class SpikingNetwork(nn.Module):
         >>> predictions, logits, steps = net.until(torch.rand(2, 4), Stop((0.5, 0.25, 0.125)))
         >>> logits.shape, bool((steps <= 3).all())
         (torch.Size([2, 3]), True)
+        >>> net.until(torch.rand(2, 4), 0.99, min_steps=2, max_steps=8).steps.min() >= 2
+        tensor(True)
         """
-        if not isinstance(stop, Stop):
-            raise TypeError(f"SpikingNetwork: stop must be a Stop, got {type(stop).__name__}")
         check_direct("SpikingNetwork", self)
         self._check_images(images)
-        self._checked(stop.max_steps)
-        return simulate_until(self, images, stop)
+        enough, steps = self._stopping(confidence, min_steps, max_steps)
+        self._checked(steps[-1])
+        return simulate_until(self, images, enough, steps, self._steps_at_once(images, steps[-1]))
 
     @torch.no_grad()
     def step(self, images: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
@@ -435,6 +451,43 @@ class SpikingNetwork(nn.Module):
                     f"got {run.steps}"
                 )
             yield run.advance(steps, frames, count=each_step)
+
+    def _stopping(
+        self, confidence: object, min_steps: int, max_steps: int | None
+    ) -> tuple[Callable[[Tensor, int], Tensor], range]:
+        """Which images may stop, and after which steps."""
+        enough: Callable[[Tensor, int], Tensor]
+        first = check_count("SpikingNetwork", "min_steps", min_steps)
+        if isinstance(confidence, Stop):
+            longest = confidence.max_steps
+            last = longest
+            if max_steps is not None:
+                last = check_count("SpikingNetwork", "max_steps", max_steps)
+            if last > longest:
+                raise ValueError(
+                    f"SpikingNetwork: max_steps must be at most the {longest} of the Stop, "
+                    f"got {last}"
+                )
+            enough = confidence.after
+            earliest = min(confidence.min_steps, last)
+        elif isinstance(confidence, bool) or not isinstance(confidence, int | float):
+            raise TypeError(
+                "SpikingNetwork: confidence must be a Stop or a probability, got "
+                f"{type(confidence).__name__}"
+            )
+        elif not 0 < confidence < 1 or self.readout == "count":
+            raise ValueError(
+                "SpikingNetwork: confidence must be above 0 and below 1, of a network with "
+                f"readout='mean', or a Stop, got {confidence} with readout={self.readout!r}"
+            )
+        else:
+            last = check_count("SpikingNetwork", "max_steps", max_steps)
+            enough, earliest = certain(confidence), 1
+        if first > last:
+            raise ValueError(
+                f"SpikingNetwork: min_steps must be at most max_steps={last}, got {first}"
+            )
+        return enough, range(max(first, earliest), last + 1)
 
     def _checked(self, timesteps: int | None) -> int | None:
         """T as a plain integer; warns where spike counts have a bound below it."""

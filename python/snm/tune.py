@@ -19,7 +19,7 @@ from .engine import Run
 from .fit import LayerFit, Setting
 from .nn import SNMNeuron
 from .program import Fire
-from .relu_walk import ReLUWalk
+from .relu_walk import ReLUWalk, relu_pass
 from .simulate import SpikingNetwork, check_count
 from .tuned import Score, Tuned, TunedLayer, best_of
 
@@ -43,7 +43,7 @@ def tune(
     timesteps: int,
     *,
     max_spikes: int = 1,
-    seconds: float = 60.0,
+    budget: float = 60.0,
     progress: Progress | None = None,
     seed: int = 0,
 ) -> Tuned:
@@ -67,7 +67,7 @@ def tune(
             :func:`snm.convert`, two at least; 1,000 are used at most.
         timesteps: T, for which the network is tuned, >= 1.
         max_spikes: Γ, the most spikes that a neuron may send in one step, 1 to 127.
-        seconds: about how long it may take; when time is short, fewer candidates are tried.
+        budget: about how long it may take; when time is short, fewer candidates are tried.
         progress: wraps the layers of neurons, as ``tqdm`` does.
         seed: which images are used, and for what. The same seed gives the same network unless
             time was short.
@@ -78,7 +78,7 @@ def tune(
 
     Raises:
         ValueError: net has another encoder than "direct"; there are fewer than two images, or
-            they are not as the network takes them; timesteps, max_spikes or seconds is out of
+            they are not as the network takes them; timesteps, max_spikes or budget is out of
             range.
         TypeError: an argument is of the wrong type.
         ConversionError: the ReLU network cannot be converted.
@@ -101,8 +101,8 @@ def tune(
     True
     """
     steps = check_count("snm.tune", "timesteps", timesteps)
-    _check_numbers(max_spikes, seconds, seed)
-    clock = _Clock(seconds)
+    _check_numbers(max_spikes, budget, seed)
+    clock = _Clock(budget)
     if not isinstance(net, SpikingNetwork):
         device, dtype = check_model(net)
         images = _images(calibration, device, dtype, seed)
@@ -131,12 +131,12 @@ def tune(
 class _Clock:
     """How much of the time is gone."""
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, budget: float) -> None:
         self.start = time.monotonic()
-        self.seconds = seconds
+        self.budget = budget
 
     def share(self) -> float:
-        return (time.monotonic() - self.start) / self.seconds
+        return (time.monotonic() - self.start) / self.budget
 
 
 class _Fitting(Run):
@@ -157,7 +157,7 @@ class _Fitting(Run):
         self.complete = True
         """All layers were searched to the end."""
         self._exact, self._mixed = (ReLUWalk(self.program, self.model, images) for _ in range(2))
-        self._logits = relu_logits(self.net, images)
+        _, self._logits = relu_pass(self.net, images)
         self._found: list[TunedLayer] = []
         neurons = self.program.neurons
         self._layers: Iterator[Any] = iter(neurons if progress is None else progress(neurons))
@@ -223,26 +223,13 @@ class _Fitting(Run):
         return going
 
 
-def relu_logits(net: SpikingNetwork, images: Tensor) -> Tensor:
-    """What the ReLU network that a network with encoder="direct" was made of answers.
-
-    >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
-    >>> net, images = convert(model, torch.rand(32, 4)), torch.rand(2, 4)
-    >>> torch.equal(relu_logits(net, images), model(images))
-    True
-    """
-    walk = ReLUWalk(net.program, net.model, images)
-    first = net.program.neurons[0]
-    return walk.logits(first, walk.halt_at(first))
-
-
-def _check_numbers(max_spikes: object, seconds: object, seed: object) -> None:
+def _check_numbers(max_spikes: object, budget: object, seed: object) -> None:
     if check_count("snm.tune", "max_spikes", max_spikes) > 127:
         raise ValueError(f"snm.tune: max_spikes must be 1 to 127, got {max_spikes}")
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float):
-        raise TypeError(f"snm.tune: seconds must be a number, got {seconds!r}")
-    if not (seconds > 0 and math.isfinite(seconds)):
-        raise ValueError(f"snm.tune: seconds must be > 0 and finite, got {seconds}")
+    if isinstance(budget, bool) or not isinstance(budget, int | float):
+        raise TypeError(f"snm.tune: budget must be a number, got {budget!r}")
+    if not (budget > 0 and math.isfinite(budget)):
+        raise ValueError(f"snm.tune: budget must be > 0 and finite, got {budget}")
     if isinstance(seed, bool) or not isinstance(seed, int):
         raise TypeError(f"snm.tune: seed must be an integer, got {seed!r}")
 
@@ -352,9 +339,8 @@ def _scores(
     go_on: Callable[[], bool],
 ) -> dict[str, Score]:
     """How candidates compare; of the first in any case, of the others while there is time."""
-    expected = torch.cat(
-        [relu_logits(next(iter(candidates.values())), part) for part in images.split(_BATCH)]
-    ).float()
+    first = next(iter(candidates.values()))
+    expected = torch.cat([relu_pass(first, part)[1] for part in images.split(_BATCH)]).float()
     variance = expected.var(correction=0).clamp(min=torch.finfo(torch.float32).tiny)
     scores: dict[str, Score] = {}
     for name, net in candidates.items():

@@ -1,6 +1,7 @@
 """Simulates every image for as many time steps as its answer needs, and no more."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -39,6 +40,8 @@ class Stop:
     >>> stop = Stop((float("inf"), 2.0, 1.0))
     >>> stop.max_steps, stop.after(torch.tensor([[3.0, 1.0, 0.0], [1.0, 2.0, 0.0]]), 2).tolist()
     (3, [True, False])
+    >>> stop.min_steps
+    2
     """
 
     leads: tuple[float, ...]
@@ -51,6 +54,12 @@ class Stop:
         for lead in self.leads:
             if not lead >= 0:
                 raise ValueError(f"Stop: leads must be >= 0, got {lead}")
+
+    @property
+    def min_steps(self) -> int:
+        """The fewest steps that an image takes."""
+        finite = (step for step, lead in enumerate(self.leads, start=1) if lead < math.inf)
+        return next(finite, self.max_steps)
 
     @property
     def max_steps(self) -> int:
@@ -96,8 +105,34 @@ def lead_of(logits: Tensor) -> Tensor:
     return best[..., 0] - best[..., 1]
 
 
-def simulate_until(network: "SpikingNetwork", images: Tensor, stop: Stop) -> Answers:
+def certain(probability: float) -> Callable[[Tensor, int], Tensor]:
+    """When the softmax of an image's logits has a class of so much probability.
+
+    >>> certain(0.9)(torch.tensor([[3.0, 0.0], [2.0, 0.0]]), 1)
+    tensor([ True, False])
+    """
+
+    def enough(logits: Tensor, _step: int) -> Tensor:
+        return logits.double().softmax(1).amax(1) >= probability
+
+    return enough
+
+
+def simulate_until(
+    network: "SpikingNetwork",
+    images: Tensor,
+    enough: Callable[[Tensor, int], Tensor],
+    steps: range,
+    at_once: int,
+) -> Answers:
     """What :meth:`snm.SpikingNetwork.until` returns, without its checks.
+
+    Args:
+        network: which.
+        images: ``[B, ...]``.
+        enough: which images may stop, bool ``[B]``, whose logits after a step these are.
+        steps: those after which images may stop; after the last all do.
+        at_once: how many of the steps before are simulated at once.
 
     Raises:
         ValueError: the network's answer is not ``[B, classes]`` with two classes or more.
@@ -106,17 +141,19 @@ def simulate_until(network: "SpikingNetwork", images: Tensor, stop: Stop) -> Ans
     # Which image each row of the run is of, and whether it still runs.
     row_of = torch.arange(images.shape[0], device=images.device)
     running = torch.ones_like(row_of, dtype=torch.bool)
-    steps = torch.zeros_like(row_of)
+    taken = torch.zeros_like(row_of)
+    while run.steps < steps[0] - 1:
+        run.advance(min(at_once, steps[0] - 1 - run.steps), None)
     logits: Tensor | None = None
-    for step in range(1, stop.max_steps + 1):
+    for step in steps:
         run.advance(1, None)
         answer = network._answer(run, run.counts(), step)
         if logits is None:
             check_classes(answer)
             logits = torch.empty_like(answer)
-        done = running & stop.after(answer, step)
+        done = running & (enough(answer, step) if step < steps[-1] else running)
         logits[row_of[done]] = answer[done]
-        steps[row_of[done]] = step
+        taken[row_of[done]] = step
         running &= ~done
         left = int(running.count_nonzero())
         if left == 0:
@@ -126,7 +163,7 @@ def simulate_until(network: "SpikingNetwork", images: Tensor, stop: Stop) -> Ans
             images, row_of, running = _rows(images, rows), row_of[rows], running[rows]
             _keep(run, rows, images)
     assert logits is not None
-    return Answers(logits.argmax(1), logits, steps)
+    return Answers(logits.argmax(1), logits, taken)
 
 
 def check_direct(caller: str, network: "SpikingNetwork") -> None:
