@@ -3,6 +3,7 @@ running maximum for every max pooling."""
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import zip_longest
 from typing import Any, NamedTuple
 
 import torch
@@ -92,8 +93,8 @@ class RunningMaxima:
 class Neurons:
     """A layer of neurons, one step at a time; keeps what it sent."""
 
-    def __init__(self, threshold: Tensor, rule: SNMRule) -> None:
-        self.threshold, self.rule = threshold, rule
+    def __init__(self, threshold: Tensor, rule: SNMRule, start: Tensor | None = None) -> None:
+        self.threshold, self.rule, self.start = threshold, rule, start
         self.v: Tensor | None = None
         self.m: Tensor | None = None
         self.spikes: list[Tensor] = []
@@ -103,7 +104,8 @@ class Neurons:
         silent = theta.isinf()
         low, high = self.rule.count_bounds
         if self.v is None or self.m is None:
-            self.v = torch.where(silent, 0.0, self.rule.v_init * theta)
+            start = self.rule.v_init * theta if self.start is None else self.start
+            self.v = torch.where(silent, 0.0, start)
             self.m = torch.zeros_like(drive, dtype=torch.int64)
         u = self.v + drive
         fires = (u >= theta) & (self.m < high) & ~silent
@@ -153,13 +155,17 @@ def simulate_naively(
     thresholds: list[Tensor],
     rule: SNMRule,
     timesteps: int,
+    starts: Sequence[Tensor] = (),
 ) -> Simulated:
     """Runs the model itself once per time step, a spiking neuron in the place of each ReLU.
 
     Args:
         images: the same at every step; or a frame for each step.
+        starts: starting membranes of the first layers; the others start as the rule says.
     """
-    neurons = [Neurons(threshold, rule) for threshold in thresholds]
+    neurons = [
+        Neurons(threshold, rule, start) for threshold, start in zip_longest(thresholds, starts)
+    ]
     pools = RunningMaxima()
     currents = []
     frames = [images] * timesteps if isinstance(images, Tensor) else images[:timesteps]

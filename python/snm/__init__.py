@@ -19,6 +19,7 @@ from .diagnose import diagnose
 from .diagnosis import Diagnosis, LayerDiagnosis, Part
 from .errors import ConversionError, DeadNeuronWarning, Offence
 from .files import load, save
+from .first_pass import FirstPass
 from .simulate import SpikingNetwork
 from .stopping import calibrate_stop
 from .surgery import replace_relu
@@ -33,6 +34,7 @@ __all__ = [
     "Convertibility",
     "DeadNeuronWarning",
     "Diagnosis",
+    "FirstPass",
     "LayerDiagnosis",
     "Offence",
     "Part",

@@ -11,13 +11,14 @@ from torch import Tensor, nn
 
 from snm_kernels import SNMState
 
+from .checks import check_count
 from .convert.compare import agree
 from .convert.inputs import check_model
 from .diagnosis import PARTS, Diagnosis, LayerDiagnosis, Part, add_up
 from .nn import SNMNeuron
 from .program import Fire
 from .relu_walk import rectified, relu_pass
-from .simulate import SpikingNetwork, check_count
+from .simulate import SpikingNetwork
 from .until import check_direct
 
 _BATCH = 50

@@ -110,6 +110,13 @@ class Run:
     ) -> tuple[Tensor, Tensor | None]:
         """What drives a layer of neurons, and what is added to that: ``[T, B, ...]``."""
         drive = self._over_time(values[fire.drive], steps, constant=fire.constant_drive)
+        neuron = self.neuron(fire)
+        if fire.per_neuron and drive.shape[2:] != neuron.threshold.shape:
+            raise ValueError(
+                f"SpikingNetwork: the neurons of {fire.path} were calibrated for a drive of "
+                f"{list(neuron.threshold.shape)} per image, got {list(drive.shape[2:])}; use "
+                "images of the calibrated size, or convert with norm='channel' or 'layer'"
+            )
         if fire.residual is None:
             return drive, None
         residual = values[fire.residual]
@@ -127,12 +134,6 @@ class Run:
         if fire.reuses_drive:
             del values[fire.drive]
         neuron = self.neuron(fire)
-        if fire.per_neuron and drive.shape[2:] != neuron.threshold.shape:
-            raise ValueError(
-                f"SpikingNetwork: the neurons of {fire.path} were calibrated for a drive of "
-                f"{list(neuron.threshold.shape)} per image, got {list(drive.shape[2:])}; use "
-                "images of the calibrated size, or convert with norm='channel' or 'layer'"
-            )
         counting = counted is not None and fire.read_out
         emit = "spike" if counting or fire.pooled else "amplitude" if fire.sends else "none"
         out = drive if fire.reuses_drive and emit == "amplitude" else None

@@ -1,7 +1,6 @@
 """Simulates a converted network through time."""
 
 import math
-import operator
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Literal, get_args
@@ -10,8 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from .capture import CapturedNetwork
+from .checks import check_count
 from .encode import Constant, Encoder, Frames, Poisson, Source
 from .engine import Counts, Run
+from .first_pass import FirstPass, starting_states
 from .memory import steps_that_fit
 from .nn import SNMNeuron
 from .program import Program, RunningMax
@@ -113,6 +114,7 @@ class SpikingNetwork(nn.Module):
         timesteps: int | None = None,
         readout_after: int = 0,
         generator: torch.Generator | None = None,
+        first_pass: FirstPass | None = None,
     ) -> Tensor:
         """The answer after T time steps.
 
@@ -122,6 +124,8 @@ class SpikingNetwork(nn.Module):
             timesteps: T, >= 1. With encoder="frames" None stands for all frames.
             readout_after: k, from 0 to T - 1: only steps after the first k are read out.
             generator: with encoder="poisson", what draws; on the images' device.
+            first_pass: with encoder="direct", finds out by so many more steps where membranes
+                should start; None for the start of the neurons' rules.
 
         Returns:
             With readout="mean" the logits ``[B, classes]``, of the images' dtype: the mean over
@@ -132,8 +136,9 @@ class SpikingNetwork(nn.Module):
             ValueError: the images hold NaN or infinity, have other dimensions than those of
                 calibration or, with norm="neuron", another size, or are on another device;
                 timesteps is less than 1; readout_after is not less than T; there are fewer frames
-                than timesteps.
-            TypeError: the images are of another dtype; timesteps is not an integer.
+                than timesteps; first_pass meets another encoder than "direct".
+            TypeError: the images are of another dtype; timesteps is not an integer; first_pass is
+                no :class:`snm.FirstPass`.
             RuntimeError: autocast is on.
 
         >>> from snm import convert
@@ -145,7 +150,7 @@ class SpikingNetwork(nn.Module):
         timesteps = self._checked(timesteps)
         _check_readout_after(readout_after, timesteps)
         source = self._source(images, generator)
-        run = Run(self.program, self.model, source.images)
+        run = self._run(source.images, first_pass)
         earlier: Counts = {}
         answered: Tensor | float = 0.0
         for _ in self._chunks(run, source, timesteps, stop=readout_after):
@@ -172,11 +177,12 @@ class SpikingNetwork(nn.Module):
         *,
         timesteps: int | None = None,
         generator: torch.Generator | None = None,
+        first_pass: FirstPass | None = None,
     ) -> Tensor:
         """The answers that each number of time steps up to T gives, from one pass.
 
         Args:
-            images, timesteps, generator: as for a call.
+            images, timesteps, generator, first_pass: as for a call.
 
         Returns:
             ``[T, B, classes]``: entry t - 1 is the answer after t steps.
@@ -194,7 +200,7 @@ class SpikingNetwork(nn.Module):
         """
         timesteps = self._checked(timesteps)
         source = self._source(images, generator)
-        run = Run(self.program, self.model, source.images)
+        run = self._run(source.images, first_pass)
         counts: Counts = {}
         answers: list[Tensor] = []
         for spikes in self._chunks(run, source, timesteps, each_step=True):
@@ -212,6 +218,7 @@ class SpikingNetwork(nn.Module):
         *,
         min_steps: int = 1,
         max_steps: int | None = None,
+        first_pass: FirstPass | None = None,
     ) -> Answers:
         """Answers each image as soon as its answer is stable enough.
 
@@ -226,6 +233,7 @@ class SpikingNetwork(nn.Module):
             min_steps: no image stops before so many.
             max_steps: every image stops after so many; None for those of a :class:`snm.Stop`,
                 which must be given for a probability.
+            first_pass: as for a call; of all images, and its steps are not among those returned.
 
         Returns:
             Classes, logits and the number of time steps of each image. Its logits are those that
@@ -252,7 +260,9 @@ class SpikingNetwork(nn.Module):
         self._check_images(images)
         enough, steps = self._stopping(confidence, min_steps, max_steps)
         self._checked(steps[-1])
-        return simulate_until(self, images, enough, steps, self._steps_at_once(images, steps[-1]))
+        run = self._run(images, first_pass)
+        at_once = self._steps_at_once(images, steps[-1])
+        return simulate_until(self, run, images, enough, steps, at_once)
 
     @torch.no_grad()
     def step(self, images: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
@@ -424,6 +434,20 @@ class SpikingNetwork(nn.Module):
         assert isinstance(images, Tensor)
         return Constant(images) if self.encoder == "direct" else Poisson(images, generator)
 
+    def _run(self, images: Tensor, first_pass: FirstPass | None) -> Run:
+        """A simulation of images, or of images like the first frame, before its first step."""
+        run = Run(self.program, self.model, images)
+        if first_pass is None:
+            return run
+        if not isinstance(first_pass, FirstPass):
+            raise TypeError(
+                "SpikingNetwork: first_pass must be a FirstPass or None, got "
+                f"{type(first_pass).__name__}"
+            )
+        check_direct("SpikingNetwork: first_pass", self)
+        run.states = starting_states(first_pass, self.program, self.model, images)
+        return run
+
     def _chunks(
         self,
         run: Run,
@@ -575,16 +599,6 @@ class SpikingNetwork(nn.Module):
         # A compiled graph would have to wait for the answer.
         if not torch.compiler.is_compiling() and not bool(torch.isfinite(images).all()):
             raise ValueError("SpikingNetwork: images must be finite, got NaN or infinity")
-
-
-def check_count(caller: str, argument: str, value: object) -> int:
-    """The integer that a value is; refuses what is none, or less than 1."""
-    if isinstance(value, bool) or not (isinstance(value, int) or hasattr(value, "__index__")):
-        raise TypeError(f"{caller}: {argument} must be an integer, got {value!r}")
-    count = value if isinstance(value, int) else operator.index(value)
-    if count < 1:
-        raise ValueError(f"{caller}: {argument} must be at least 1, got {count}")
-    return count
 
 
 def _check_readout_after(readout_after: int, timesteps: int | None) -> None:

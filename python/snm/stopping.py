@@ -7,7 +7,8 @@ from itertools import zip_longest
 import torch
 from torch import Tensor, nn
 
-from .simulate import SpikingNetwork, check_count
+from .checks import check_count
+from .simulate import SpikingNetwork
 from .until import Stop, check_classes, check_direct, lead_of
 
 _BATCH = 100

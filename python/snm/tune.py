@@ -13,6 +13,7 @@ from torch import Tensor, nn
 import snm_kernels
 from snm_kernels import SNMRule
 
+from .checks import check_count
 from .convert import convert
 from .convert.inputs import Progress, batches_of, check_model
 from .engine import Run
@@ -20,7 +21,7 @@ from .fit import LayerFit, Setting
 from .nn import SNMNeuron
 from .program import Fire
 from .relu_walk import ReLUWalk, relu_pass
-from .simulate import SpikingNetwork, check_count
+from .simulate import SpikingNetwork
 from .tuned import Score, Tuned, TunedLayer, best_of
 
 _MOST_IMAGES = 1000

@@ -120,6 +120,7 @@ def certain(probability: float) -> Callable[[Tensor, int], Tensor]:
 
 def simulate_until(
     network: "SpikingNetwork",
+    run: Run,
     images: Tensor,
     enough: Callable[[Tensor, int], Tensor],
     steps: range,
@@ -129,6 +130,7 @@ def simulate_until(
 
     Args:
         network: which.
+        run: its simulation of the images, before the first step.
         images: ``[B, ...]``.
         enough: which images may stop, bool ``[B]``, whose logits after a step these are.
         steps: those after which images may stop; after the last all do.
@@ -137,7 +139,6 @@ def simulate_until(
     Raises:
         ValueError: the network's answer is not ``[B, classes]`` with two classes or more.
     """
-    run = Run(network.program, network.model, images)
     # Which image each row of the run is of, and whether it still runs.
     row_of = torch.arange(images.shape[0], device=images.device)
     running = torch.ones_like(row_of, dtype=torch.bool)

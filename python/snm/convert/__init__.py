@@ -8,8 +8,9 @@ from torch import Tensor, nn
 
 from snm_kernels import SNMRule
 
+from ..checks import check_count
 from ..encode import ENCODERS, Encoder
-from ..simulate import READOUTS, Readout, SpikingNetwork, check_count
+from ..simulate import READOUTS, Readout, SpikingNetwork
 from ..tree import origin_of
 from .calibrate import Choice, Dead, calibrate, observe, recall, thresholds
 from .inputs import Progress, one_of, rule_of

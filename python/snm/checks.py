@@ -1,0 +1,13 @@
+"""Checks of arguments that several functions take."""
+
+import operator
+
+
+def check_count(caller: str, argument: str, value: object) -> int:
+    """The integer that a value is; refuses what is none, or less than 1."""
+    if isinstance(value, bool) or not (isinstance(value, int) or hasattr(value, "__index__")):
+        raise TypeError(f"{caller}: {argument} must be an integer, got {value!r}")
+    count = value if isinstance(value, int) else operator.index(value)
+    if count < 1:
+        raise ValueError(f"{caller}: {argument} must be at least 1, got {count}")
+    return count
