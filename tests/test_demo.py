@@ -84,6 +84,7 @@ def test_demo_prints_its_tables_and_draws(
     few = DemoImages(*(part[:100] for part in images))
     monkeypatch.setattr(run, "load_images", lambda: few)
     monkeypatch.setattr(run, "SHOWN_STEPS", (1, 2, 4))
+    monkeypatch.setattr(run, "TUNED_STEPS", (2,))
     monkeypatch.setattr(run, "TIMED_STEPS", 2)
     console = Console(record=True, width=120)
     results = run.run(console, tmp_path / "curve.png")
@@ -93,6 +94,8 @@ def test_demo_prints_its_tables_and_draws(
         assert len(results.accuracy[preset]) == 4
         assert f"{results.accuracy[preset][3]:.2f}" in printed
     assert results.accuracy["snm-zero"][3] > results.accuracy["snm"][3]
+    assert f"{results.tuned[2]:.2f}" in printed
+    assert results.tuned[2] > results.accuracy["snm"][1]
     assert results.network.ratio > 0
     assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
 

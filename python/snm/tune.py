@@ -54,7 +54,8 @@ def tune(
     network, and what they send on average, θ·m(T) / T, is held against the activations of the
     ReLU network, so that a layer also makes up for what those before it lost. For each channel
     the threshold of least squared error; then, per channel and in closed form, a bias that takes
-    out the mean error; the start of the membrane, the negative threshold, a common stretch of
+    out the mean error (T times the bias is what a shift of the channel's starting membrane would
+    add); the start of the membrane, the negative threshold, a common stretch of
     the thresholds and a dither of neighbouring neurons (a spread of their biases over up to one
     threshold, so that what rounding costs them averages out) such that the logits are closest to
     the ReLU network's if all later layers were ReLUs. In the end the network is compared with

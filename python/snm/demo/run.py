@@ -20,9 +20,11 @@ from snm.demo.data import DemoImages, load_images, load_network
 from snm.demo.step_by_step import StepByStepNetwork, StepByStepSNM
 from snm.errors import DeadNeuronWarning
 from snm.simulate import SpikingNetwork
+from snm.tune import tune
 
 PRESETS = ("snm", "snm-half", "snm-zero", "if-half")
 SHOWN_STEPS = (1, 2, 4, 8, 16, 32, 64)
+TUNED_STEPS = (1, 2, 4, 8, 16)
 TIMED_STEPS = 32
 BATCH = 100
 
@@ -46,6 +48,8 @@ class Results(NamedTuple):
     """Percent of the test images that the ReLU network classifies right."""
     accuracy: dict[str, list[float]]
     """Preset -> percent right after every time step, up to the last that is shown."""
+    tuned: dict[int, float]
+    """Time steps -> percent right after as many, of a network tuned for them."""
     silent: str
     """How many neurons stay silent because they never fired in calibration."""
     network: Timing
@@ -77,13 +81,16 @@ def run(console: Console, picture: Path) -> Results:
         for preset in PRESETS:
             net = _convert(model, images, preset)
             accuracy[preset] = _accuracy_over_time(net, images, preset, progress)
+        tuned = {}
+        for steps in progress.track(TUNED_STEPS, description="tune for T and test"):
+            tuned[steps] = _tuned_accuracy(model, images, steps)
         net = _convert(model, images, "snm")
         thresholds = torch.cat([neuron.threshold.flatten() for neuron in net.layers.values()])
         silent = f"{int(thresholds.isinf().sum()):,} of {thresholds.numel():,}"
         batch = _channels_last(images.test_images[:BATCH])
         network = _time_network(model, net, batch, progress)
         neuron = _time_neuron(progress)
-    results = Results(ann_accuracy, accuracy, silent, network, neuron)
+    results = Results(ann_accuracy, accuracy, tuned, silent, network, neuron)
     _print(console, results)
     draw(results, picture)
     console.print(f"The curve is in {picture}")
@@ -123,6 +130,17 @@ def _accuracy_over_time(
         predictions = net.anytime(_channels_last(batch), timesteps=last).argmax(-1)
         right += (predictions == labels).sum(1)
     return [100 * float(share) for share in right / len(images.test_labels)]
+
+
+def _tuned_accuracy(model: nn.Module, images: DemoImages, steps: int) -> float:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeadNeuronWarning)
+        net = tune(model, _channels_last(images.calibration_images), steps).net
+    predictions = [
+        net(_channels_last(batch), timesteps=steps).argmax(1)
+        for batch in images.test_images.split(BATCH)
+    ]
+    return 100 * float((torch.cat(predictions) == images.test_labels).float().mean())
 
 
 def _time_network(
@@ -178,9 +196,11 @@ def _print(console: Console, results: Results) -> None:
     table.add_column("time steps", justify="right")
     for preset in PRESETS:
         table.add_column(preset, justify="right")
+    table.add_column("tuned for T", justify="right")
     table.add_column("ReLU network", justify="right")
     for steps in SHOWN_STEPS:
         row = [f"{results.accuracy[preset][steps - 1]:.2f}" for preset in PRESETS]
+        row.append(f"{results.tuned[steps]:.2f}" if steps in results.tuned else "")
         table.add_row(str(steps), *row, f"{results.ann_accuracy:.2f}")
     console.print(table)
     console.print(f"{results.silent} neurons never fired in calibration and stay silent.")
@@ -238,6 +258,15 @@ def draw(results: Results, picture: Path) -> None:
             markevery=[step - 1 for step in SHOWN_STEPS],
             label=preset,
         )
+    axes.plot(
+        list(results.tuned),
+        list(results.tuned.values()),
+        color="black",
+        linewidth=0,
+        marker="*",
+        markersize=9,
+        label="tuned for T",
+    )
     axes.set_xscale("log", base=2)
     axes.set_xticks(SHOWN_STEPS, [str(step) for step in SHOWN_STEPS])
     axes.set_xlabel("time steps T")
