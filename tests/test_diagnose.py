@@ -64,7 +64,13 @@ def test_only_clipping() -> None:
     model, net = one_neuron("snm")
     diagnosis = snm.diagnose(net, model, torch.tensor([[2.5], [0.25]]), timesteps=4)
     layer = diagnosis.layers["1"]
-    assert signed(layer) == {"inherited": 0, "clipping": -0.75, "quantisation": 0, "order": 0}
+    assert signed(layer) == {
+        "inherited": 0,
+        "correction": 0,
+        "clipping": -0.75,
+        "quantisation": 0,
+        "order": 0,
+    }
     assert layer.error == snm.Part(-0.75, 0.75, 0.75)
     assert (layer.clipped, layer.saturated, layer.dead, layer.muted) == (0.5, 0.5, 0, 0)
     assert layer.residual == 0.5 * 6
@@ -75,7 +81,13 @@ def test_only_quantisation() -> None:
     model, net = one_neuron("snm")
     diagnosis = snm.diagnose(net, model, torch.tensor([[0.375]]), timesteps=4)
     layer = diagnosis.layers["1"]
-    assert signed(layer) == {"inherited": 0, "clipping": 0, "quantisation": -0.125, "order": 0}
+    assert signed(layer) == {
+        "inherited": 0,
+        "correction": 0,
+        "clipping": 0,
+        "quantisation": -0.125,
+        "order": 0,
+    }
     assert layer.parts["quantisation"] == layer.error == snm.Part(-0.125, 0.125, 0.125)
     assert (layer.clipped, layer.saturated, layer.residual) == (0, 0, 0.5)
     assert "loses 33.3 % of its mean activation to quantisation: start" in diagnosis.advice
@@ -83,10 +95,10 @@ def test_only_quantisation() -> None:
     model, net = one_neuron("snm-half")
     diagnosis = snm.diagnose(net, model, torch.tensor([[0.375]]), timesteps=4)
     assert signed(diagnosis.layers["1"])["quantisation"] == 0.125
-    assert "to quantisation: use more time steps" in diagnosis.advice
+    assert "to quantisation: use snm.tune, more time steps" in diagnosis.advice
 
 
-def late_inhibition(preset: str) -> tuple[nn.Module, snm.SpikingNetwork]:
+def late_inhibition(preset: str | SNMRule) -> tuple[nn.Module, snm.SpikingNetwork]:
     """Two neurons of one rate, one of which sends half as often twice as much; a third that the
     first excites and the second inhibits, so that its mean drive is 0."""
     model = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 2))
@@ -107,7 +119,13 @@ def test_only_order() -> None:
     first, second = diagnosis.layers.values()
     assert first.error == snm.Part(0, 0, 0)
     # One spike of four came early and is never taken back, of two neurons.
-    assert signed(second) == {"inherited": 0, "clipping": 0, "quantisation": 0, "order": 0.125}
+    assert signed(second) == {
+        "inherited": 0,
+        "correction": 0,
+        "clipping": 0,
+        "quantisation": 0,
+        "order": 0.125,
+    }
     assert (second.negative, second.corrected) == (0, 0)
     assert "layer 3 loses 100.0 % of its mean activation to order: use preset='snm-zero'" in str(
         diagnosis
@@ -120,6 +138,84 @@ def test_only_order() -> None:
     assert (second.negative, second.corrected) == (0.25, 0.5)
 
 
+class AddsBack(nn.Module):
+    """The second layer's drives come by two ways, one of which adds the first layer's spikes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.linear, self.second = nn.ReLU(), nn.Linear(2, 2), nn.ReLU()
+        self.last = nn.Linear(2, 2)
+        with torch.no_grad():
+            self.linear.weight.copy_(torch.tensor([[0.0, -1.0], [0.5, -1.0]]))
+            self.linear.bias.zero_()
+
+    def forward(self, x: Tensor) -> Tensor:
+        sent = self.first(x)
+        return self.last(self.second(self.linear(sent) + sent))
+
+
+def test_order_of_what_two_drives_bring() -> None:
+    model = AddsBack().eval()
+    net = snm.convert(model, torch.tensor([[1.0, 0.0], [0.0, 2.0]]), preset="if")
+    assert net.program.neurons[1].residual is not None
+    layer = snm.diagnose(net, model, torch.tensor([[0.5, 0.5]]), timesteps=4).layers["second"]
+    # As in late_inhibition.
+    assert signed(layer) == {
+        "inherited": 0,
+        "correction": 0,
+        "clipping": 0,
+        "quantisation": 0,
+        "order": 0.125,
+    }
+
+
+def test_graded_spikes_count_as_many() -> None:
+    rule = SNMRule(negative_threshold=1.0, max_spikes=2)
+    model, net = late_inhibition(rule)
+    net.model.set_submodule("3", snm.nn.SNMNeuron(torch.full((2,), 0.5), rule))
+    second = snm.diagnose(net, model, torch.tensor([[0.5, 0.5]]), timesteps=4).layers["3"]
+    # Two at once of the first, one of which it takes back; two of the second.
+    assert second.negative == 1 / 5
+
+
+def test_images_of_all_sizes_add_up() -> None:
+    model, net = one_neuron("snm")
+    small, large = torch.full((50, 1), 1e-7), torch.full((50, 1), 100.0)
+    ways = (torch.cat([small, large]), torch.cat([large, small]), [small, (large, None)])
+    found = [snm.diagnose(net, model, images, timesteps=4) for images in ways]
+    assert found[0] == found[1] == found[2]
+    assert found[0].layers["1"].activation == pytest.approx(50.00000005, rel=1e-9)
+    assert found[0].layers["1"].error.signed == pytest.approx(-49.50000005, rel=1e-9)
+
+
+def test_images_are_not_written_into() -> None:
+    class Shifts(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.relu, self.linear = nn.ReLU(), nn.Linear(2, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x -= 0.5
+            return self.linear(self.relu(x))
+
+    model, images = Shifts().eval(), torch.rand(8, 2)
+    kept = images.clone()
+    net = snm.convert(model, images)
+    assert snm.diagnose(net, model, images, timesteps=4) == snm.diagnose(
+        net, None, images, timesteps=4
+    )
+    snm.calibrate_stop(net, model, images, agreement=0.1, max_steps=4)
+    assert torch.equal(images, kept)
+
+
+def test_what_only_biases_get_wrong_is_not_nothing() -> None:
+    model, net = one_neuron("snm")
+    net.model.set_submodule("1", snm.nn.SNMNeuron(torch.ones(1), bias=0.25))
+    diagnosis = snm.diagnose(net, model, torch.tensor([[0.25]]), timesteps=4)
+    assert diagnosis.layers["1"].error.signed == 0.25
+    assert diagnosis.advice.startswith("No layer loses by clipping, quantisation or order")
+
+
 def test_what_the_first_layer_loses_the_second_inherits() -> None:
     model = nn.Sequential(nn.Linear(1, 1, bias=False), nn.ReLU(), nn.Linear(1, 1, bias=False))
     model = nn.Sequential(*model, nn.ReLU(), nn.Linear(1, 2)).eval()
@@ -128,7 +224,13 @@ def test_what_the_first_layer_loses_the_second_inherits() -> None:
     net = snm.convert(model, torch.ones(1, 1))
     first, second = snm.diagnose(net, model, torch.tensor([[0.375]]), timesteps=4).layers.values()
     assert first.error.signed == -0.125
-    assert signed(second) == {"inherited": -0.25, "clipping": 0, "quantisation": 0, "order": 0}
+    assert signed(second) == {
+        "inherited": -0.25,
+        "correction": 0,
+        "clipping": 0,
+        "quantisation": 0,
+        "order": 0,
+    }
     assert "layer 1 loses" in snm.diagnose(net, model, torch.tensor([[0.375]]), timesteps=4).advice
 
 
@@ -138,7 +240,13 @@ def test_silent_neurons_clip_all_they_are_driven_with() -> None:
     net = snm.convert(model, torch.tensor([[1.0, -1.0]]))
     diagnosis = snm.diagnose(net, model, torch.tensor([[0.5, 0.5]]), timesteps=4)
     layer = diagnosis.layers["1"]
-    assert signed(layer) == {"inherited": 0, "clipping": -0.25, "quantisation": 0, "order": 0}
+    assert signed(layer) == {
+        "inherited": 0,
+        "correction": 0,
+        "clipping": -0.25,
+        "quantisation": 0,
+        "order": 0,
+    }
     assert (layer.silent, layer.dead, layer.muted, layer.clipped) == (0.5, 0.5, 0.5, 0.5)
     assert layer.saturated == 0
     assert layer.residual == 0
@@ -150,7 +258,13 @@ def test_bounded_counts_clip() -> None:
     with pytest.warns(UserWarning, match="no more than 2 spikes"):
         diagnosis = snm.diagnose(net, model, torch.tensor([[0.75]]), timesteps=8)
     layer = diagnosis.layers["1"]
-    assert signed(layer) == {"inherited": 0, "clipping": -0.5, "quantisation": 0, "order": 0}
+    assert signed(layer) == {
+        "inherited": 0,
+        "correction": 0,
+        "clipping": -0.5,
+        "quantisation": 0,
+        "order": 0,
+    }
     assert (layer.clipped, layer.saturated) == (1, 1)
     assert "use a rule with a larger count_max than 2, or timesteps=2" in diagnosis.advice
 
@@ -261,11 +375,11 @@ def test_printed_parts_add_up() -> None:
     diagnosis = snm.diagnose(net, model, exact_images(20, seed=5) / 3, timesteps=5)
     title, head, *rows, advice = str(diagnosis).splitlines()
     assert title.startswith("T = 5, 20 images;")
-    assert head.split() == ["layer", "neurons", "|error|", *PARTS, *head.split()[7:]]
+    assert head.split() == ["layer", "neurons", "|error|", *PARTS, *head.split()[8:]]
     assert len(rows) == len(net.layers)
     assert len({len(line) for line in (head, *rows)}) == 1
     for row in rows:
-        total, *parts = map(Fraction, row.split()[2:7])
+        total, *parts = map(Fraction, row.split()[2:8])
         assert total > 0
         assert sum(parts) == total
     assert advice == diagnosis.advice
@@ -310,7 +424,13 @@ def test_the_bias_of_neurons_is_part_of_their_drive() -> None:
     model, net = one_neuron("snm")
     net.model.set_submodule("1", snm.nn.SNMNeuron(torch.ones(1), bias=0.25))
     layer = snm.diagnose(net, model, torch.tensor([[0.375]]), timesteps=4).layers["1"]
-    assert signed(layer) == {"inherited": 0.25, "clipping": 0, "quantisation": -0.125, "order": 0}
+    assert signed(layer) == {
+        "inherited": 0,
+        "correction": 0.25,
+        "clipping": 0,
+        "quantisation": -0.125,
+        "order": 0,
+    }
     assert layer.error == snm.Part(0.125, 0.125, 0.125)
 
 

@@ -1,6 +1,7 @@
 """Tuning: fewer time steps from the same weights, and never worse than a preset."""
 
 import copy
+import importlib
 import time
 import warnings
 from pathlib import Path
@@ -73,27 +74,33 @@ def test_a_capped_relu_stays_capped(form: str) -> None:
 
 @pytest.mark.parametrize("norm", ["neuron", "channel", "layer"])
 def test_it_comes_closer_than_every_preset(norm: str) -> None:
-    model, images = small(seed=1, images=320)
-    net = snm.convert(model, images[:120], norm=norm)
-    tuned = snm.tune(net, images[:120], timesteps=3)
-    assert tuned.chosen == "tuned"
-    assert tuned.complete
-
-    def distance(other: snm.SpikingNetwork) -> float:
+    """Networks of untrained weights, of which some give it little to do."""
+    ratios = []
+    for seed in range(1, 8):
+        model, images = small(seed=seed, images=320)
+        net = snm.convert(model, images[:120], norm=norm)
+        tuned = snm.tune(net, images[:120], timesteps=3)
+        assert tuned.complete
         with torch.no_grad():
-            return (other(images[120:], timesteps=3) - model(images[120:])).square().mean().item()
+            expected = model(images[120:])
 
-    presets = [
-        distance(snm.convert(model, images[:120], norm=norm, preset=name))
-        for name in ("snm", "snm-half", "snm-zero", "if", "if-half")
-    ]
-    print(f"tuned {distance(tuned.net):.5f}, presets {[f'{d:.5f}' for d in presets]}")
-    assert distance(tuned.net) < 0.85 * min(presets)
+        def distance(other: snm.SpikingNetwork, images: Tensor, expected: Tensor) -> float:
+            return (other(images, timesteps=3) - expected).square().mean().item()
+
+        others = [
+            snm.convert(model, images[:120], norm=norm, preset=name)
+            for name in ("snm", "snm-half", "snm-zero", "if", "if-half")
+        ]
+        best = min(distance(other, images[120:], expected) for other in others)
+        ratios.append(distance(tuned.net, images[120:], expected) / best)
+    print(f"{norm}: tuned to best preset {sorted(round(ratio, 2) for ratio in ratios)}")
+    assert sorted(ratios)[3] < 0.85
+    assert max(ratios) < 1.2
 
 
 def test_it_beats_every_preset_on_the_demo_network() -> None:
     images, model = load_images(), load_network()
-    calibration, test = images.calibration_images[:96], images.test_images[:400]
+    calibration, test = images.calibration_images[:200], images.test_images[:400]
     tuned = snm.tune(model, calibration, timesteps=4)
     with torch.no_grad():
         expected = model(test)
@@ -114,7 +121,16 @@ def test_graded_spikes_come_closer() -> None:
     ternary, graded = (snm.tune(model, images, timesteps=2, max_spikes=g) for g in (1, 4))
     assert {neuron.rule.max_spikes for neuron in graded.net.layers.values()} == {4}
     assert {neuron.rule.max_spikes for neuron in ternary.net.layers.values()} == {1}
-    assert graded.scores["tuned"].closeness > ternary.scores["tuned"].closeness
+    assert graded.scores["tuned"].error < ternary.scores["tuned"].error
+    assert "snm-zero, 4 spikes" in graded.scores
+
+
+def test_no_neuron_sends_more_than_it_may() -> None:
+    model, images = small()
+    net = snm.convert(model, images, preset=snm.SNMRule(v_init=0.5, max_spikes=100))
+    tuned = snm.tune(net, images, timesteps=2)
+    assert "as given" not in tuned.scores
+    assert {neuron.rule.max_spikes for neuron in tuned.net.layers.values()} == {1}
 
 
 def test_a_worse_result_loses_to_a_preset(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,25 +141,59 @@ def test_a_worse_result_loses_to_a_preset(monkeypatch: pytest.MonkeyPatch) -> No
     model, images = small()
     tuned = snm.tune(model, images, timesteps=4)
     others = {name: score for name, score in tuned.scores.items() if name != "tuned"}
-    assert tuned.chosen == best_of(others)
+    assert tuned.chosen == best_of(others, tuned.held_back)
+    assert f"not used, {tuned.chosen} is better" in str(tuned)
     preset = snm.convert(model, images, preset=tuned.chosen)
     again = snm.tune(preset, images, timesteps=4)
     assert torch.equal(again.net(images, timesteps=4), preset(images, timesteps=4))
+    assert again.net.tuned_for is None
 
 
 def test_the_network_as_it_was_given_is_compared_too() -> None:
     model, images = small()
-    first = snm.tune(model, images, timesteps=4)
-    assert "as given" not in first.scores
-    again = snm.tune(first.net, images, timesteps=4)
-    assert again.scores["as given"] == first.scores["tuned"]
-    assert again.scores[again.chosen] >= first.scores["tuned"]
+    own = snm.SNMRule(v_init=0.4, negative_threshold=0.3)
+    net = snm.convert(model, images, preset=own)
+    tuned = snm.tune(net, images, timesteps=4)
+    assert "as given" in tuned.scores
+    assert "as given" not in snm.tune(model, images, timesteps=4).scores
 
 
-def test_the_best_score_is_closer_then_agrees_more_often() -> None:
-    scores = {"a": Score(-0.5, 0.9), "b": Score(-0.1, 0.8), "c": Score(-0.1, 0.85)}
-    assert best_of(scores) == "c"
-    assert best_of({"snm": Score(-0.1, 0.9), "tuned": Score(-0.1, 0.9)}) == "snm"
+def test_a_tuned_network_is_for_its_time_steps() -> None:
+    model, images = small()
+    tuned = snm.tune(model, images, timesteps=2).net
+    assert tuned.tuned_for == 2
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        tuned(images, timesteps=2)
+    with pytest.warns(UserWarning, match="tuned for 2 time steps .* got timesteps=8"):
+        tuned(images, timesteps=8)
+    with pytest.raises(ValueError, match="net must not be tuned yet, got one tuned for 2 time"):
+        snm.tune(tuned, images, timesteps=8)
+
+
+def test_hooks_on_neurons_are_neither_called_nor_kept(tmp_path: Path) -> None:
+    model, images = small()
+    net = snm.convert(model, images)
+    calls: list[object] = []
+    for neuron in net.layers.values():
+        neuron.register_forward_hook(lambda *_: calls.append(1))
+    snm.save(snm.tune(net, images, timesteps=2).net, tmp_path / "net.safetensors")
+    assert not calls
+
+
+def test_few_images_to_fit_to_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.import_module("snm.tune"), "images_that_fit", lambda *_: 5)
+    model, images = small()
+    with pytest.warns(UserWarning, match="layers are fitted to 5 images"):
+        tuned = snm.tune(model, images, timesteps=2)
+    assert tuned.fitted_to == 5
+
+
+def test_of_those_that_agree_as_often_the_closest_is_best() -> None:
+    scores = {"a": Score(0.5, 0.9), "b": Score(0.1, 0.8), "c": Score(0.2, 0.89)}
+    assert best_of(scores, 300) == "c"
+    assert best_of(scores, 30_000) == "a"
+    assert best_of({"snm": Score(0.1, 0.9), "tuned": Score(0.1, 0.9)}, 100) == "snm"
 
 
 def test_the_same_seed_gives_the_same_network() -> None:
@@ -178,7 +228,7 @@ def test_time_is_kept() -> None:
     assert not tuned.complete
     assert "the time was up" in str(tuned)
     assert took < 10.0
-    assert tuned.scores[tuned.chosen] == max(tuned.scores.values())
+    assert tuned.chosen == best_of(tuned.scores, tuned.held_back)
 
 
 def test_progress_wraps_the_layers() -> None:
@@ -226,7 +276,6 @@ def test_every_network_can_be_tuned(name: str) -> None:
 def test_half_precision_is_tuned(dtype: torch.dtype) -> None:
     model, images = small(seed=1, images=160)
     net = snm.convert(model, images).to(dtype)
-    net.dtype = dtype
     tuned = snm.tune(net, images.to(dtype), timesteps=3)
     assert tuned.chosen == "tuned"
     assert tuned.net(images.to(dtype), timesteps=3).dtype == dtype
@@ -278,6 +327,53 @@ def test_dither_makes_neighbours_average_out() -> None:
     assert fit.rate(spread).mean() == 0.25
 
 
+def test_one_dimension_is_dithered_evenly() -> None:
+    drive = torch.full((1, 1, 8), 0.3)
+    neuron = SNMNeuron(torch.ones(1, 8))
+    fit = LayerFit(neuron, drive.expand(2, 1, 1, 8), None, drive, per_neuron=True, shared=False)
+    assert fit._pattern().tolist() == [-0.25, 0.25] * 4
+    odd = torch.full((1, 1, 7, 7), 0.3)
+    fit = LayerFit(
+        SNMNeuron(torch.ones(1, 7, 7)),
+        odd.expand(2, 1, 1, 7, 7),
+        None,
+        odd,
+        per_neuron=True,
+        shared=False,
+    )
+    assert fit._pattern().mean().abs() < 1e-7
+
+
+def test_what_a_layer_is_said_to_lose_is_what_it_loses() -> None:
+    model, images = small()
+    tuned = snm.tune(model, images, timesteps=3)
+    assert tuned.chosen == "tuned"
+    used = _images(images, images.device, images.dtype, seed=0)[tuned.held_back :]
+    seen = used[: tuned.fitted_to]
+    counts = {}
+    hooks = [
+        neuron.register_forward_hook(
+            lambda n, _, output, path=path: counts.update({path: n.amplitude(output.state.m)})
+        )
+        for path, neuron in tuned.net.layers.items()
+    ]
+    tuned.net(seen, timesteps=3)
+    for hook in hooks:
+        hook.remove()
+    activations, _ = relu_pass(tuned.net, seen)
+    for layer in tuned.layers:
+        target = activations[layer.path]
+        error = (counts[layer.path] / 3 - target).square().mean() / target.square().mean()
+        assert layer.error == pytest.approx(error.item(), rel=1e-4)
+
+
+def test_answers_without_classes() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 1), nn.Flatten(0)).eval()
+    tuned = snm.tune(model, torch.rand(32, 4), timesteps=2)
+    assert tuned.net(torch.rand(3, 4), timesteps=2).shape == (3,)
+
+
 ERRORS = {
     "no steps": ({"timesteps": 0}, ValueError, "snm.tune: timesteps must be at least 1, got 0"),
     "half a step": ({"timesteps": 1.5}, TypeError, "snm.tune: timesteps must be an integer"),
@@ -287,6 +383,16 @@ ERRORS = {
     "endless": ({"budget": float("inf")}, ValueError, "budget must be > 0 and finite, got inf"),
     "a word": ({"budget": "long"}, TypeError, "snm.tune: budget must be a number, got 'long'"),
     "seed": ({"seed": 0.5}, TypeError, "snm.tune: seed must be an integer, got 0.5"),
+    "two sizes": (
+        {"calibration": [torch.rand(8, 1, 8, 8), torch.rand(8, 1, 6, 6)]},
+        ValueError,
+        r"snm.tune: calibration must be images of one size, got \[1, 6, 6\] after \[1, 8, 8\]",
+    ),
+    "no images": (
+        {"calibration": []},
+        ValueError,
+        "snm.tune: calibration must hold at least two images, got 0",
+    ),
     "one image": (
         {"calibration": torch.rand(1, 1, 8, 8)},
         ValueError,
@@ -300,7 +406,7 @@ ERRORS = {
     "dtype": (
         {"calibration": torch.rand(8, 1, 8, 8).double()},
         TypeError,
-        "must be float32 like the model, got float64",
+        "snm.tune: calibration images must be float32 like the model, got float64",
     ),
 }
 
@@ -317,7 +423,7 @@ def test_wrong_arguments_are_refused(name: str) -> None:
 def test_other_encoders_and_models_are_refused() -> None:
     model, images = small()
     net = snm.convert(model, images, encoder="poisson")
-    with pytest.raises(ValueError, match=r"snm.tune: net must have encoder='direct'.*'poisson'"):
+    with pytest.raises(ValueError, match=r"snm.tune: takes a network with encoder='direct'.*'poisson'"):
         snm.tune(net, images, timesteps=2)
     with pytest.raises(TypeError, match=r"must be a torch.nn.Module, got int"):
         snm.tune(3, images, timesteps=2)

@@ -318,7 +318,7 @@ def test_what_calibration_refuses() -> None:
     images = torch.rand(50, 6)
     with pytest.raises(TypeError, match="net must be a SpikingNetwork, got Sequential"):
         snm.calibrate_stop(model, model, images)
-    with pytest.raises(TypeError, match=r"model must be a torch\.nn\.Module or None, got str"):
+    with pytest.raises(TypeError, match=r"model must be a torch\.nn\.Module, got str"):
         snm.calibrate_stop(net, "model", images)
     with pytest.raises(ValueError, match="model is in training mode"):
         snm.calibrate_stop(net, nn.Sequential(nn.Linear(6, 4)), images)

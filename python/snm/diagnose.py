@@ -1,7 +1,7 @@
 """Takes the errors of a spiking network apart."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from itertools import pairwise
 from typing import Any
@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from snm_kernels import SNMState
 
 from .checks import check_count
-from .convert.compare import agree
-from .convert.inputs import check_model
+from .convert.compare import agree, result_of
+from .convert.inputs import batches_of, check_model
 from .diagnosis import PARTS, Diagnosis, LayerDiagnosis, Part, add_up
+from .memory import images_that_fit
 from .nn import SNMNeuron
 from .program import Fire
 from .relu_walk import rectified, relu_pass
@@ -22,31 +23,40 @@ from .simulate import SpikingNetwork
 from .until import check_direct
 
 _BATCH = 50
+_BYTES = 80
+"""That a neuron takes for one image: its drive, state and the parts of its error."""
 _BITS = 32
-"""A layer's values are rounded to so many bits below the largest, so that all sums are exact."""
+"""A layer's values in a batch are rounded to so many bits below the largest, so that all sums are
+exact."""
 
 
 @torch.no_grad()
 def diagnose(
-    net: SpikingNetwork, model: nn.Module | None, images: Tensor, *, timesteps: int
+    net: SpikingNetwork,
+    model: nn.Module | None,
+    images: Tensor | Iterable[Any],
+    *,
+    timesteps: int,
 ) -> Diagnosis:
     """Says of each layer how far its rates are from the ReLU network's activations, and why.
 
-    A neuron's error, its rate θ·m(T)/T minus the activation, is the sum of four parts. With d the
-    mean over time of what drives the neuron:
+    A neuron's error, its rate θ·m(T)/T minus the activation, is the sum of five parts, each the
+    difference of two stages on the way from the one to the other. With d the mean over time of
+    what drives the neuron, and b its bias, of a tuned network:
 
-    - inherited: what the ReLU makes of d minus the activation, which is what the layers before
-      cost, and what the neuron's own bias makes up for;
-    - clipping: what exceeds the largest rate of that, which is θ·Γ, less if the count has a bound,
-      and 0 of a silent neuron;
-    - quantisation: the rate that the neuron has if d itself drives it at every step, minus that;
-    - order: its rate minus that, which is what drives that come unevenly cost.
+    - inherited: from the activation to what the ReLU makes of d: what the layers before cost;
+    - correction: to what it makes of d + b: what the bias adds to make up for the other parts;
+    - clipping: to that or the largest rate, which is θ·Γ, less if the count has a bound, and 0 of a
+      silent neuron;
+    - quantisation: to the rate that the neuron has if d itself drives it at every step;
+    - order: to its rate: what drives that come unevenly cost.
 
     Args:
         net: with encoder="direct".
         model: the ReLU network that it was converted from, to be held against the network with
             ReLUs in the place of its neurons; None to take the latter at its word.
-        images: ``[N, ...]``, as for a call of the network.
+        images: ``[N, ...]`` as for a call of the network, or batches of them, or tuples that start
+            with one. Memory grows with the largest batch; a tensor is cut to fit.
         timesteps: T, >= 1.
 
     Returns:
@@ -74,18 +84,20 @@ def diagnose(
         raise TypeError(f"diagnose: net must be a SpikingNetwork, got {type(net).__name__}")
     check_direct("diagnose", net)
     steps = check_count("diagnose", "timesteps", timesteps)
-    net._check_images(images)
-    if len(images) == 0:
-        raise ValueError("diagnose: images must hold at least one image, got none")
     if model is not None:
-        check_model(model)
+        check_model(model, "diagnose")
     watches = {
         fire.path: _Watch(fire, net.layers[fire.path], steps) for fire in net.program.neurons
     }
-    for batch in images.split(_BATCH):
+    seen = 0
+    for batch in _batches(net, images):
+        net._check_images(batch)
+        if len(batch) == 0:
+            continue
+        seen += len(batch)
         activations, output = relu_pass(net, batch)
         if model is not None:
-            _check_same(net, output, model(batch))
+            _check_same(net, output, result_of(model, batch))
         hooks = [
             net.layers[path].register_forward_pre_hook(watch.see, with_kwargs=True)
             for path, watch in watches.items()
@@ -96,9 +108,23 @@ def diagnose(
             for hook in hooks:
                 hook.remove()
         for path, watch in watches.items():
-            watch.compare(activations[path])
+            watch.compare(activations.pop(path))
+    if seen == 0:
+        raise ValueError("diagnose: images must hold at least one image, got none")
     layers = {path: watch.result() for path, watch in watches.items()}
-    return Diagnosis(steps, len(images), layers)
+    return Diagnosis(steps, seen, layers, tuned=net.tuned_for is not None)
+
+
+def _batches(net: SpikingNetwork, images: Tensor | Iterable[Any]) -> Iterable[Tensor]:
+    """Images in batches that there is memory for."""
+    if not isinstance(images, Tensor):
+        return batches_of(images, None, None, None, "diagnose")
+    net._check_images(images)
+    bytes_per_image = _BYTES * net._elements_per_step(images)
+    batches: Iterable[Tensor] = images.split(
+        min(_BATCH, images_that_fit(bytes_per_image, images.device))
+    )
+    return batches
 
 
 def _check_same(net: SpikingNetwork, found: Tensor, expected: Tensor) -> None:
@@ -128,16 +154,15 @@ class _Watch:
         self.fire = fire
         self.neuron = neuron
         self.timesteps = timesteps
-        self.unit: Fraction | None = None
         self.images = 0
         self.neurons = 0
         self.spikes = self.negative = self.corrected = 0
-        self.saturated = self.driven = self.clipped = self.muted = 0
+        self.saturated = self.driven = self.clipped = self.muted = self.driven_silent = 0
         self.residual, self.silent = 0.0, 0
         self.sent_ever: Tensor | None = None
-        self.activation = 0
-        # Sums of the parts and of the whole error, in multiples of the unit.
-        self.sums = {name: [0, 0, 0] for name in (*PARTS, "error")}
+        self.activation = Fraction(0)
+        # Sums of the parts and of the whole error.
+        self.sums = {name: [Fraction(0)] * 3 for name in (*PARTS, "error")}
         self._start()
 
     def _start(self) -> None:
@@ -170,21 +195,23 @@ class _Watch:
         assert isinstance(self.drive, Tensor)
         assert self.state is not None
         mean = self.drive / self.timesteps
-        constant = mean.float().expand(self.timesteps, *mean.shape)
+        unbiased = rectified(self.fire, mean)
+        positive = unbiased
         if self.neuron.bias is not None:
-            mean = mean + self.neuron.bias
+            positive = rectified(self.fire, mean + self.neuron.bias)
         most = self._most(mean)
+        constant = mean.float().expand(self.timesteps, *mean.shape)
         quantised = self.neuron.forward(constant, emit="none").state
-        positive = rectified(self.fire, mean)
         stages = [
             activation.double(),
+            unbiased,
             positive,
             torch.minimum(positive, self._rate(most)),
             self._rate(quantised.m),
             self._rate(self.state.m),
         ]
         self._add(stages)
-        self._count(positive, most)
+        self._count(unbiased, positive, most)
         self._start()
 
     def _most(self, like: Tensor) -> Tensor:
@@ -200,19 +227,19 @@ class _Watch:
 
     def _add(self, stages: Sequence[Tensor]) -> None:
         """Adds up the differences between one stage and the next."""
-        if self.unit is None:
-            largest = max(stage.abs().amax().item() for stage in stages)
-            self.unit = Fraction(2) ** (math.frexp(largest)[1] - _BITS)
-        parts, error = parts_of(stages, float(self.unit))
+        largest = max(stage.abs().amax().item() for stage in stages)
+        unit = Fraction(2) ** (math.frexp(largest)[1] - _BITS)
+        parts, error = parts_of(stages, float(unit))
         for name, part in zip((*PARTS, "error"), (*parts, error), strict=True):
             sums = self.sums[name]
-            sums[0] += int(part.sum())
-            sums[1] += int((part * error.sign()).sum())
-            sums[2] += int(part.abs().sum())
-        self.activation += int(_on_grid(stages[0], float(self.unit)).sum())
+            sums[0] += int(part.sum()) * unit
+            sums[1] += int((part * error.sign()).sum()) * unit
+            sums[2] += int(part.abs().sum()) * unit
+        self.activation += int(_on_grid(stages[0], float(unit)).sum()) * unit
 
-    def _count(self, positive: Tensor, most: Tensor) -> None:
-        """Counts what is dead, saturated, clipped, silent or corrected."""
+    def _count(self, unbiased: Tensor, positive: Tensor, most: Tensor) -> None:
+        """Counts what is dead, saturated, clipped, silent or corrected, of the mean drive after
+        the ReLU without and with the bias."""
         assert self.state is not None
         assert self.sent is not None
         assert self.taken_back is not None
@@ -225,7 +252,8 @@ class _Watch:
         self.saturated += int(((self.state.m == most) & ~silent).count_nonzero())
         self.driven += int((positive > 0).count_nonzero())
         self.clipped += int((positive > self._rate(most)).count_nonzero())
-        self.muted += int(((positive > 0) & silent).count_nonzero())
+        self.muted += int(((unbiased > 0) & silent).count_nonzero())
+        self.driven_silent += int(((positive > 0) & silent).count_nonzero())
         self.corrected += int(self.taken_back.count_nonzero())
         counting = (positive > 0) & ~silent
         residual = (self.state.v / self.neuron.threshold).abs().double()
@@ -233,15 +261,14 @@ class _Watch:
 
     def result(self) -> LayerDiagnosis:
         """What was found."""
-        assert self.unit is not None
         assert self.sent_ever is not None
         counts = self.neurons * self.images
-        means = _means(self.sums, self.unit, counts)
+        means = _means(self.sums, counts)
         return LayerDiagnosis(
             path=self.fire.path,
             neurons=self.neurons,
             rule=self.neuron.rule,
-            activation=float(self.activation * self.unit / counts),
+            activation=float(self.activation / counts),
             error=means["error"],
             parts={name: means[name] for name in PARTS},
             silent=self.silent / self.neurons,
@@ -249,7 +276,7 @@ class _Watch:
             saturated=self.saturated / counts,
             clipped=self.clipped / max(1, self.driven),
             muted=self.muted / max(1, self.driven),
-            residual=self.residual / max(1, self.driven - self.muted),
+            residual=self.residual / max(1, self.driven - self.driven_silent),
             negative=self.negative / max(1, self.spikes),
             corrected=self.corrected / counts,
         )
@@ -278,12 +305,14 @@ def _on_grid(value: Tensor, unit: float) -> Tensor:
     return (value / unit).round().to(torch.int64)
 
 
-def _means(sums: dict[str, list[int]], unit: Fraction, count: int) -> dict[str, Part]:
+def _means(sums: dict[str, list[Fraction]], count: int) -> dict[str, Part]:
     """Means of the parts and of the error, rounded so that the former add up to the latter."""
+    largest = max(abs(value) for kinds in sums.values() for value in kinds) / count
+    grid = Fraction(2) ** (math.frexp(largest)[1] - _BITS)
     columns = []
     for kind in range(2):
-        parts = add_up((sums[name][kind] * unit / count for name in PARTS), unit)
-        (error,) = add_up([sums["error"][kind] * unit / count], unit)
+        parts = add_up((sums[name][kind] / count for name in PARTS), grid)
+        (error,) = add_up([sums["error"][kind] / count], grid)
         columns.append(dict(zip((*PARTS, "error"), (*parts, error), strict=True)))
-    sizes = {name: float(sums[name][2] * unit / count) for name in sums}
+    sizes = {name: float(kinds[2] / count) for name, kinds in sums.items()}
     return {name: Part(columns[0][name], columns[1][name], sizes[name]) for name in sums}

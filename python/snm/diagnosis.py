@@ -8,12 +8,17 @@ from typing import NamedTuple
 
 from snm_kernels import SNMRule
 
-PARTS = ("inherited", "clipping", "quantisation", "order")
+from .table import table
+
+PARTS = ("inherited", "correction", "clipping", "quantisation", "order")
 """The parts of a layer's error, in the order in which they come about."""
+_LOSSES = PARTS[2:]
+"""Those that advice is about: the first a layer cannot help, the second makes up for others."""
 
 # Colours of Okabe and Ito.
 _COLOURS = {
     "inherited": "#999999",
+    "correction": "#009E73",
     "clipping": "#D55E00",
     "quantisation": "#0072B2",
     "order": "#E69F00",
@@ -106,20 +111,31 @@ calibrated on more images
     images: int
     layers: Mapping[str, LayerDiagnosis]
     """By path, in order of execution."""
+    tuned: bool = False
+    """The network was tuned, for some number of time steps."""
 
     @property
     def advice(self) -> str:
         """The layer and the cause that cost most, and what helps against it, in one sentence."""
+        if all(layer.error.size == 0 for layer in self.layers.values()):
+            return "Nothing is lost: every rate is the ReLU network's activation."
         losses = [
             (layer.parts[part].absolute / layer.activation, part, layer)
             for layer in self.layers.values()
             if layer.activation > 0
-            for part in PARTS[1:]
+            for part in _LOSSES
         ]
         largest = max(losses, key=lambda loss: loss[0], default=None)
         if largest is None or largest[0] <= 0:
-            return "Nothing is lost: every rate is the ReLU network's activation."
-        return _advice(largest[1], largest[2], self.timesteps)
+            return "No layer loses by clipping, quantisation or order; biases add what is wrong."
+        _, part, layer = largest
+        if self.tuned:
+            percent = 100 * layer.parts[part].absolute / layer.activation
+            return (
+                f"layer {layer.path} loses {percent:.1f} % of its mean activation to {part}, tuned "
+                "as it is: tune for more time steps, or with a larger max_spikes"
+            )
+        return _advice(part, layer, self.timesteps)
 
     def picture(self, path: str | os.PathLike[str]) -> None:
         """Draws the parts of each layer's error as stacked bars.
@@ -171,17 +187,11 @@ calibrated on more images
     def __str__(self) -> str:
         head = ["layer", "neurons", "|error|", *PARTS, "dead", "saturated", "|v|/θ", "negative"]
         rows = [head, *map(_row, self.layers.values())]
-        widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
-        lines = [
-            f"{row[0]:<{widths[0]}}"
-            + "".join(f"  {cell:>{w}}" for cell, w in zip(row[1:], widths[1:], strict=True))
-            for row in rows
-        ]
         title = (
             f"T = {self.timesteps}, {self.images} images; |error| and its parts in percent of the "
             "mean activation"
         )
-        return "\n".join([title, *lines, self.advice])
+        return "\n".join([title, table(rows), self.advice])
 
 
 def add_up(parts: Iterable[Fraction], grid: Fraction) -> list[float]:
@@ -234,12 +244,12 @@ def _advice(part: str, layer: LayerDiagnosis, timesteps: int) -> str:
             return lost + "use preset='snm-zero', whose negative spikes take back what came early"
         if rule.negative_threshold > 0:
             return lost + "use preset='snm-zero', which corrects a count sooner"
-        return lost + "use more time steps, in which late drives are evened out"
+        return lost + "use more time steps, in which late drives are evened out, or snm.tune"
     if rule.v_init == 0:
         return lost + "start membranes at half a threshold, with preset='snm-zero' or 'snm-half'"
     return (
-        lost + "use more time steps, rules with more spikes a step, or smaller thresholds, with "
-        "statistic='mse' or 'percentile'"
+        lost + "use snm.tune, more time steps, rules with more spikes a step, or smaller "
+        "thresholds, with statistic='mse' or 'percentile'"
     )
 
 

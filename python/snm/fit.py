@@ -21,6 +21,8 @@ _FEWEST = 0.05
 """The share of active neurons below which a channel's bias grows no faster."""
 _TILE = ((-0.375, 0.125), (0.375, -0.125))
 """Quarters of a threshold apart, as in Bayer's ordered dither of 2 by 2."""
+_PAIR = (-0.25, 0.25)
+"""The same in one dimension."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +103,11 @@ class LayerFit:
         self.shared = shared
         self.dithers = per_neuron and target.dim() > 2
         self._others = [0, *range(2, target.dim())]
+        if target.dim() < 2:
+            raise ValueError(
+                "snm.tune: neurons must be [B, C, ...], so that there are channels, got "
+                f"{list(target.shape)}"
+            )
         self._channels = (-1, *(1,) * (target.dim() - 2))
         self._scales: dict[Setting, Tensor] = {}
 
@@ -181,12 +188,12 @@ class LayerFit:
         return neuron.to(self.drive.dtype).train(self.neuron.training)
 
     def _pattern(self) -> Tensor:
-        """Of the dither, over the last two dimensions, or the last if there is one."""
+        """Of the dither, of mean 0, over the last two dimensions, or the last if there is one."""
         sizes = self.target.shape[2:][-2:]
-        tile = self.target.new_tensor(_TILE)
-        rows = tile if len(sizes) == 2 else tile[0]
+        tile = self.target.new_tensor(_TILE if len(sizes) == 2 else _PAIR)
         index = [torch.arange(size, device=tile.device) % 2 for size in sizes]
-        return rows[torch.meshgrid(*index, indexing="ij")]
+        pattern = tile[torch.meshgrid(*index, indexing="ij")]
+        return pattern - pattern.mean()
 
     def rate(self, neuron: SNMNeuron) -> Tensor:
         """What neurons send on average on the drive."""

@@ -8,7 +8,7 @@ import torch
 _ENOUGH, _ENOUGH_ON_GPU = 2**26, 2**30
 """Bytes that one chunk of time steps may take. On the CPU convolutions are then as fast as they
 get, and what a layer makes still comes from the heap, whose pages are mapped. On a GPU the
-launches are few."""
+launches are few, as they are on either where images are gathered."""
 _SHARE = 4
 """A simulation takes a quarter of what is free, so that several fit."""
 
@@ -19,6 +19,12 @@ def steps_that_fit(bytes_per_step: int, device: torch.device) -> int:
     enough = _ENOUGH_ON_GPU if device.type == "cuda" else _ENOUGH
     room = min(enough, available_bytes(device) // _SHARE)
     return max(1, room // max(1, bytes_per_step))
+
+
+def images_that_fit(bytes_per_image: int, device: torch.device) -> int:
+    """How many images of so many bytes to have in memory at once, >= 1."""
+    room = min(_ENOUGH_ON_GPU, available_bytes(device) // _SHARE)
+    return max(1, room // max(1, bytes_per_image))
 
 
 def available_bytes(device: torch.device) -> int:

@@ -97,7 +97,7 @@ class Fire:
     """Nothing else reads the drive's memory, so spikes may overwrite it."""
     per_neuron: bool
     """Each neuron has a threshold of its own, so the drive must be of the calibrated size."""
-    cap: tuple[float, ...] = ()
+    cap: tuple[float, ...]
     """What the ReLU in whose place they are never exceeds, as in ReLU6, in units of the drive: one
     number, or one per channel; empty for no bound."""
 

@@ -37,6 +37,20 @@ def relu_pass(net: "SpikingNetwork", images: Tensor) -> tuple[dict[str, Tensor],
     return activations, walk.answer()
 
 
+def relu_logits(net: "SpikingNetwork", images: Tensor) -> Tensor:
+    """The logits alone, which takes less memory; see :func:`relu_pass`.
+
+    >>> from snm import convert
+    >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
+    >>> images = torch.rand(32, 4)
+    >>> torch.equal(relu_logits(convert(model, images), images), model(images))
+    True
+    """
+    walk = ReLUWalk(net.program, net.model, images)
+    first = net.program.neurons[0]
+    return walk.logits(first, walk.halt_at(first))
+
+
 class ReLUWalk:
     """A pass of images through a program, halting at each layer of neurons.
 

@@ -48,7 +48,9 @@ class SpikingNetwork(nn.Module):
         chunk_steps: how many time steps are simulated at once, >= 1; None for as many as fit in
             64 MiB (1 GiB on a GPU) and in a quarter of the free memory. The result does not depend
             on it, but for rounding in the model's own layers.
-        tuning: what :func:`snm.tune` reported, if it made the network; for people to read.
+        tuned_for: the number of time steps that :func:`snm.tune` made it for; None if it did not.
+            A call of another number warns.
+        tuning: what it reported; for people to read.
 
     Raises:
         ValueError: chunk_steps is less than 1.
@@ -74,6 +76,7 @@ class SpikingNetwork(nn.Module):
         origin: Origin = (),
         dead: Mapping[str, int] | None = None,
         chunk_steps: int | None = None,
+        tuned_for: int | None = None,
         tuning: str = "",
     ) -> None:
         super().__init__()
@@ -90,6 +93,7 @@ class SpikingNetwork(nn.Module):
         self.origin = tuple(origin)
         self.dead = dict(dead or {})
         self.chunk_steps = chunk_steps
+        self.tuned_for = tuned_for
         self.tuning = tuning
         self._live: Run | None = None
         self._live_shape = torch.Size()
@@ -357,11 +361,7 @@ class SpikingNetwork(nn.Module):
         ...     captured = net.cuda().capture(images, timesteps=32)
         ...     assert torch.equal(captured(images), net(images, timesteps=32))
         """
-        if self.encoder != "direct":
-            raise ValueError(
-                "SpikingNetwork: capture takes a network with encoder='direct', whose images are "
-                f"constant in time, got encoder={self.encoder!r}"
-            )
+        check_direct("SpikingNetwork: capture", self)
         self._check_images(example)
         if example.device.type != "cuda":
             raise ValueError(
@@ -521,6 +521,12 @@ class SpikingNetwork(nn.Module):
         if torch.compiler.is_compiling():
             # A graph is made for each T: what is unrolled depends on it.
             return len(range(steps))
+        if self.tuned_for not in (None, steps):
+            warnings.warn(
+                f"SpikingNetwork: thresholds and biases were tuned for {self.tuned_for} time steps "
+                f"and fit no other number, got timesteps={steps}; tune for as many",
+                stacklevel=4,
+            )
         most = min(neuron.rule.count_bounds[1] for neuron in self.layers.values())
         if steps > most:
             warnings.warn(
@@ -541,13 +547,17 @@ class SpikingNetwork(nn.Module):
     def _steps_at_once(self, images: Tensor, timesteps: int | None) -> int:
         if self.chunk_steps is not None:
             return self.chunk_steps
-        larger = math.prod(images.shape[1:]) / max(1, math.prod(self.image_shape))
-        elements = math.ceil(self.program.elements_per_step * larger) * images.shape[0]
+        elements = self._elements_per_step(images) * images.shape[0]
         most: int = steps_that_fit(elements * images.element_size(), images.device)
         if timesteps is None:
             return most
         # Of one length: a convolution is slow on a few images that are left over.
         return math.ceil(timesteps / math.ceil(timesteps / most))
+
+    def _elements_per_step(self, images: Tensor) -> int:
+        """Of one time step of one of these images, at most at once."""
+        larger = math.prod(images.shape[1:]) / max(1, math.prod(self.image_shape))
+        return math.ceil(self.program.elements_per_step * larger)
 
     def _see(self, run: Run, images: Tensor) -> None:
         """Shows a run the images of its next step."""

@@ -3,24 +3,28 @@
 import math
 from collections.abc import Iterable
 from itertools import zip_longest
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from .checks import check_count
+from .convert.compare import result_of
+from .convert.inputs import batches_of, check_model
 from .simulate import SpikingNetwork
 from .until import Stop, check_classes, check_direct, lead_of
 
 _BATCH = 100
 _NO_DEVIATION = 1e-30
 _ROUNDING = 1e-9
+_CHANCE = 0.05
 
 
 @torch.no_grad()
 def calibrate_stop(
     net: SpikingNetwork,
     model: nn.Module | None,
-    images: Tensor | Iterable[Tensor],
+    images: Tensor | Iterable[Any],
     *,
     agreement: float = 0.995,
     min_steps: int = 1,
@@ -38,14 +42,17 @@ def calibrate_stop(
         net: of encoder "direct".
         model: the ReLU network, in evaluation mode, whose classes are to be given; None for those
             that the network itself gives after ``max_steps``.
-        images: ``[N, ...]``, or batches of them, without labels: such as those to come, and best
-            neither trained nor calibrated on, for of these both networks are surer than of others.
+        images: ``[N, ...]``, or batches of them, or tuples that start with one, without labels:
+            such as those to come, and best neither trained nor calibrated on, for of these both
+            networks are surer than of others.
         agreement: the share of images that are to get the class they should, in (0, 1).
         min_steps: no image stops before so many.
         max_steps: every image stops after so many.
 
     Returns:
         The leads, and with them what share of these images agree and their mean number of steps.
+        Other images agree less often in about half of all cases, for κ is fitted to these;
+        ``agreement_at_least`` is what can be relied on.
 
     Raises:
         ValueError: fewer images agree even after ``max_steps``, an argument is out of its range, or
@@ -93,33 +100,60 @@ def calibrate_stop(
     needed[-1] = 0.0
     stops = (leads >= needed.unsqueeze(1)).to(torch.uint8).argmax(0)
     agreeing = right.gather(0, stops.unsqueeze(0)).double().mean().item()
-    return Stop(tuple(needed.tolist()), agreeing, (stops + 1).double().mean().item())
+    return Stop(
+        tuple(needed.tolist()),
+        agreeing,
+        (stops + 1).double().mean().item(),
+        at_least(round(agreeing * count), count),
+    )
+
+
+def at_least(agreeing: int, count: int) -> float:
+    """The smallest share for which so many of so many images or more agree in 5 % of all draws.
+
+    Source: Clopper, Pearson, "The Use of Confidence or Fiducial Limits Illustrated in the Case of
+    the Binomial", Biometrika 1934.
+
+    >>> round(at_least(1990, 2000), 4), at_least(0, 10)
+    (0.9915, 0.0)
+    """
+    if agreeing == 0:
+        return 0.0
+    counts = torch.arange(agreeing, count + 1, dtype=torch.float64)
+    ways = torch.lgamma(torch.tensor(count + 1.0, dtype=torch.float64)) - (
+        torch.lgamma(counts + 1) + torch.lgamma(count - counts + 1)
+    )
+    low, high = 0.0, agreeing / count
+    for _ in range(60):
+        share = (low + high) / 2
+        chance = (ways + counts * math.log(share) + (count - counts) * math.log1p(-share)).exp()
+        low, high = (share, high) if chance.sum().item() < _CHANCE else (low, share)
+    return low
 
 
 def _check_networks(net: SpikingNetwork, model: nn.Module | None) -> None:
     if not isinstance(net, SpikingNetwork):
         raise TypeError(f"calibrate_stop: net must be a SpikingNetwork, got {type(net).__name__}")
-    if model is not None and not isinstance(model, nn.Module):
-        raise TypeError(
-            f"calibrate_stop: model must be a torch.nn.Module or None, got {type(model).__name__}"
-        )
-    if model is not None and model.training:
-        raise ValueError("calibrate_stop: model is in training mode; call model.eval() first")
+    if model is not None:
+        check_model(model, "calibrate_stop")
     check_direct("calibrate_stop", net)
 
 
 def _observe(
-    net: SpikingNetwork, model: nn.Module | None, images: Tensor | Iterable[Tensor], steps: int
+    net: SpikingNetwork, model: nn.Module | None, images: Tensor | Iterable[Any], steps: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """For each step and image the lead and whether the class is right, ``[T, N]``; and for each
     step by how much leads are off, ``[T]``, root mean square."""
     leads, right = [], []
     squares = torch.zeros(steps, dtype=torch.float64)
-    for batch in images.split(_BATCH) if isinstance(images, Tensor) else images:
+    device = next(iter(net.layers.values())).threshold.device
+    if isinstance(images, Tensor):
+        images = images.split(_BATCH)
+    for batch in batches_of(images, None, device, None, "calibrate_stop"):
         answers = net.anytime(batch, timesteps=steps)
         check_classes(answers[-1])
         found = answers.argmax(-1)
-        wanted = found[-1] if model is None else model(batch).argmax(-1)
+        wanted = found[-1] if model is None else _classes(model, batch, answers[-1])
         leads.append(lead_of(answers).cpu())
         right.append((found == wanted).cpu())
         best = answers.topk(2, dim=-1).indices
@@ -133,6 +167,17 @@ def _observe(
         raise ValueError("calibrate_stop: images must hold at least one image, got none")
     count = sum(part.shape[1] for part in leads)
     return torch.cat(leads, 1), torch.cat(right, 1), (squares / count).sqrt()
+
+
+def _classes(model: nn.Module, images: Tensor, like: Tensor) -> Tensor:
+    """What the ReLU network says of images for which the spiking network's logits are given."""
+    logits: Tensor = result_of(model, images)
+    if logits.shape != like.shape:
+        raise ValueError(
+            f"calibrate_stop: model must answer {list(like.shape)} like the network, "
+            f"got {list(logits.shape)}"
+        )
+    return logits.argmax(-1)
 
 
 def _smallest_factor(ratios: Tensor, right: Tensor, allowed: int) -> float:

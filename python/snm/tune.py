@@ -1,6 +1,7 @@
 """Few time steps without training: thresholds, starts and biases fitted to the ReLU network."""
 
 import copy
+import dataclasses
 import math
 import time
 import warnings
@@ -18,23 +19,29 @@ from .convert import convert
 from .convert.inputs import Progress, batches_of, check_model
 from .engine import Run
 from .fit import LayerFit, Setting
+from .memory import images_that_fit
 from .nn import SNMNeuron
 from .program import Fire
-from .relu_walk import ReLUWalk, relu_pass
+from .relu_walk import ReLUWalk, relu_logits
+from .rows import rows_of
 from .simulate import SpikingNetwork
 from .tuned import Score, Tuned, TunedLayer, best_of
+from .until import check_direct
 
 _MOST_IMAGES = 1000
-_ELEMENTS = 2**25
-"""That a layer is fitted to at most, over all images and time steps: 128 MiB."""
+_BATCH = 64
+_SEEN_MOST, _SEEN_STEPS, _SEEN_LEAST, _SEEN_TIME = 128, 1024, 32, 0.2
+"""Images that layers are fitted to: at most; times the time steps; at least; and what share of the
+time one simulation of them takes at most."""
+_HELD_STEPS, _HELD_LEAST, _HELD_TIME = 2048, 64, 0.1
+"""Images held back, likewise."""
+_PROBED = 8
+"""Images whose simulation is timed to find that out."""
+_ENOUGH = 16
+"""Images below which what layers are fitted to says little."""
 _PRESETS_UNTIL, _SEARCH_UNTIL, _FIT_UNTIL = 0.3, 0.75, 0.85
 """Shares of the time after which no other preset is scored, no other setting tried, and layers
 are left as they are."""
-_BATCH = 64
-_SEEN_MOST, _SEEN_STEPS, _SEEN_LEAST = 128, 1024, 32
-"""Images that layers are fitted to: at most, times the time steps, and at least."""
-_HELD_STEPS, _HELD_LEAST = 2048, 64
-"""Images held back: times the time steps, and at least."""
 
 
 @torch.no_grad()
@@ -79,11 +86,14 @@ def tune(
         which the network keeps as ``tuning`` and files hold.
 
     Raises:
-        ValueError: net has another encoder than "direct"; there are fewer than two images, or
-            they are not as the network takes them; timesteps, max_spikes or budget is out of
-            range.
+        ValueError: net has another encoder than "direct", or is tuned; there are fewer than two
+            images, or they are not as the network takes them; timesteps, max_spikes or budget is
+            out of range.
         TypeError: an argument is of the wrong type.
         ConversionError: the ReLU network cannot be converted.
+
+    Warns:
+        UserWarning: there is memory or time for fewer than 16 images to fit layers to.
 
     Source: the bias from the mean error: Li, Deng, Dong, Gong, Gu, "A Free Lunch From ANN: Towards
     Efficient, Accurate Spiking Neural Networks Calibration", ICML 2021. The start of the
@@ -99,33 +109,48 @@ def tune(
     >>> tuned = tune(model, torch.rand(64, 4), timesteps=2)
     >>> tuned.net(torch.rand(2, 4), timesteps=2).shape
     torch.Size([2, 3])
-    >>> tuned.scores[tuned.chosen] == max(tuned.scores.values())
-    True
+    >>> tuned.chosen, tuned.fitted_to, tuned.held_back
+    ('tuned', 43, 21)
     """
     steps = check_count("snm.tune", "timesteps", timesteps)
     _check_numbers(max_spikes, budget, seed)
     clock = _Clock(budget)
-    if not isinstance(net, SpikingNetwork):
-        device, dtype = check_model(net)
-        images = _images(calibration, device, dtype, seed)
-        net = convert(net, images)
-    else:
+    device: torch.device | None
+    if isinstance(net, SpikingNetwork):
         _check_network(net)
         device = next(iter(net.layers.values())).threshold.device
         images = _images(calibration, device, net.dtype, seed)
+        held, others = _shared_out(images, steps)
+    else:
+        device, dtype = check_model(net, "snm.tune")
+        images = _images(calibration, device, dtype, seed)
+        held, others = _shared_out(images, steps)
+        net = convert(net, others)
     _check_size(net, images)
-    held, seen = _shared_out(net, images, steps)
     candidates = _presets(net, max_spikes)
-    scores = _scores(candidates, held, steps, lambda: clock.share() < _PRESETS_UNTIL)
-    best = best_of(scores)
+    affordable = clock.seconds / _seconds_per_image(candidates, others[:_PROBED], steps)
+    held, complete = _first(held, affordable * _HELD_TIME)
+    seen, fully = _first(others[: _most_seen(net, others, steps)], affordable * _SEEN_TIME)
+    if len(seen) < min(_ENOUGH, len(others)):
+        warnings.warn(
+            f"snm.tune: layers are fitted to {len(seen)} images, for which there is memory and "
+            "time; smaller ones, fewer timesteps or a larger budget make it more",
+            stacklevel=2,
+        )
+    expected = _expected(net, held)
+    scores = _scores(candidates, held, expected, steps, lambda: clock.share() < _PRESETS_UNTIL)
+    complete = complete and fully and len(scores) == len(candidates)
+    best = best_of(scores, len(held))
     fitting = _Fitting(candidates[best], seen, max_spikes, clock, progress)
     tuned, layers = fitting.run(steps)
-    scores |= _scores({"tuned": tuned}, held, steps, lambda: True)
-    candidates["tuned"] = tuned
-    chosen = best_of(scores)
-    complete = len(scores) == len(candidates) and fitting.complete
+    if layers:
+        tuned.tuned_for = steps
+        candidates["tuned"] = tuned
+        scores |= _scores({"tuned": tuned}, held, expected, steps, lambda: True)
+    chosen = best_of(scores, len(held))
     made = copy.deepcopy(candidates[chosen])
-    result = Tuned(made, steps, chosen, scores, layers, complete)
+    complete = complete and fitting.complete
+    result = Tuned(made, steps, chosen, scores, layers, len(seen), len(held), complete)
     made.tuning = str(result)
     return result
 
@@ -133,12 +158,12 @@ def tune(
 class _Clock:
     """How much of the time is gone."""
 
-    def __init__(self, budget: float) -> None:
+    def __init__(self, seconds: float) -> None:
         self.start = time.monotonic()
-        self.budget = budget
+        self.seconds = seconds
 
     def share(self) -> float:
-        return (time.monotonic() - self.start) / self.budget
+        return (time.monotonic() - self.start) / self.seconds
 
 
 class _Fitting(Run):
@@ -152,14 +177,14 @@ class _Fitting(Run):
         clock: _Clock,
         progress: Progress | None,
     ) -> None:
-        self.net = _variant(net, net.layers)
+        self.net = _variant(net, {path: neuron.rule for path, neuron in net.layers.items()})
         super().__init__(self.net.program, self.net.model, images)
         self.max_spikes = max_spikes
         self.clock = clock
         self.complete = True
         """All layers were searched to the end."""
         self._exact, self._mixed = (ReLUWalk(self.program, self.model, images) for _ in range(2))
-        _, self._logits = relu_pass(self.net, images)
+        self._logits = relu_logits(self.net, images)
         self._found: list[TunedLayer] = []
         neurons = self.program.neurons
         self._layers: Iterator[Any] = iter(neurons if progress is None else progress(neurons))
@@ -204,16 +229,17 @@ class _Fitting(Run):
         found = fit.searched(start, distance, self._may_search)
         self.model.set_submodule(fire.path, found.neuron)
         self._mixed.go_on(fire, found.rate.to(target.dtype))
-        threshold = torch.where(given.threshold.isinf(), 1.0, given.threshold)
-        finite = torch.where(given.threshold.isinf(), 1.0, found.neuron.threshold)
         assert found.neuron.bias is not None
+        fires = found.neuron.threshold.isfinite()
+        scale = (found.neuron.threshold / given.threshold)[fires]
+        bias = (len(drive) * found.neuron.bias / found.neuron.threshold)[fires]
         self._found.append(
             TunedLayer(
                 path=fire.path,
-                scale=(finite / threshold).mean().item(),
+                scale=scale.mean().nan_to_num(1.0).item(),
                 rule=found.neuron.rule,
                 dither=found.setting.dither,
-                bias=(len(drive) * found.neuron.bias / finite).abs().mean().item(),
+                bias=bias.abs().mean().nan_to_num(0.0).item(),
                 error=_error(found.rate, target),
                 before=_error(before, target),
             )
@@ -237,10 +263,11 @@ def _check_numbers(max_spikes: object, budget: object, seed: object) -> None:
 
 
 def _check_network(net: SpikingNetwork) -> None:
-    if net.encoder != "direct":
+    check_direct("snm.tune", net)
+    if net.tuned_for is not None:
         raise ValueError(
-            "snm.tune: net must have encoder='direct', whose images are constant in time, got "
-            f"encoder={net.encoder!r}"
+            f"snm.tune: net must not be tuned yet, got one tuned for {net.tuned_for} time steps; "
+            "give the network that it was made of"
         )
 
 
@@ -263,38 +290,63 @@ def _images(
     """The images to use, in random order."""
     generator = torch.Generator().manual_seed(seed)
     if isinstance(calibration, Tensor) and calibration.dim() > 1:
-        calibration = _rows(calibration, _order(len(calibration), generator)[:_MOST_IMAGES])
+        order = torch.randperm(len(calibration), generator=generator)
+        calibration = rows_of(calibration, order[:_MOST_IMAGES])
+        for images in batches_of((calibration,), None, device, dtype, "snm.tune"):
+            return _checked(images)
+        return _checked(calibration)
     found: list[Tensor] = []
-    for batch in batches_of(calibration, None, device, dtype):
+    for batch in batches_of(calibration, None, device, dtype, "snm.tune"):
         found.append(batch)
+        if batch.shape[1:] != found[0].shape[1:]:
+            raise ValueError(
+                f"snm.tune: calibration must be images of one size, got {list(batch.shape[1:])} "
+                f"after {list(found[0].shape[1:])}"
+            )
         if sum(map(len, found)) >= _MOST_IMAGES:
             break
-    if sum(map(len, found)) < 2:
-        raise ValueError(
-            f"snm.tune: calibration must hold at least two images, got {sum(map(len, found))}"
-        )
+    if not found:
+        return _checked(torch.empty(0))
     images = torch.cat(found)[:_MOST_IMAGES]
-    return _rows(images, _order(len(images), generator))
+    return _checked(rows_of(images, torch.randperm(len(images), generator=generator)))
 
 
-def _order(count: int, generator: torch.Generator) -> Tensor:
-    return torch.randperm(count, generator=generator)
+def _checked(images: Tensor) -> Tensor:
+    if len(images) < 2:
+        raise ValueError(f"snm.tune: calibration must hold at least two images, got {len(images)}")
+    return images
 
 
-def _rows(images: Tensor, order: Tensor) -> Tensor:
-    """Images in another order, in the same memory format."""
-    picked = images[order.to(images.device)]
-    if images.dim() == 4 and images.is_contiguous(memory_format=torch.channels_last):
-        return picked.contiguous(memory_format=torch.channels_last)
-    return picked
-
-
-def _shared_out(net: SpikingNetwork, images: Tensor, steps: int) -> tuple[Tensor, Tensor]:
-    """The images that are held back, and those that layers are fitted to."""
+def _shared_out(images: Tensor, steps: int) -> tuple[Tensor, Tensor]:
+    """The images that are held back, and the others."""
     held = min(len(images) // 3 or 1, max(_HELD_STEPS // steps, _HELD_LEAST))
-    fitting = _ELEMENTS // (steps * max(1, net.program.elements_per_step))
-    seen = min(_SEEN_MOST, max(_SEEN_STEPS // steps, _SEEN_LEAST), max(1, fitting))
-    return images[:held], images[held : held + seen]
+    return images[:held], images[held:]
+
+
+def _most_seen(net: SpikingNetwork, images: Tensor, steps: int) -> int:
+    """How many images layers are fitted to, if there is time."""
+    bytes_per_image = images.element_size() * steps * net._elements_per_step(images)
+    wanted = min(_SEEN_MOST, max(_SEEN_STEPS // steps, _SEEN_LEAST))
+    return int(min(wanted, images_that_fit(bytes_per_image, images.device)))
+
+
+def _first(images: Tensor, affordable: float) -> tuple[Tensor, bool]:
+    """As many images as there is time for, and whether these are all."""
+    count = max(1, int(min(affordable, len(images))))
+    return images[:count], count == len(images)
+
+
+def _seconds_per_image(
+    candidates: Mapping[str, SpikingNetwork], images: Tensor, steps: int
+) -> float:
+    """What a simulation takes, once libraries are warm."""
+    net = next(iter(candidates.values()))
+    seconds = []
+    for _ in range(2):
+        start = time.monotonic()
+        _answer(net, images, steps)
+        seconds.append(time.monotonic() - start)
+    return min(seconds) / len(images)
 
 
 def _presets(net: SpikingNetwork, max_spikes: int) -> dict[str, SpikingNetwork]:
@@ -303,64 +355,68 @@ def _presets(net: SpikingNetwork, max_spikes: int) -> dict[str, SpikingNetwork]:
     for name in ("snm-zero", *snm_kernels.PRESETS):
         options = {"max_spikes": max_spikes} if name == "burst" else {}
         rule = snm_kernels.preset(name, **options)
-        if rule not in rules.values():
-            rules[name] = rule
-    found = {
-        name: _variant(
-            net,
-            {path: _neuron(neuron, rule, net.dtype) for path, neuron in net.layers.items()},
-        )
-        for name, rule in rules.items()
-    }
-    own = {neuron.rule for neuron in net.layers.values()}
-    if len(own) > 1 or not own.issubset(rules.values()):
-        found["as given"] = _variant(net, net.layers)
+        graded = dataclasses.replace(rule, max_spikes=max_spikes)
+        for title, one in ((name, rule), (f"{name}, {max_spikes} spikes", graded)):
+            if one not in rules.values():
+                rules[title] = one
+    found = {name: _variant(net, dict.fromkeys(net.layers, rule)) for name, rule in rules.items()}
+    own = {path: neuron.rule for path, neuron in net.layers.items()}
+    new = len(set(own.values())) > 1 or not set(own.values()).issubset(rules.values())
+    if new and all(rule.max_spikes <= max_spikes for rule in own.values()):
+        found["as given"] = _variant(net, own)
     return found
 
 
-def _neuron(neuron: SNMNeuron, rule: SNMRule, dtype: torch.dtype) -> SNMNeuron:
-    """Neurons of another rule."""
-    made = SNMNeuron(neuron.threshold, rule, bias=neuron.bias, backend=neuron.backend)
-    return made.to(dtype).eval()
-
-
-def _variant(net: SpikingNetwork, layers: Mapping[str, SNMNeuron]) -> SpikingNetwork:
-    """A network with other neurons that shares all else with a network."""
-    shared = [*net.parameters(), *net.buffers()]
-    made = copy.deepcopy(net, {id(tensor): tensor for tensor in shared})
+def _variant(net: SpikingNetwork, rules: Mapping[str, SNMRule]) -> SpikingNetwork:
+    """A network with neurons of other rules, and no hooks on them, that shares all else."""
+    memo: dict[int, Any] = {id(tensor): tensor for tensor in (*net.parameters(), *net.buffers())}
+    layers = net.layers
+    made = copy.deepcopy(net, memo)
     made.reset()
-    for path, neuron in layers.items():
-        made.model.set_submodule(path, neuron)
+    for path, rule in rules.items():
+        given = layers[path]
+        neuron = SNMNeuron(given.threshold, rule, bias=given.bias, backend=given.backend)
+        made.model.set_submodule(path, neuron.to(net.dtype).eval())
     return made
+
+
+def _expected(net: SpikingNetwork, images: Tensor) -> Tensor:
+    """The ReLU network's logits, float32."""
+    return torch.cat([relu_logits(net, part) for part in images.split(_BATCH)]).float()
 
 
 def _scores(
     candidates: Mapping[str, SpikingNetwork],
     images: Tensor,
+    expected: Tensor,
     steps: int,
     go_on: Callable[[], bool],
 ) -> dict[str, Score]:
     """How candidates compare; of the first in any case, of the others while there is time."""
-    first = next(iter(candidates.values()))
-    expected = torch.cat([relu_pass(first, part)[1] for part in images.split(_BATCH)]).float()
     variance = expected.var(correction=0).clamp(min=torch.finfo(torch.float32).tiny)
     scores: dict[str, Score] = {}
     for name, net in candidates.items():
         if scores and not go_on():
             break
-        with warnings.catch_warnings():
-            # That a preset bounds counts below T is what the score says.
-            warnings.simplefilter("ignore", UserWarning)
-            answers = torch.cat([_answer(net, part, steps) for part in images.split(_BATCH)])
-        same = (answers.argmax(1) == expected.argmax(1)).float().mean().item()
-        closeness = -((answers - expected).square().mean() / variance).item()
-        scores[name] = Score(closeness, same)
+        answers = torch.cat([_answer(net, part, steps) for part in images.split(_BATCH)])
+        error = ((answers - expected).square().mean() / variance).item()
+        scores[name] = Score(error, _agreement(answers, expected))
     return scores
+
+
+def _agreement(answers: Tensor, expected: Tensor) -> float:
+    """Share of the answers of the same class; 1 where there are no classes."""
+    if answers.dim() < 2:
+        return 1.0
+    return (answers.argmax(1) == expected.argmax(1)).float().mean().item()
 
 
 def _answer(net: SpikingNetwork, images: Tensor, steps: int) -> Tensor:
     """Logits, of counted spikes too, float32."""
-    answer: Tensor = net(images, timesteps=steps)
+    with warnings.catch_warnings():
+        # That a preset bounds counts below T is what the score says.
+        warnings.simplefilter("ignore", UserWarning)
+        answer: Tensor = net(images, timesteps=steps)
     if net.readout == "count":
         answer = next(reversed(net.layers.values())).amplitude(answer) / steps
     return answer.float()

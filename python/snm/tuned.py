@@ -1,21 +1,21 @@
 """What tuning reports: how networks compare, and what was chosen for each layer."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from snm_kernels import SNMRule
 
 from .simulate import SpikingNetwork
+from .table import table
 
 
 class Score(NamedTuple):
-    """How close a spiking network comes to its ReLU network; the larger tuple is the better."""
+    """How close a spiking network comes to its ReLU network on held-back images."""
 
-    closeness: float
-    """Minus the mean squared difference of the logits, in variances of the ReLU network's."""
+    error: float
+    """The mean squared difference of the logits, in variances of the ReLU network's."""
     agreement: float
-    """Share of the answers whose largest logit is that of the ReLU network: of few images a rough
-    number, so it decides where closeness does not."""
+    """Share of the answers whose largest logit is that of the ReLU network."""
 
 
 class TunedLayer(NamedTuple):
@@ -23,16 +23,16 @@ class TunedLayer(NamedTuple):
 
     path: str
     scale: float
-    """Its thresholds, in those that it was converted with, on average."""
+    """Its thresholds, in those that it was given with, on average over neurons that fire."""
     rule: SNMRule
     dither: float
     """How many thresholds the totals of neighbouring neurons are spread over."""
     bias: float
-    """What the bias adds in all time steps, in thresholds: the mean size."""
+    """What the bias adds in all time steps, in thresholds: the mean size over such neurons."""
     error: float
     """Mean squared error of what it sends, in mean squares of the ReLU network's activations."""
     before: float
-    """The same with the best preset's rule and the converted thresholds, on the same drive."""
+    """The same with the best preset's rule and the given thresholds, on the same drive."""
 
 
 _HEAD = (
@@ -60,29 +60,45 @@ class Tuned(NamedTuple):
     scores: dict[str, Score]
     """Of all that was compared, on held-back images."""
     layers: tuple[TunedLayer, ...]
-    """What the search chose, whether it is what was chosen in the end or not."""
+    """What the search chose, whether it is what was chosen in the end or not; without the layers
+    for which there was no time."""
+    fitted_to: int
+    """How many images the layers were fitted to."""
+    held_back: int
+    """How many images networks were compared on."""
     complete: bool
     """Nothing was left out for want of time."""
 
     def __str__(self) -> str:
-        text = _table([_HEAD, *(_row(layer) for layer in self.layers)])
-        text += f"\n\n{self.timesteps} time steps, on held-back images (* chosen)\n"
+        used = "" if self.chosen == "tuned" else f"; not used, {self.chosen} is better"
+        text = f"{self.timesteps} time steps, layers fitted to {self.fitted_to} images{used}\n"
+        text += table([_HEAD, *(_row(layer) for layer in self.layers)])
+        text += f"\n\non {self.held_back} images held back (* chosen)\n"
         scores = [("", "agreement %", "logit error %")]
         for name, score in self.scores.items():
             mark = " *" if name == self.chosen else ""
-            numbers = (f"{100 * score.agreement:.1f}", f"{-100 * score.closeness:.2f}")
-            scores.append((name + mark, *numbers))
-        text += _table(scores)
+            scores.append((name + mark, f"{100 * score.agreement:.1f}", f"{100 * score.error:.2f}"))
+        text += table(scores)
         return text if self.complete else f"{text}\ncut short: the time was up"
 
 
-def best_of(scores: Mapping[str, Score]) -> str:
+def best_of(scores: Mapping[str, Score], images: int) -> str:
     """The name of the best score; of equal ones the first.
 
-    >>> best_of({"snm": Score(-0.2, 0.9), "tuned": Score(-0.1, 0.9)})
-    'tuned'
+    Which answers agree is what matters, but of few images a rough number: of all networks that are
+    within one standard error of the most agreement, the one with the smallest error is taken.
+
+    Args:
+        images: how many the scores are of.
+
+    >>> scores = {"a": Score(0.2, 0.90), "b": Score(0.1, 0.89), "c": Score(0.0, 0.5)}
+    >>> best_of(scores, 100), best_of(scores, 10_000)
+    ('b', 'a')
     """
-    return max(scores, key=scores.__getitem__)
+    most = max(score.agreement for score in scores.values())
+    least = most - (most * (1 - most) / images) ** 0.5
+    near = [name for name, score in scores.items() if score.agreement >= least]
+    return min(near, key=lambda name: scores[name].error)
 
 
 def _row(layer: TunedLayer) -> tuple[str, ...]:
@@ -99,13 +115,3 @@ def _row(layer: TunedLayer) -> tuple[str, ...]:
         f"{100 * layer.error:.2f}",
         f"{100 * layer.before:.2f}",
     )
-
-
-def _table(rows: Sequence[tuple[str, ...]]) -> str:
-    """Rows as lines, the first column flush left, the others flush right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = []
-    for first, *others in rows:
-        cells = [f"{cell:>{width}}" for cell, width in zip(others, widths[1:], strict=True)]
-        lines.append("  ".join([f"{first:<{widths[0]}}", *cells]))
-    return "\n".join(lines)

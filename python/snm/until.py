@@ -11,6 +11,7 @@ from torch import Tensor
 from snm_kernels import SNMState
 
 from .engine import Run
+from .rows import rows_of
 
 if TYPE_CHECKING:
     from .simulate import SpikingNetwork
@@ -33,6 +34,7 @@ class Stop:
         agreement: what share of the calibration images got the answer they should; None if the
             leads were not calibrated.
         mean_steps: how many steps those took on average; None likewise.
+        agreement_at_least: what share of all such images agrees at least, with 95 % confidence.
 
     Raises:
         ValueError: there is no step, or a lead is negative or NaN.
@@ -47,6 +49,7 @@ class Stop:
     leads: tuple[float, ...]
     agreement: float | None = None
     mean_steps: float | None = None
+    agreement_at_least: float | None = None
 
     def __post_init__(self) -> None:
         if not self.leads:
@@ -69,9 +72,14 @@ class Stop:
     def after(self, logits: Tensor, step: int) -> Tensor:
         """Which images stop, bool ``[B]``, whose logits ``[B, classes]`` after a step these are.
 
+        Raises:
+            ValueError: there is no such step.
+
         >>> Stop((1.0, 0.5, 0.0)).after(torch.tensor([[1.0, 0.25, 0.0], [1.0, 0.0, 0.0]]), 1)
         tensor([False,  True])
         """
+        if not 1 <= step <= self.max_steps:
+            raise ValueError(f"Stop: step must be 1 to {self.max_steps}, got {step}")
         if step == self.max_steps:
             return torch.ones(logits.shape[0], dtype=torch.bool, device=logits.device)
         if math.isinf(self.leads[step - 1]):
@@ -161,7 +169,7 @@ def simulate_until(
             break
         if left <= _SHRINK_AT * run.batch:
             rows = running.nonzero().flatten()
-            images, row_of, running = _rows(images, rows), row_of[rows], running[rows]
+            images, row_of, running = rows_of(images, rows), row_of[rows], running[rows]
             _keep(run, rows, images)
     assert logits is not None
     return Answers(logits.argmax(1), logits, taken)
@@ -189,14 +197,8 @@ def _keep(run: Run, rows: Tensor, images: Tensor) -> None:
     """Goes on with these rows of a run alone, whose images are given."""
     run.batch = images.shape[0]
     run.states = {
-        name: SNMState(_rows(state.v, rows), _rows(state.m, rows))
+        name: SNMState(rows_of(state.v, rows), rows_of(state.m, rows))
         for name, state in run.states.items()
     }
-    run.totals = {name: _rows(total, rows) for name, total in run.totals.items()}
+    run.totals = {name: rows_of(total, rows) for name, total in run.totals.items()}
     run.see(images)
-
-
-def _rows(value: Tensor, rows: Tensor) -> Tensor:
-    """Rows of ``[B, ...]``, in the same memory format."""
-    kept = torch.empty_like(value[: len(rows)])
-    return torch.index_select(value, 0, rows, out=kept)

@@ -66,11 +66,11 @@ def convertible(model: nn.Module, images: Tensor | None = None) -> Convertibilit
     >>> report.ok, report.tracer, report.offences
     (True, 'torch.fx', ())
     """
-    device, dtype = check_model(model)
+    device, dtype = check_model(model, "convertible")
     try:
         if images is None:
             images = _example(model, device, dtype)
-        images = next(batches_of([images], None, device, dtype), None)
+        images = next(batches_of([images], None, device, dtype, "convertible"), None)
         if images is None:
             raise ValueError("convertible: images must hold at least one image, got none")
         traced, offences = examine(model, images, images_change=False)

@@ -31,21 +31,23 @@ def one_of(argument: str, value: str, known: tuple[str, ...]) -> None:
         raise ValueError(f"convert: {argument} must be one of {', '.join(known)}, got {value!r}")
 
 
-def check_model(model: nn.Module) -> tuple[torch.device | None, torch.dtype | None]:
+def check_model(
+    model: nn.Module, caller: str = "convert"
+) -> tuple[torch.device | None, torch.dtype | None]:
     """The device and dtype of a model; None if it holds no tensors."""
     if not isinstance(model, nn.Module):
-        raise TypeError(f"convert: model must be a torch.nn.Module, got {type(model).__name__}")
+        raise TypeError(f"{caller}: model must be a torch.nn.Module, got {type(model).__name__}")
     if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
         raise TypeError(
-            "convert: the model is, or holds, a TorchScript module, whose inside cannot be "
+            f"{caller}: the model is, or holds, a TorchScript module, whose inside cannot be "
             "followed; give the torch.nn.Module that it was made from"
         )
     if model.training:
-        raise ValueError("convert: the model is in training mode; call model.eval() first")
+        raise ValueError(f"{caller}: the model is in training mode; call model.eval() first")
     for path, module in model.named_modules():
         if module.training:
             raise ValueError(
-                f"convert: {path} is in training mode; call model.eval() after it is built"
+                f"{caller}: {path} is in training mode; call model.eval() after it is built"
             )
     first: tuple[str, Tensor] | None = None
     dtype = None
@@ -53,16 +55,16 @@ def check_model(model: nn.Module) -> tuple[torch.device | None, torch.dtype | No
         first = first or (name, tensor)
         if tensor.device != first[1].device:
             raise ValueError(
-                f"convert: the model must be on one device, but {first[0]} is on "
+                f"{caller}: the model must be on one device, but {first[0]} is on "
                 f"{first[1].device} and {name} on {tensor.device}; move it with model.to(device)"
             )
         if tensor.is_meta:
-            raise ValueError(f"convert: {name} is on device meta and holds no values")
+            raise ValueError(f"{caller}: {name} is on device meta and holds no values")
         if tensor.is_floating_point():
             dtype = dtype or tensor.dtype
             if tensor.dtype not in _DTYPES:
                 raise ValueError(
-                    f"convert: {name} is {_short(tensor.dtype)}; convert the model to one of "
+                    f"{caller}: {name} is {_short(tensor.dtype)}; convert the model to one of "
                     f"{', '.join(map(_short, _DTYPES))}, e.g. with model.float()"
                 )
     return (None if first is None else first[1].device), dtype
@@ -77,6 +79,7 @@ def batches_of(
     progress: Progress | None,
     device: torch.device | None,
     dtype: torch.dtype | None,
+    caller: str = "convert",
 ) -> Iterator[Tensor]:
     """The calibration images batch by batch, checked, on the model's device; no empty batch."""
     batches: Iterable[Any]
@@ -88,26 +91,26 @@ def batches_of(
         batches = calibration
     else:
         raise TypeError(
-            "convert: calibration must be a tensor of images or an iterable of batches, "
+            f"{caller}: calibration must be a tensor of images or an iterable of batches, "
             f"got {type(calibration).__name__}"
         )
     for batch in batches if progress is None else progress(batches):
         images = batch[0] if isinstance(batch, tuple | list) and batch else batch
         if not isinstance(images, Tensor):
             raise TypeError(
-                "convert: a calibration batch must be a tensor of images or a tuple that starts "
+                f"{caller}: a calibration batch must be a tensor of images or a tuple that starts "
                 f"with one, got {type(batch).__name__}"
             )
         if images.dim() < 2:
             raise ValueError(
-                f"convert: calibration images must be [N, ...], got {list(images.shape)}"
+                f"{caller}: calibration images must be [N, ...], got {list(images.shape)}"
             )
         if dtype is not None and images.dtype != dtype:
             raise TypeError(
-                f"convert: calibration images must be {_short(dtype)} like the model, "
+                f"{caller}: calibration images must be {_short(dtype)} like the model, "
                 f"got {_short(images.dtype)}"
             )
         if not bool(torch.isfinite(images).all()):
-            raise ValueError("convert: calibration images must be finite, got NaN or infinity")
+            raise ValueError(f"{caller}: calibration images must be finite, got NaN or infinity")
         if images.shape[0] > 0:
             yield images if device is None else images.to(device)

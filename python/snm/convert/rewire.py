@@ -340,6 +340,7 @@ def _fire(traced: Traced, node: fx.Node, path: str, read_out: bool, per_neuron: 
         reuses_drive=_may_overwrite(traced, drive, reader),
         # Neurons of the output layer share one.
         per_neuron=per_neuron and "layer" not in node.meta,
+        cap=(),
     )
 
 

@@ -1,0 +1,14 @@
+"""Takes images out of a batch."""
+
+import torch
+from torch import Tensor
+
+
+def rows_of(value: Tensor, rows: Tensor) -> Tensor:
+    """Some rows of ``[B, ...]``, no more than there are, in the same memory format.
+
+    >>> rows_of(torch.arange(6).view(3, 2), torch.tensor([2, 0])).tolist()
+    [[4, 5], [0, 1]]
+    """
+    kept = torch.empty_like(value[: len(rows)])
+    return torch.index_select(value, 0, rows.to(value.device), out=kept)
