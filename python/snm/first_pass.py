@@ -27,7 +27,7 @@ class FirstPass:
     pass, its drive would have been worth ``n = m(τ) + floor(v(τ) / θ)`` spikes, at least 0 and at
     most as many as its rule can send in τ steps. Layer by layer, front to back:
 
-    - ``"srp"``: a neuron with v(τ) < 0 is masked: it sends nothing.
+    - ``"srp"``: a neuron with v(τ) < 0 is masked: it sends nothing, whatever T is.
     - ``"cos"``: a neuron starts at ``(v_init + n - m(τ)) · θ``, as many thresholds higher as it
       sent spikes too few, or lower as it sent too many.
 
