@@ -1,6 +1,7 @@
 """Images that stop early: what they get, when they stop, what the batch shrinks to."""
 
 import math
+from fractions import Fraction
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 import snm
 from networks import NETWORKS, exact_images, exact_network
 from snm.demo import load_images, load_network
-from snm.stopping import _smallest_factor
+from snm.stopping import _smallest_factor, at_least
 from snm.until import lead_of
 
 T = 16
@@ -338,6 +339,16 @@ def test_what_calibration_refuses() -> None:
         snm.calibrate_stop(frames, model, images)
 
 
+@pytest.mark.parametrize(("agreeing", "count"), [(1990, 2000), (500, 500), (3, 7), (0, 5)])
+def test_the_share_to_rely_on_is_the_binomial_one(agreeing: int, count: int) -> None:
+    share = Fraction(at_least(agreeing, count))
+    chance = sum(
+        math.comb(count, k) * share**k * (1 - share) ** (count - k)
+        for k in range(agreeing, count + 1)
+    )
+    assert (float(chance) == pytest.approx(0.05, rel=1e-6)) if agreeing else share == 0
+
+
 @torch.no_grad()
 def test_half_the_steps_on_images_that_were_not_calibrated_on() -> None:
     model, images = load_network(), load_images()
@@ -352,5 +363,8 @@ def test_half_the_steps_on_images_that_were_not_calibrated_on() -> None:
     first = int(fixed.to(torch.uint8).argmax()) + 1
     mean = answers.steps.double().mean().item()
     print(f"{agreeing} of 500 agree after {mean:.2f} steps on average, or after {first} for all")
-    assert agreeing >= 0.98 * 500
+    assert stop.agreement is not None
+    assert stop.agreement_at_least is not None
+    assert 0.98 < stop.agreement_at_least < 0.995 <= stop.agreement
+    assert agreeing >= stop.agreement_at_least * 500
     assert mean <= first / 2
