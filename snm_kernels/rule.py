@@ -22,8 +22,8 @@ class SNMRule:
         s = 0                                              otherwise
         v = u - s·θ ;  m = m + s
 
-    A neuron whose threshold is +inf starts at 0 and never fires. A NaN drive leaves its neuron
-    silent and its membrane NaN.
+    A neuron whose threshold is +inf starts at 0 and never fires. A NaN drive, or a NaN membrane to
+    go on from, leaves its neuron silent and its membrane NaN.
 
     Args:
         v_init: starting membrane as a fraction of the threshold; finite.

@@ -327,6 +327,27 @@ def test_dither_makes_neighbours_average_out() -> None:
     assert fit.rate(spread).mean() == 0.25
 
 
+def test_the_search_tries_every_field() -> None:
+    torch.manual_seed(0)
+    drive = torch.rand(16, 8, 4, 6, 6)
+    # What inhibits comes late.
+    drive[8:] -= 0.8
+    target = drive.mean(0).relu()
+    fit = LayerFit(
+        SNMNeuron(torch.ones(4, 6, 6)), drive, None, target, per_neuron=True, shared=False
+    )
+    worst = Setting(v_init=0.0, negative=(4.0, False), dither=1.0, stretch=2.0)
+
+    def distance(rate: Tensor) -> float:
+        return (rate - target).square().mean().item()
+
+    found = fit.searched(worst, distance, lambda: True)
+    assert found.distance < 0.2 * fit.fitted(worst, distance).distance
+    for field in ("v_init", "negative", "dither", "stretch"):
+        assert getattr(found.setting, field) != getattr(worst, field), field
+    assert fit.searched(worst, distance, lambda: False).setting == worst
+
+
 def test_one_dimension_is_dithered_evenly() -> None:
     drive = torch.full((1, 1, 8), 0.3)
     neuron = SNMNeuron(torch.ones(1, 8))
@@ -423,9 +444,7 @@ def test_wrong_arguments_are_refused(name: str) -> None:
 def test_other_encoders_and_models_are_refused() -> None:
     model, images = small()
     net = snm.convert(model, images, encoder="poisson")
-    with pytest.raises(
-        ValueError, match=r"snm.tune: takes a network with .*'direct'.*'poisson'"
-    ):
+    with pytest.raises(ValueError, match=r"snm.tune: takes a network with .*'direct'.*'poisson'"):
         snm.tune(net, images, timesteps=2)
     with pytest.raises(TypeError, match=r"must be a torch.nn.Module, got int"):
         snm.tune(3, images, timesteps=2)

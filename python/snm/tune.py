@@ -213,7 +213,7 @@ class _Fitting(Run):
             residual,
             target,
             per_neuron=fire.per_neuron,
-            shared=fire.name == self.program.output,
+            shared=self.net.readout == "count" and fire.name == self.program.output,
         )
         before = fit.rate(given)
         if self.clock.share() >= _FIT_UNTIL:
