@@ -341,12 +341,29 @@ def test_what_calibration_refuses() -> None:
 
 @pytest.mark.parametrize(("agreeing", "count"), [(1990, 2000), (500, 500), (3, 7), (0, 5)])
 def test_the_share_to_rely_on_is_the_binomial_one(agreeing: int, count: int) -> None:
-    share = Fraction(at_least(agreeing, count))
+    share = Fraction(at_least(agreeing, count, 0.95))
     chance = sum(
         math.comb(count, k) * share**k * (1 - share) ** (count - k)
         for k in range(agreeing, count + 1)
     )
     assert (float(chance) == pytest.approx(0.05, rel=1e-6)) if agreeing else share == 0
+
+
+@torch.no_grad()
+def test_a_confidence_leaves_room() -> None:
+    model, images = load_network(), load_images()
+    net = snm.convert(model, images.calibration_images[:200], preset="snm-zero")
+    seen, options = images.test_images[:300], {"agreement": 0.95, "max_steps": 16}
+    plain = snm.calibrate_stop(net, model, seen, **options)
+    sure = snm.calibrate_stop(net, model, seen, confidence=0.9, **options)
+    assert sure.agreement_at_least >= 0.95 > plain.agreement_at_least
+    assert at_least(round(300 * sure.agreement), 300, 0.9) == sure.agreement_at_least
+    # One more that differs would be too many.
+    assert at_least(round(300 * sure.agreement) - 1, 300, 0.9) < 0.95
+    assert sure.mean_steps > plain.mean_steps
+    # 0.99 ** 298 is above 0.05, 0.99 ** 299 below.
+    with pytest.raises(ValueError, match=r"images must be at least 299 .*confidence=0.95, got 298"):
+        snm.calibrate_stop(net, model, seen[:298], agreement=0.99, confidence=0.95)
 
 
 @torch.no_grad()

@@ -17,7 +17,7 @@ from .until import Stop, check_classes, check_direct, lead_of
 _BATCH = 100
 _NO_DEVIATION = 1e-30
 _ROUNDING = 1e-9
-_CHANCE = 0.05
+_USUAL = 0.95
 
 
 @torch.no_grad()
@@ -27,6 +27,7 @@ def calibrate_stop(
     images: Tensor | Iterable[Any],
     *,
     agreement: float = 0.995,
+    confidence: float | None = None,
     min_steps: int = 1,
     max_steps: int = 64,
 ) -> Stop:
@@ -46,21 +47,27 @@ def calibrate_stop(
             such as those to come, and best neither trained nor calibrated on, for of these both
             networks are surer than of others.
         agreement: the share of images that are to get the class they should, in (0, 1).
+        confidence: None for that share of these very images, of which others fall short in about
+            half of all cases, for κ is fitted to these; or how sure it is to be that as large a
+            share of all such images agrees, in (0, 1), such as 0.95, which takes more steps.
         min_steps: no image stops before so many.
         max_steps: every image stops after so many.
 
     Returns:
         The leads, and with them what share of these images agree and their mean number of steps.
-        Other images agree less often in about half of all cases, for κ is fitted to these;
-        ``agreement_at_least`` is what can be relied on.
+        ``agreement_at_least`` is the share of all such images to rely on with 95 % confidence, or
+        that which was asked for.
 
     Raises:
-        ValueError: fewer images agree even after ``max_steps``, an argument is out of its range, or
-            the encoder is not "direct". Or the images are not as for a call.
+        ValueError: fewer images agree even after ``max_steps``, there are too few images for the
+            confidence, an argument is out of its range, or the encoder is not "direct". Or the
+            images are not as for a call.
         TypeError: an argument is of the wrong type.
 
     Source: stopping where confidence passes a threshold: Li et al., "SEENN: Towards Temporal
-    Spiking Early-Exit Neural Networks", NeurIPS 2023.
+    Spiking Early-Exit Neural Networks", NeurIPS 2023. One κ after another tested until the first
+    that fails: Angelopoulos et al., "Learn then Test: Calibrating Predictive Algorithms to Achieve
+    Risk Control", 2021, arXiv:2110.01052.
 
     >>> _ = torch.manual_seed(0)
     >>> model = nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 3)).eval()
@@ -77,14 +84,13 @@ def calibrate_stop(
         raise ValueError(
             f"calibrate_stop: min_steps must be at most max_steps={last}, got {min_steps}"
         )
-    if isinstance(agreement, bool) or not isinstance(agreement, int | float):
-        raise TypeError(f"calibrate_stop: agreement must be a number, got {agreement!r}")
-    if not 0 < agreement < 1:
-        raise ValueError(f"calibrate_stop: agreement must be above 0 and below 1, got {agreement}")
+    _check_share("agreement", agreement)
+    if confidence is not None:
+        _check_share("confidence", confidence)
     _check_networks(net, model)
     leads, right, deviation = _observe(net, model, images, last)
     count = leads.shape[1]
-    allowed = math.floor((1 - agreement) * count + _ROUNDING)
+    allowed = _allowed(agreement, confidence, count)
     disagreeing = count - int(right[-1].count_nonzero())
     if disagreeing > allowed:
         raise ValueError(
@@ -104,17 +110,42 @@ def calibrate_stop(
         tuple(needed.tolist()),
         agreeing,
         (stops + 1).double().mean().item(),
-        at_least(round(agreeing * count), count),
+        at_least(round(agreeing * count), count, _USUAL if confidence is None else confidence),
     )
 
 
-def at_least(agreeing: int, count: int) -> float:
-    """The smallest share for which so many of so many images or more agree in 5 % of all draws.
+def _check_share(argument: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"calibrate_stop: {argument} must be a number, got {value!r}")
+    if not 0 < value < 1:
+        raise ValueError(f"calibrate_stop: {argument} must be above 0 and below 1, got {value}")
+
+
+def _allowed(agreement: float, confidence: float | None, count: int) -> int:
+    """How many of the images may get another class."""
+    most = math.floor((1 - agreement) * count + _ROUNDING)
+    if confidence is None:
+        return most
+    while most >= 0 and at_least(count - most, count, confidence) < agreement:
+        most -= 1
+    if most < 0:
+        fewest = math.ceil(math.log(1 - confidence) / math.log(agreement))
+        raise ValueError(
+            f"calibrate_stop: images must be at least {fewest} for agreement={agreement} with "
+            f"confidence={confidence}, got {count}"
+        )
+    return most
+
+
+def at_least(agreeing: int, count: int, confidence: float) -> float:
+    """The smallest share of all images that is compatible with so many of so many.
+
+    With a smaller one, as many or more would agree in less than 1 - ``confidence`` of all draws.
 
     Source: Clopper, Pearson, "The Use of Confidence or Fiducial Limits Illustrated in the Case of
     the Binomial", Biometrika 1934.
 
-    >>> round(at_least(1990, 2000), 4), at_least(0, 10)
+    >>> round(at_least(1990, 2000, 0.95), 4), at_least(0, 10, 0.95)
     (0.9915, 0.0)
     """
     if agreeing == 0:
@@ -127,7 +158,7 @@ def at_least(agreeing: int, count: int) -> float:
     for _ in range(60):
         share = (low + high) / 2
         chance = (ways + counts * math.log(share) + (count - counts) * math.log1p(-share)).exp()
-        low, high = (share, high) if chance.sum().item() < _CHANCE else (low, share)
+        low, high = (share, high) if chance.sum().item() < 1 - confidence else (low, share)
     return low
 
 

@@ -34,7 +34,8 @@ class Stop:
         agreement: what share of the calibration images got the answer they should; None if the
             leads were not calibrated.
         mean_steps: how many steps those took on average; None likewise.
-        agreement_at_least: what share of all such images agrees at least, with 95 % confidence.
+        agreement_at_least: what share of all such images agrees at least, with 95 % confidence
+            or that which was asked for.
 
     Raises:
         ValueError: there is no step, or a lead is negative or NaN.
