@@ -5,7 +5,8 @@
     python bench/render.py op sweep         prints these tables of all records
 
 A table stands between ``<!-- benchmarks: NAME -->`` and ``<!-- end -->``. Records lie in
-``bench/records/speed/`` (of ``snm bench``) and ``bench/records/conversions/``.
+``bench/records/speed/`` (of ``snm bench``), ``bench/records/conversions/`` and
+``bench/records/few-steps/``.
 """
 
 import argparse
@@ -16,7 +17,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from snm.bench import conversion_tables, picture, tables
+from snm.bench import conversion_tables, few_steps_tables, picture, tables
 from snm.bench.record import read_all
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -66,6 +67,11 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "refused": conversion_tables.refused_table,
     "photos": conversion_tables.photos_table,
     "drift": conversion_tables.drift_table,
+    "few-steps": few_steps_tables.accuracy_table,
+    "tuning": few_steps_tables.tuning_table,
+    "until": few_steps_tables.until_table,
+    "diagnosis": few_steps_tables.diagnosis_table,
+    "few-steps-photos": few_steps_tables.photos_table,
 }
 
 
@@ -73,6 +79,7 @@ EXPECTED = {
     "README.md": {"short-op", "short-network"},
     "benchmarks.md": {"pictures", "op", "rivals", "sweep", "layouts", "network", "calls"},
     "conversion.md": {"conversions", "refused", "photos", "drift"},
+    "few-steps.md": {"few-steps", "tuning", "until", "diagnosis", "few-steps-photos"},
 }
 """The tables that a page has, so that lost markers are noticed."""
 

@@ -108,9 +108,9 @@ def augment(images: Tensor) -> Tensor:
 
 
 def train(
-    network: SmallVGG, data: FashionMNIST, epochs: int, learning_rate: float, bfloat16: bool
-) -> SmallVGG:
-    """Train a ``SmallVGG``, printing the test accuracy after each epoch."""
+    network: nn.Module, data: FashionMNIST, epochs: int, learning_rate: float, bfloat16: bool
+) -> nn.Module:
+    """Train a network, printing the test accuracy after each epoch."""
     convert_conv2d_weight_memory_format(network, torch.channels_last)
     optimizer = torch.optim.SGD(
         network.parameters(),
@@ -159,7 +159,7 @@ def train(
 
 
 @torch.no_grad()
-def accuracy(network: SmallVGG, images: Tensor, labels: Tensor) -> float:
+def accuracy(network: nn.Module, images: Tensor, labels: Tensor) -> float:
     """The share of uint8 ``images`` [N, 28, 28] that ``network`` classifies as ``labels`` [N]."""
     network.eval()
     hits = 0
