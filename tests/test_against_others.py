@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 import snm
+import snm_kernels
 from networks import exact_images
 from snm.demo.step_by_step import StepByStepNetwork
 from snm_kernels import SNMOutput
@@ -126,3 +127,20 @@ def test_spikingjelly_rate_coding(published: tuple[nn.Module, Tensor]) -> None:
         assert torch.equal(own, count.to(torch.int32)), path
         assert count.count_nonzero() > 0.02 * count.numel(), path
     assert torch.equal(net(images, timesteps=T), logits)
+
+
+def test_group_neurons_are_one_neuron_with_graded_spikes() -> None:
+    """Members with thresholds of 1/4, 2/4, 3/4 and 1 on one membrane, as Lv et al. 2024 have it."""
+    members = 4
+    drive = torch.randn(16, 1000, generator=torch.Generator().manual_seed(0))
+    thresholds = torch.arange(1, members + 1).unsqueeze(1) / members
+    membrane = torch.full((1000,), 0.5 / members)
+    expected = []
+    for current in drive:
+        membrane = membrane + current
+        sent = (membrane >= thresholds).sum(0) / members
+        membrane = membrane - sent
+        expected.append(sent)
+    rule = snm.SNMRule(v_init=0.5, negative_threshold=None, max_spikes=members)
+    found, _ = snm_kernels.snm(drive, 1 / members, rule=rule)
+    assert torch.equal(found, torch.stack(expected))
