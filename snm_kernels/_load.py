@@ -1,5 +1,7 @@
-"""Finds the backends of this build and says of each whether it can run and, if not, why."""
+"""Loads the libraries of this build and gathers the facts that say which backends can run."""
 
+import ctypes
+import functools
 import importlib.util
 import os
 from pathlib import Path
@@ -8,6 +10,15 @@ from typing import NamedTuple
 import torch
 
 from . import _host
+from ._availability import (
+    Facts,
+    cuda_reason,
+    cuda_refusal,
+    library_reason,
+    torch_reason,
+    triton_reason,
+    triton_refusal,
+)
 
 _FOLDER = Path(__file__).parent
 INTERPRETING = os.environ.get("TRITON_INTERPRET") == "1"
@@ -65,10 +76,12 @@ def backends() -> dict[str, BackendStatus]:
     >>> backends()["cpu"]
     BackendStatus(available=True, reason='')
     """
+    facts = _facts()
+    interpreted = INTERPRETING and facts.triton
     reasons = {
         "cpu": "",
-        "cuda": _CUDA_LIBRARY_MISSING or _no_gpu(),
-        "triton": _TRITON_MISSING or ("" if INTERPRETING else _no_gpu()),
+        "cuda": cuda_reason(facts),
+        "triton": "" if interpreted else triton_reason(facts),
         "reference": "",
     }
     return {name: BackendStatus(not reasons[name], reasons[name]) for name in NAMES}
@@ -80,7 +93,7 @@ def choose(backend: str, device: torch.device, op: str = "snm") -> str:
         if device.type == "cpu":
             return "cpu"
         if device.type == "cuda":
-            backend = "triton" if _CUDA_LIBRARY_MISSING else "cuda"
+            backend = "cuda" if _CUDA_LOADED else "triton"
         else:
             raise ValueError(
                 f"{op}: x must be on a cpu or cuda device for backend='auto', got {device}; "
@@ -96,11 +109,12 @@ def choose(backend: str, device: torch.device, op: str = "snm") -> str:
     if device.type != wanted:
         status = backends()[backend]
         if not status.available:
-            raise RuntimeError(f"{op}: backend {backend!r} is not available: {status.reason}")
+            raise _not_available(op, backend, status.reason)
         raise ValueError(f"{op}: x must be on a {wanted} device for {backend!r}, got {device}")
-    reason = {"cpu": "", "cuda": _CUDA_LIBRARY_MISSING, "triton": _TRITON_MISSING}[backend]
-    if reason:
-        raise RuntimeError(f"{op}: backend {backend!r} is not available: {reason}")
+    if (backend == "cuda" and not _CUDA_LOADED) or (backend == "triton" and not _HAS_TRITON):
+        raise _not_available(op, backend, backends()[backend].reason)
+    if wanted == "cuda" and (refusal := _refusal(backend, device.index)):
+        raise _not_available(op, backend, refusal)
     return backend
 
 
@@ -110,38 +124,91 @@ def load_triton() -> None:
     from .triton import running_max  # noqa: F401
 
 
-def _no_gpu() -> str:
-    if torch.version.cuda is None:
-        return f"torch {torch.__version__} is built without CUDA; install a CUDA build of torch"
+def _not_available(op: str, backend: str, reason: str) -> RuntimeError:
+    return RuntimeError(f"{op}: backend {backend!r} is not available: {reason}")
+
+
+@torch.compiler.assume_constant_result
+def _refusal(backend: str, index: int | None) -> str:
+    """Why a backend cannot run on one of the GPUs; empty where it can."""
+    return _looked_up_refusal(backend, index)
+
+
+@functools.cache
+def _looked_up_refusal(backend: str, index: int | None) -> str:
     if not torch.cuda.is_available():
-        return "torch finds no usable NVIDIA GPU; check nvidia-smi and the driver's version"
-    return ""
+        # Tensors of a GPU that is not here are only traced.
+        return ""
+    capability = torch.cuda.get_device_capability(index)
+    if backend == "triton":
+        return triton_refusal(capability)
+    return cuda_refusal(build_info().cuda_architectures, capability)
 
 
-def _triton_missing() -> str:
-    if importlib.util.find_spec("triton") is None:
-        return "the package triton is not installed; pip install triton"
-    return ""
+def _facts() -> Facts:
+    capabilities, gpu_error = _gpus()
+    return _BUILD_AND_TORCH._replace(
+        load_error=_LOAD_ERROR,
+        driver_cuda=_driver_cuda(),
+        gpu_error=gpu_error,
+        capabilities=capabilities,
+    )
+
+
+def _build_and_torch() -> Facts:
+    """The facts that need no look at GPUs and driver."""
+    info = build_info()
+    return Facts(
+        torch=str(torch.__version__),
+        torch_cuda=torch.version.cuda,
+        library_cuda=info.cuda_version,
+        architectures=info.cuda_architectures,
+        load_error="",
+        triton=importlib.util.find_spec("triton") is not None,
+        driver_cuda=None,
+        gpu_error="",
+        capabilities=(),
+    )
+
+
+def _driver_cuda() -> tuple[int, int] | None:
+    """The newest CUDA that the NVIDIA driver runs; None without a driver."""
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return None
+    version = ctypes.c_int()
+    driver.cuDriverGetVersion(ctypes.byref(version))
+    return version.value // 1000, version.value % 1000 // 10
+
+
+def _gpus() -> tuple[tuple[tuple[int, int], ...], str]:
+    """Compute capabilities of the GPUs that torch can use, and its words where it can use none."""
+    if torch.version.cuda is None:
+        return (), ""
+    try:
+        torch.cuda.init()
+        count = torch.cuda.device_count()
+        return tuple(torch.cuda.get_device_capability(index) for index in range(count)), ""
+    except RuntimeError as error:
+        return (), str(error)
 
 
 def _load_cuda() -> str:
-    """Loads the CUDA library where it fits this torch; returns why it was not loaded."""
-    library = _FOLDER / "libsnm_cuda.so"
-    if not library.exists():
-        return "this build has no CUDA library; install a CUDA wheel or build with nvcc"
-    built = build_info().cuda_version
-    running = torch.version.cuda
-    if running is None:
-        return _no_gpu()
-    if built.split(".")[0] != running.split(".")[0]:
-        return (
-            f"the CUDA library was built with CUDA {built}, torch {torch.__version__} uses CUDA "
-            f"{running}; install the wheel whose local version names CUDA {running.split('.')[0]}"
-        )
-    torch.ops.load_library(library)
+    """Loads the CUDA library; returns what the dynamic loader says where it cannot."""
+    try:
+        torch.ops.load_library(_FOLDER / "libsnm_cuda.so")
+    except OSError as error:
+        return str(error)
     return ""
 
 
+_reason = torch_reason(str(torch.__version__), build_info().oldest_torch)
+if _reason:
+    raise ImportError(f"snm_kernels: {_reason}")
 torch.ops.load_library(_FOLDER / "libsnm_cpu.so")
-_CUDA_LIBRARY_MISSING = _load_cuda()
-_TRITON_MISSING = _triton_missing()
+_BUILD_AND_TORCH = _build_and_torch()
+_HAS_TRITON = _BUILD_AND_TORCH.triton
+_LIBRARY_FITS = not library_reason(_BUILD_AND_TORCH)
+_LOAD_ERROR = _load_cuda() if _LIBRARY_FITS else ""
+_CUDA_LOADED = _LIBRARY_FITS and not _LOAD_ERROR
