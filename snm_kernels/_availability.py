@@ -96,7 +96,7 @@ def triton_reason(facts: Facts) -> str:
 def cuda_refusal(architectures: str, capability: tuple[int, int]) -> str:
     """Why the CUDA library cannot run on a GPU of this compute capability; empty where it can.
 
-    >>> cuda_refusal("75-real 90-real 90-virtual", (8, 6))
+    >>> cuda_refusal("80-real 90-real 90-virtual", (8, 6))
     ''
     >>> cuda_refusal("80-real", (9, 0))[:66]
     'the GPU has compute capability 9.0, the CUDA library code for 80-r'

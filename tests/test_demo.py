@@ -108,13 +108,6 @@ def test_demo_says_what_it_lacks(
     assert "snm demo needs no_such_package: pip install" in capsys.readouterr().err
 
 
-def test_doctor_names_every_backend(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["doctor"]) == 0
-    printed = capsys.readouterr().out
-    for name in ("cpu", "cuda", "triton", "reference"):
-        assert f"  {name} " in printed
-
-
 def test_thresholds_of_other_modules_are_refused() -> None:
     with pytest.raises(
         ValueError, match=r"^StepByStepNetwork: thresholds must be for .*, got \['features.0'\]$"

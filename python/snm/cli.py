@@ -8,8 +8,6 @@ from pathlib import Path
 
 import torch
 
-import snm_kernels
-
 _DEMO_PACKAGES = ("matplotlib", "rich")
 _BENCH_PACKAGES = ("matplotlib", "pytest", "pytest_benchmark")
 
@@ -37,14 +35,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         default=Path("snm-demo.png"),
         help="PNG file for the curve (default: %(default)s)",
     )
-    commands.add_parser("doctor", help="say which backends run here and how this copy was built")
+    commands.add_parser(
+        "doctor", help="say which backends run here and, of the others, why not; test those that do"
+    )
     _add_bench(commands)
     options = parser.parse_args(arguments)
     if options.command == "demo":
         return _demo(options.picture)
     if options.command == "bench":
         return _bench(options)
-    return _doctor()
+    from snm.doctor import examine
+
+    return examine()
 
 
 def _add_bench(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -117,20 +119,4 @@ def _demo(picture: Path) -> int:
     from snm.demo.run import run
 
     run(Console(), picture)
-    return 0
-
-
-def _doctor() -> int:
-    info = snm_kernels.build_info()
-    print(f"snm-kernels {info.version}")
-    print(f"  built with    {info.cxx_compiler}, for torch {info.oldest_torch} and newer")
-    if info.cuda_compiler:
-        print(f"  CUDA library  {info.cuda_compiler}, targets {info.cuda_architectures}")
-    else:
-        print("  CUDA library  none in this build")
-    print(f"  instructions  {info.isa}")
-    print(f"  running on    torch {torch.__version__}, {torch.get_num_threads()} threads")
-    print("backends")
-    for name, status in snm_kernels.backends().items():
-        print(f"  {name:<10} {'available' if status.available else f'no: {status.reason}'}")
     return 0

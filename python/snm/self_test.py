@@ -1,0 +1,144 @@
+"""A backend against the reference on small cases, and how fast it moves a larger one."""
+
+import statistics
+import time
+from collections.abc import Callable
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Generator, Tensor
+
+import snm_kernels
+
+Backend = Literal["cpu", "cuda", "triton", "reference"]
+Case = Callable[[Backend, str], list[Tensor]]
+"""Runs on a backend and a device, and returns all that came out, on the CPU."""
+
+_RULES = ("snm", "burst")
+_TIME_STEPS, _NEURONS = 8, (4, 6, 10, 10)
+"""Of the parity cases: few, as the reference runs them too."""
+_LONG = 32
+_BYTES = {"cpu": 2**25, "cuda": 2**27}
+"""Of the drive whose run is timed; beyond the caches of both."""
+_ROUNDS = 7
+
+
+class SelfTest(NamedTuple):
+    """What the self-test of one backend gave.
+
+    >>> self_test("cpu").wrong
+    ''
+    """
+
+    wrong: str
+    """What differs from the reference, or fails; empty where nothing does."""
+    cases: int
+    """Compared with the reference."""
+    bandwidth: float
+    """Bytes per second that a float32 run reads and writes; NaN where it was not timed."""
+    copy_bandwidth: float
+    """The same of ``Tensor.copy_`` between tensors of the drive's size."""
+
+
+def self_test(backend: Backend) -> SelfTest:
+    """Compares a backend with the reference on small cases, and times it on a larger one.
+
+    Args:
+        backend: ``"cpu"``, ``"cuda"`` or ``"triton"``; one that :func:`snm_kernels.backends` calls
+            available. Triton's interpreter is compared, not timed.
+
+    Returns:
+        :class:`SelfTest`; an exception of the backend is reported in ``wrong``.
+
+    >>> self_test("cpu").cases
+    5
+    """
+    runs_on_gpu = backend == "cuda" or (backend == "triton" and torch.cuda.is_available())
+    device = "cuda" if runs_on_gpu else "cpu"
+    cases = _parity_cases()
+    nan = float("nan")
+    with torch.no_grad():
+        for name, case in cases.items():
+            try:
+                equal = _same(case(backend, device), case("reference", device))
+            # Whatever a backend raises is what the person who asked has to see.
+            except Exception as error:
+                return SelfTest(f"{name} fails: {error}", len(cases), nan, nan)
+            if not equal:
+                return SelfTest(f"{name} differs from the reference", len(cases), nan, nan)
+        timed = backend == device or runs_on_gpu
+        reached, copied = _bandwidths(backend, device) if timed else (nan, nan)
+    return SelfTest("", len(cases), reached, copied)
+
+
+def _parity_cases() -> dict[str, Case]:
+    g = Generator().manual_seed(0)
+    drive = torch.randn(_TIME_STEPS, *_NEURONS, generator=g)
+    theta = torch.rand(_NEURONS[1:], generator=g) + 0.5
+    cases: dict[str, Case] = {}
+
+    def neurons(rule: str, dtype: torch.dtype) -> Case:
+        def run(backend: Backend, device: str) -> list[Tensor]:
+            spikes, state = snm_kernels.snm(
+                drive.to(device, dtype),
+                theta.to(device),
+                rule=snm_kernels.preset(rule),
+                backend=backend,
+            )
+            assert spikes is not None
+            return [spikes.cpu(), state.v.cpu(), state.m.cpu()]
+
+        return run
+
+    def pooling(backend: Backend, device: str) -> list[Tensor]:
+        spikes = drive.sign().to(device, torch.int8)
+        pooled, totals = snm_kernels.running_max_pool(
+            spikes, 2, threshold=theta[:, :1, :1].to(device), backend=backend
+        )
+        return [pooled.cpu(), totals.cpu()]
+
+    for rule in _RULES:
+        for dtype in (torch.float32, torch.float16):
+            kind = str(dtype).removeprefix("torch.")
+            cases[f"snm, rule {rule!r}, {kind}"] = neurons(rule, dtype)
+    cases["running_max_pool, int8"] = pooling
+    return cases
+
+
+def _same(actual: list[Tensor], expected: list[Tensor]) -> bool:
+    return all(
+        a.dtype == e.dtype and torch.equal(a, e) for a, e in zip(actual, expected, strict=True)
+    )
+
+
+def _bandwidths(backend: Backend, device: str) -> tuple[float, float]:
+    """Bytes per second of a float32 run and of a copy: medians of rounds taken in turn."""
+    drive = torch.rand(_LONG, _BYTES[device] // (4 * _LONG), device=device)
+    out = torch.empty_like(drive)
+
+    def run() -> None:
+        snm_kernels.snm(drive, 0.7, out=out, backend=backend)
+
+    def copy() -> None:
+        out.copy_(drive)
+
+    times: tuple[list[float], list[float]] = ([], [])
+    for call in (run, copy):
+        _seconds(call, device)
+    for _ in range(_ROUNDS):
+        for call, taken in zip((run, copy), times, strict=True):
+            taken.append(_seconds(call, device))
+    moved = 2 * drive.numel() * 4
+    # The last membrane and memory are written too.
+    state = drive[0].numel() * 8
+    return (moved + state) / statistics.median(times[0]), moved / statistics.median(times[1])
+
+
+def _seconds(call: Callable[[], None], device: str) -> float:
+    if device == "cuda":
+        torch.cuda.synchronize()
+    start = time.perf_counter()
+    call()
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
