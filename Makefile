@@ -2,6 +2,11 @@
 # make test   everything that has to pass before a change lands
 # make wheel  build the wheel into dist/ and run it from there
 # make bench  the benchmarks of this machine, into build/bench/
+# make sdist  the source distribution, into dist/
+# make wheels       a manylinux wheel for the CPU and, where nvcc is, one for its CUDA, into
+#                   dist/wheels/; CUDACXX=/path/to/nvcc chooses the CUDA
+# make wheels-test  each of those wheels beside the versions of torch in TORCHES, each in an
+#                   environment of its own in build/; downloads gigabytes
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -10,7 +15,14 @@ WARNINGS_ARE_ERRORS := CMAKE_ARGS=-DCMAKE_COMPILE_WARNING_AS_ERROR=ON
 # Threads that wait must not spin: cores may be shared.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test wheel bench build build-strict clean
+CUDACXX ?= $(shell command -v nvcc)
+TORCHES ?= 2.11.0 2.13.0
+PIP_WHEEL := $(WARNINGS_ARE_ERRORS) $(BIN)/pip wheel --quiet --no-build-isolation --no-deps
+# torch brings these, and the driver brings libcuda.
+AUDITWHEEL := PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/auditwheel repair --exclude 'libtorch*.so' \
+	--exclude 'libc10*.so' --exclude 'libcudart.so.*' --exclude 'libcuda.so.*'
+
+.PHONY: demo test wheel wheels wheels-test sdist bench build build-strict clean
 
 demo: build
 	$(BIN)/snm demo
@@ -39,11 +51,37 @@ test: build-strict .venv/peers
 	$(BIN)/python bench/machine_code.py --check
 	$(BIN)/python -m pytest -n auto tests bench/test_peers.py
 
+# What an installation has to get right.
+INSTALLED_TESTS := $(addprefix ../tests/test_,abi.py build.py loader.py doctor.py parity.py numpy.py)
+
 wheel: .venv/installed
-	rm -rf dist
-	$(WARNINGS_ARE_ERRORS) $(BIN)/pip wheel --quiet --no-build-isolation --no-deps --wheel-dir dist .
-	$(INSTALL) --no-deps --target dist/site dist/snm_kernels-*.whl
-	cd dist && PYTHONPATH=site ../$(BIN)/python ../tests/installed.py "$(CURDIR)/dist/site"
+	rm -rf dist/site dist/*.whl build/wheel
+	$(PIP_WHEEL) --wheel-dir build/wheel .
+	$(AUDITWHEEL) --wheel-dir dist build/wheel/*.whl
+	$(BIN)/python tests/wheel.py dist/*.whl
+	$(INSTALL) --no-deps --target dist/site dist/*.whl
+	cd dist && PYTHONPATH="$$PWD/site" ../$(BIN)/python ../tests/installed.py "$$PWD/site"
+	cd dist && PYTHONPATH="$$PWD/site" ../$(BIN)/python -m pytest -n auto $(INSTALLED_TESTS)
+
+wheels: .venv/installed
+	rm -rf dist/wheels build/wheels
+	SNM_WITH_CUDA=OFF $(PIP_WHEEL) --wheel-dir build/wheels .
+ifneq ($(CUDACXX),)
+	release=$$("$(CUDACXX)" --version | sed -n 's/.*release \([0-9]*\)\.\([0-9]*\).*/\1\2/p') && \
+	CUDACXX="$(CUDACXX)" SNM_WITH_CUDA=ON SNM_LOCAL_VERSION="cu$$release" \
+		$(PIP_WHEEL) --wheel-dir build/wheels .
+endif
+	for wheel in build/wheels/*.whl; do $(AUDITWHEEL) --wheel-dir dist/wheels "$$wheel" || exit; done
+	$(BIN)/python tests/wheel.py dist/wheels/*.whl
+
+wheels-test:
+	for torch in $(TORCHES); do \
+		PYTHON="$(PYTHON)" tests/beside_torch.sh "$$torch" dist/wheels/*.whl || exit; \
+	done
+
+sdist: .venv/installed
+	rm -f dist/*.tar.gz
+	$(BIN)/python -m build --quiet --sdist --no-isolation --outdir dist .
 
 bench: build .venv/peers
 	$(BIN)/snm bench --out build/bench

@@ -22,6 +22,12 @@ def version() -> str:
     return f"{VERSION}+{local}" if local else VERSION
 
 
+def build_folder() -> Path:
+    """Where this build is made; wheels of a kind of their own do not disturb the editable build."""
+    without_cuda = "cpu" if os.environ.get("SNM_WITH_CUDA") == "OFF" else ""
+    return ROOT / "build" / (os.environ.get("SNM_LOCAL_VERSION") or without_cuda)
+
+
 def program(name: str) -> str:
     """Where a program lies on PATH."""
     path = shutil.which(name)
@@ -43,7 +49,8 @@ class CMakeBuild(build_ext):
 
     def run(self) -> None:
         target = ROOT if self.inplace else Path(self.build_lib).resolve()
-        build = ROOT / "build" / f"cmake-{sysconfig.get_platform()}-{sys.implementation.cache_tag}"
+        tag = f"{sysconfig.get_platform()}-{sys.implementation.cache_tag}"
+        build = build_folder() / f"cmake-{tag}"
         cmake = program("cmake")
         configure = [
             cmake,
@@ -75,4 +82,5 @@ setup(
     # Named so that setuptools marks the wheel as binary; CMake decides what is built.
     ext_modules=[Extension("snm_kernels._host", sources=[])],
     cmdclass={"build_ext": CMakeBuild},
+    options={"build": {"build_base": str(build_folder().relative_to(ROOT))}},
 )
