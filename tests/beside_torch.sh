@@ -19,7 +19,7 @@ cd "$venv"
 for wheel in "${wheels[@]}"; do
   echo "=== ${wheel##*/} beside torch $torch"
   bin/pip install --quiet --disable-pip-version-check --force-reinstall --no-deps "$wheel"
-  bin/python "$tests/installed.py" "$(bin/python -c 'import sysconfig as s; print(s.get_path("platlib"))')"
+  bin/python "$tests/installed.py"
   bin/python -m pytest -q -n auto -p no:cacheprovider \
     "$tests"/test_{abi,build,loader,doctor,parity,numpy,errors}.py
 done

@@ -1,10 +1,12 @@
 """Checks the package installed in a folder: libraries, op, conversion, packaged files.
 
-Run with that folder as the argument and first on PYTHONPATH.
+Run with that folder as the argument and first on PYTHONPATH; without an argument, the folder is
+the environment's own.
 """
 
 import importlib.util
 import sys
+import sysconfig
 import tempfile
 from pathlib import Path
 
@@ -44,8 +46,8 @@ def check(folder: Path) -> None:
         complete = importlib.util.find_spec("pytest_benchmark") is not None
         status = main(["bench", "--tiny", "--device", "cpu", "--out", f"{scratch}/bench"])
         assert status == (0 if complete else 1)
-    main(["doctor"])
+    assert main(["doctor"]) == 0
 
 
 if __name__ == "__main__":
-    check(Path(sys.argv[1]))
+    check(Path(sys.argv[1] if sys.argv[1:] else sysconfig.get_path("platlib")))
