@@ -33,6 +33,12 @@ def test_backends_are_those_of_the_design() -> None:
     assert backends()["reference"].available
 
 
+def test_cuda_kernels_are_there_where_torch_has_the_cuda_of_the_build() -> None:
+    built, running = build_info().cuda_version, torch.version.cuda or ""
+    loaded = torch._C._dispatch_has_kernel_for_dispatch_key("snm_kernels::snm", "CUDA")
+    assert loaded == (bool(built) and built.split(".")[0] == running.split(".")[0])
+
+
 def test_backends_tell_the_truth_about_the_gpu() -> None:
     cuda, triton = backends()["cuda"], backends()["triton"]
     if not (FOLDER / "libsnm_cuda.so").exists():
