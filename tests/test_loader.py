@@ -1,6 +1,9 @@
 """What the loader says where a backend cannot run, with the facts of each case made up."""
 
+import subprocess
+import sys
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -161,6 +164,52 @@ def test_unknown_target_is_refused() -> None:
 def test_oldest_torch(version: str, fits: bool) -> None:
     refusal = "" if fits else f"torch must be 2.11 or newer, got {version}"
     assert torch_reason(version, "2.11") == refusal
+
+
+def test_import_beside_an_older_torch_says_so() -> None:
+    program = "import torch; torch.__version__ = '2.10.1'; import snm_kernels"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    expected = "ImportError: snm_kernels: torch must be 2.11 or newer, got 2.10.1"
+    assert done.stderr.splitlines()[-1] == expected
+
+
+class MadeUpDriver:
+    """The driver's library, as far as it is asked; runs CUDA 12.4."""
+
+    def __init__(self, name: str) -> None:
+        assert name == "libcuda.so.1"
+
+    def cuDriverGetVersion(self, version: Any) -> int:
+        version._obj.value = 12040
+        return 0
+
+
+def test_the_driver_is_asked_for_its_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_load.ctypes, "CDLL", MadeUpDriver)
+    assert _load._driver_cuda() == (12, 4)
+
+
+def test_a_missing_driver_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def not_found(name: str) -> None:
+        raise OSError(f"{name}: cannot open shared object file")
+
+    monkeypatch.setattr(_load.ctypes, "CDLL", not_found)
+    assert _load._driver_cuda() is None
+
+
+def test_torch_is_asked_for_its_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    def init() -> None:
+        raise RuntimeError("No CUDA GPUs are available")
+
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setattr(torch.cuda, "init", init)
+    assert _load._gpus() == ((), "No CUDA GPUs are available")
+    monkeypatch.setattr(torch.cuda, "init", lambda: None)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: (9, index))
+    assert _load._gpus() == (((9, 0), (9, 1)), "")
+    monkeypatch.setattr(torch.version, "cuda", None)
+    assert _load._gpus() == ((), "")
 
 
 @pytest.fixture
