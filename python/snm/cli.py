@@ -1,4 +1,4 @@
-"""The command ``snm``: demo, doctor and bench."""
+"""The command ``snm``: demo, doctor, bench, and those of ``snm.commands``."""
 
 import argparse
 import importlib.util
@@ -8,8 +8,11 @@ from pathlib import Path
 
 import torch
 
+from .commands import convert, evaluate, run
+
 _DEMO_PACKAGES = ("matplotlib", "rich")
 _BENCH_PACKAGES = ("matplotlib", "pytest", "pytest_benchmark")
+_EVALUATE_PACKAGES = ("rich",)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -39,11 +42,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "doctor", help="say which backends run here and, of the others, why not; test those that do"
     )
     _add_bench(commands)
+    for command in (evaluate, convert, run):
+        command.add(commands)
     options = parser.parse_args(arguments)
     if options.command == "demo":
         return _demo(options.picture)
     if options.command == "bench":
         return _bench(options)
+    if options.command == "evaluate":
+        return 1 if _lacks("evaluate", _EVALUATE_PACKAGES) else evaluate.run(options)
+    if options.command == "convert":
+        return convert.run(options)
+    if options.command == "run":
+        return run.run(options)
     from snm.doctor import examine
 
     return examine()

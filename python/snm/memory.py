@@ -16,8 +16,7 @@ _SHARE = 4
 @torch.compiler.assume_constant_result
 def steps_that_fit(bytes_per_step: int, device: torch.device) -> int:
     """How many time steps of so many bytes to simulate at once, >= 1."""
-    enough = _ENOUGH_ON_GPU if device.type == "cuda" else _ENOUGH
-    room = min(enough, available_bytes(device) // _SHARE)
+    room = min(_enough(device), available_bytes(device) // _SHARE)
     return max(1, room // max(1, bytes_per_step))
 
 
@@ -25,6 +24,15 @@ def images_that_fit(bytes_per_image: int, device: torch.device) -> int:
     """How many images of so many bytes to have in memory at once, >= 1."""
     room = min(_ENOUGH_ON_GPU, available_bytes(device) // _SHARE)
     return max(1, room // max(1, bytes_per_image))
+
+
+def steps_anywhere(bytes_per_step: int, device: torch.device) -> int:
+    """As :func:`steps_that_fit` where enough memory is free: the same on every such machine."""
+    return max(1, _enough(device) // max(1, bytes_per_step))
+
+
+def _enough(device: torch.device) -> int:
+    return _ENOUGH_ON_GPU if device.type == "cuda" else _ENOUGH
 
 
 def available_bytes(device: torch.device) -> int:

@@ -51,6 +51,8 @@ class SpikingNetwork(nn.Module):
         tuned_for: the number of time steps that :func:`snm.tune` made it for; None if it did not.
             A call of another number warns.
         tuning: what it reported; for people to read.
+        preprocessing: how ``snm convert`` was told to make images of pictures, as JSON, for
+            ``snm run``; else empty.
 
     Raises:
         ValueError: chunk_steps is less than 1.
@@ -78,6 +80,7 @@ class SpikingNetwork(nn.Module):
         chunk_steps: int | None = None,
         tuned_for: int | None = None,
         tuning: str = "",
+        preprocessing: str = "",
     ) -> None:
         super().__init__()
         if chunk_steps is not None:
@@ -95,6 +98,7 @@ class SpikingNetwork(nn.Module):
         self.chunk_steps = chunk_steps
         self.tuned_for = tuned_for
         self.tuning = tuning
+        self.preprocessing = preprocessing
         self._live: Run | None = None
         self._live_shape = torch.Size()
         self._seen: Tensor | None = None

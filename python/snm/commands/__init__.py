@@ -1,0 +1,1 @@
+"""The commands of ``snm`` that have a file of their own."""

@@ -1,0 +1,254 @@
+"""Options that several commands have, and what they stand for."""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from snm.evaluate.batches import Shards
+    from snm.evaluate.conversion import Conversion
+    from snm.evaluate.models import Loaded, Preprocess, Request
+    from snm.evaluate.preprocess import Preprocessing
+
+Commands = "argparse._SubParsersAction[argparse.ArgumentParser]"
+
+
+def positive(text: str) -> int:
+    """An integer of at least 1.
+
+    >>> positive("16")
+    16
+    """
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {text}")
+    return number
+
+
+def count(text: str) -> int:
+    """An integer of at least 0."""
+    number = int(text)
+    if number < 0:
+        raise argparse.ArgumentTypeError(f"must be at least 0, got {text}")
+    return number
+
+
+def add_preprocessing(parser: argparse.ArgumentParser) -> None:
+    """``--mean``, ``--std``, ``--resize``, ``--crop`` and ``--interpolation``."""
+    group = parser.add_argument_group("images, where the model does not say how it takes them")
+    group.add_argument("--mean", type=float, nargs="+", help="of each channel, in [0, 1]")
+    group.add_argument("--std", type=float, nargs="+", help="of each channel, in [0, 1]")
+    group.add_argument("--resize", type=positive, metavar="PIXELS", help="the shorter side")
+    group.add_argument("--crop", type=positive, metavar="PIXELS", help="a square in the middle")
+    group.add_argument(
+        "--interpolation",
+        choices=["nearest", "bilinear", "bicubic", "lanczos"],
+        default="bilinear",
+        help="of --resize (default: %(default)s)",
+    )
+
+
+def preprocessing_of(options: argparse.Namespace) -> "Preprocessing | None":
+    """What was asked for; None for the model's own.
+
+    Raises:
+        ValueError: a size is given without mean and std.
+    """
+    from snm.evaluate.preprocess import Preprocessing
+
+    given = [options.mean, options.std, options.resize, options.crop]
+    if all(value is None for value in given):
+        return None
+    if options.mean is None or options.std is None:
+        raise ValueError("evaluate: mean and std must be given, with resize or crop too")
+    return Preprocessing(
+        tuple(options.mean),
+        tuple(options.std),
+        options.resize,
+        options.crop,
+        options.interpolation,
+    )
+
+
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """The model and where its weights are."""
+    parser.add_argument(
+        "model",
+        metavar="MODEL",
+        help="torchvision:NAME, timm:NAME, MODULE:FUNCTION, or a network that was saved",
+    )
+    parser.add_argument(
+        "--checkpoint", type=Path, metavar="FILE", help=".safetensors, .pt or .pth: a state dict"
+    )
+    parser.add_argument(
+        "--weights", help="which of torchvision's published weights the checkpoint is"
+    )
+    parser.add_argument(
+        "--num-classes", type=positive, help="of a model of torchvision or timm, if not its default"
+    )
+    parser.add_argument(
+        "--random-weights",
+        action="store_true",
+        help="a model of torchvision or timm without a checkpoint, to see how fast it is",
+    )
+    add_preprocessing(parser)
+
+
+def request_of(options: argparse.Namespace) -> "Request":
+    """The model that was asked for."""
+    from snm.evaluate.models import Request
+
+    return Request(
+        options.model,
+        checkpoint=options.checkpoint,
+        weights=options.weights,
+        classes=options.num_classes,
+        random_weights=options.random_weights,
+        preprocessing=preprocessing_of(options),
+        seed=options.seed,
+    )
+
+
+def add_conversion(parser: argparse.ArgumentParser) -> None:
+    """How a model is converted, and the images for that."""
+    group = parser.add_argument_group("conversion")
+    group.add_argument("--preset", default="snm-zero", help="the neuron (default: %(default)s)")
+    group.add_argument("--norm", default="neuron", choices=["neuron", "channel", "layer"])
+    group.add_argument("--statistic", default="max", choices=["max", "percentile", "mse"])
+    group.add_argument("--percentile", type=float, default=99.9)
+    group.add_argument(
+        "--max-spikes", type=positive, help="in one step, of --preset burst and --tune"
+    )
+    group.add_argument(
+        "--dtype",
+        choices=["float32", "bfloat16", "float16"],
+        help="of the simulation (default: float32, or that of a saved network)",
+    )
+    group.add_argument("--tune", action="store_true", help="fit the neurons to T time steps")
+    group.add_argument(
+        "--budget", type=float, default=60.0, help="seconds for --tune (default: %(default)s)"
+    )
+    group.add_argument(
+        "--calibration", metavar="KIND:FOLDER", help="images to calibrate and tune on"
+    )
+    group.add_argument(
+        "--calibration-split", default="train", metavar="SPLIT", help="default: %(default)s"
+    )
+    group.add_argument(
+        "--calibration-images",
+        type=positive,
+        default=1000,
+        metavar="N",
+        help="drawn at random, the same however many processes (default: %(default)s)",
+    )
+    group.add_argument("--seed", type=int, default=0, help="what is drawn (default: %(default)s)")
+
+
+def add_work(parser: argparse.ArgumentParser) -> None:
+    """How the work is done."""
+    parser.add_argument(
+        "--batch-size",
+        type=positive,
+        default=64,
+        metavar="B",
+        help="images a shard, whatever the number of processes (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--device", choices=["cpu", "cuda"], help="default: cuda where there is one"
+    )
+    parser.add_argument(
+        "--workers",
+        type=count,
+        default=0,
+        metavar="N",
+        help="processes that read images ahead, for each process (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--skip-corrupt", action="store_true", help="leave corrupt images out, and list them"
+    )
+
+
+def conversion_of(options: argparse.Namespace, timesteps: int | None) -> "Conversion":
+    """How the model is to be converted.
+
+    Raises:
+        ValueError: an option is out of range, or --tune has no time steps.
+    """
+    from snm.evaluate.conversion import Conversion
+
+    if options.tune and timesteps is None:
+        raise ValueError("evaluate: tuning needs timesteps, got none")
+    return Conversion(
+        preset=options.preset,
+        norm=options.norm,
+        statistic=options.statistic,
+        percentile=options.percentile,
+        max_spikes=options.max_spikes,
+        dtype=options.dtype,
+        tune_for=timesteps if options.tune else None,
+        budget=options.budget,
+        seed=options.seed,
+    )
+
+
+def calibration_of(
+    options: argparse.Namespace, loaded: "Loaded", default: str | None = None
+) -> "Shards | None":
+    """The images to calibrate on; None if the model needs none.
+
+    Args:
+        default: ``KIND:FOLDER``, where the options name none.
+
+    Raises:
+        ValueError: nothing names them.
+    """
+    from snm.evaluate.batches import Shards
+    from snm.evaluate.datasets import open_dataset
+    from snm.simulate import SpikingNetwork
+
+    if isinstance(loaded.model, SpikingNetwork) and not options.tune:
+        return None
+    text = options.calibration or default
+    if text is None:
+        raise ValueError("evaluate: calibration must name images, KIND:FOLDER, got none")
+    dataset = open_dataset(text, options.calibration_split)
+    generator = torch.Generator().manual_seed(options.seed)
+    order = torch.randperm(len(dataset), generator=generator)[: options.calibration_images]
+    return Shards(
+        dataset,
+        loaded.preprocess,
+        order.tolist(),
+        options.batch_size,
+        skip_corrupt=options.skip_corrupt,
+        workers=options.workers,
+    )
+
+
+def device_of(options: argparse.Namespace) -> str:
+    """``"cpu"`` or ``"cuda"``.
+
+    Raises:
+        ValueError: there is no GPU and one is asked for.
+    """
+    if options.device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("evaluate: device cuda needs an NVIDIA GPU, found none")
+    return options.device or ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def described(preprocess: "Preprocess") -> str:
+    """How images are made, as a text that is the same in every process and run."""
+    from snm.evaluate.preprocess import Preprocessing
+
+    if isinstance(preprocess, Preprocessing):
+        return preprocess.to_json()
+    kind = preprocess if hasattr(preprocess, "__qualname__") else type(preprocess)
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def complain(command: str, error: Exception, who: str = "") -> None:
+    """Prints what a command cannot do."""
+    message = str(error).removeprefix("evaluate: ")
+    print(f"snm {command}: {f'{who}: ' if who else ''}{message}", file=sys.stderr, flush=True)

@@ -1,0 +1,68 @@
+"""``snm convert``: a model made a spiking network, in a file."""
+
+import argparse
+from pathlib import Path
+
+from .arguments import (
+    add_conversion,
+    add_model,
+    add_work,
+    calibration_of,
+    complain,
+    conversion_of,
+    device_of,
+    positive,
+    request_of,
+)
+
+
+def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Adds the command."""
+    parser = commands.add_parser("convert", help="convert a model and save the spiking network")
+    add_model(parser)
+    parser.add_argument(
+        "--timesteps", type=positive, metavar="T", help="that --tune fits the neurons to"
+    )
+    add_conversion(parser)
+    add_work(parser)
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="FILE", help="such as net.safetensors"
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Runs the command; returns its exit status."""
+    from snm.evaluate.packages import PackageError
+
+    try:
+        _convert(options)
+    except (ValueError, TypeError, OSError, PackageError) as error:
+        complain("convert", error)
+        return 1
+    return 0
+
+
+def _convert(options: argparse.Namespace) -> None:
+    from snm.evaluate.conversion import network_of
+    from snm.evaluate.models import load_model
+    from snm.evaluate.preprocess import Preprocessing
+    from snm.evaluate.processes import Processes
+    from snm.files import save
+
+    loaded = load_model(request_of(options))
+    conversion = conversion_of(options, options.timesteps)
+    with Processes(device_of(options)) as processes:
+        net, neurons = network_of(loaded, conversion, calibration_of(options, loaded), processes)
+        if isinstance(loaded.preprocess, Preprocessing):
+            net.preprocessing = loaded.preprocess.to_json()
+        if processes.rank != 0:
+            return
+        save(net, options.out)
+    silent = sum(int(layer.threshold.isinf().sum()) for layer in neurons.layers.values())
+    thresholds = sum(layer.threshold.numel() for layer in neurons.layers.values())
+    print(f"{len(neurons.layers)} layers, {thresholds:,} thresholds, {silent:,} of them silent")
+    if neurons.tuning:
+        print(neurons.tuning)
+    if not net.preprocessing:
+        print("snm run will ask for --mean and --std: the model's own function makes its images")
+    print(options.out)

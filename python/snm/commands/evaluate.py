@@ -1,0 +1,159 @@
+"""``snm evaluate``: the accuracy of a spiking network on a data set, after every time step."""
+
+import argparse
+import os
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .arguments import (
+    add_conversion,
+    add_model,
+    add_work,
+    calibration_of,
+    complain,
+    conversion_of,
+    described,
+    device_of,
+    positive,
+    request_of,
+)
+
+if TYPE_CHECKING:
+    from snm.evaluate.batches import Shards
+    from snm.evaluate.results import ShardResult
+
+
+def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Adds the command."""
+    parser = commands.add_parser(
+        "evaluate",
+        help="accuracy and spikes of a model on a data set; under torchrun by many processes",
+    )
+    add_model(parser)
+    parser.add_argument(
+        "--data",
+        required=True,
+        metavar="KIND:FOLDER",
+        help="cifar10, cifar100, mnist, fashion-mnist, or folder for photos by class",
+    )
+    parser.add_argument("--split", default="test", help="default: %(default)s")
+    parser.add_argument(
+        "--limit", type=positive, metavar="N", help="the first N images (default: all)"
+    )
+    parser.add_argument("--timesteps", type=positive, required=True, metavar="T")
+    add_conversion(parser)
+    add_work(parser)
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("snm-evaluation"),
+        metavar="FOLDER",
+        help="for the results, seen by all processes (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--resume", action="store_true", help="go on from the shards that are in --out"
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Runs the command; returns its exit status."""
+    from torch.distributed.elastic.multiprocessing.errors import record
+
+    from snm.evaluate.packages import PackageError
+    from snm.evaluate.processes import PeerError
+
+    # So that torchrun knows which process failed first.
+    main = record(_evaluate) if "TORCHELASTIC_ERROR_FILE" in os.environ else _evaluate
+    rank, world = os.environ.get("RANK", "0"), os.environ.get("WORLD_SIZE", "1")
+    who = f"rank {rank} of {world}" if world != "1" else ""
+    try:
+        main(options)
+    except (ValueError, TypeError, OSError, PackageError, PeerError) as error:
+        complain("evaluate", error, who)
+        return 1
+    except Exception as error:
+        complain("evaluate", error, who)
+        raise
+    return 0
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    from snm.evaluate.batches import Shards
+    from snm.evaluate.datasets import open_dataset
+    from snm.evaluate.models import load_model
+    from snm.evaluate.processes import Processes
+    from snm.evaluate.report import report_of
+    from snm.evaluate.run import Evaluation, evaluate
+
+    loaded = load_model(request_of(options))
+    dataset = open_dataset(options.data, options.split)
+    data = Shards(
+        dataset,
+        loaded.preprocess,
+        range(min(len(dataset), options.limit or len(dataset))),
+        options.batch_size,
+        skip_corrupt=options.skip_corrupt,
+        workers=options.workers,
+    )
+    calibration = calibration_of(options, loaded, options.data)
+    evaluation = Evaluation(
+        loaded,
+        conversion_of(options, options.timesteps),
+        data,
+        calibration,
+        options.timesteps,
+        {
+            "model": options.model,
+            "data": options.data.partition(":")[0],
+            "split": options.split,
+            "preprocessing": described(loaded.preprocess),
+            "calibration": None if calibration is None else _calibration(options, calibration),
+            "skip_corrupt": options.skip_corrupt,
+        },
+    )
+    with Processes(device_of(options)) as processes:
+        if processes.rank == 0:
+            print(f"images: {described(loaded.preprocess)}", flush=True)
+        with _Progress() if processes.rank == 0 else nullcontext() as progress:
+            result = evaluate(
+                evaluation, options.out, processes, resume=options.resume, report=progress
+            )
+        if processes.rank == 0:
+            print(report_of(result))
+            print(f"\n{options.out / 'result.json'}")
+
+
+def _calibration(options: argparse.Namespace, calibration: "Shards") -> list[object]:
+    """What decides the calibration images but for the folder, which may be another's copy."""
+    kind = (options.calibration or options.data).partition(":")[0]
+    return [kind, options.calibration_split, sum(map(len, calibration.indices))]
+
+
+class _Progress:
+    """A bar on standard error: this process's shards, and its accuracy so far."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+        from rich.progress import TimeRemainingColumn as Remaining
+
+        columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), Remaining())
+        self.bar = Progress(*columns, console=Console(file=sys.stderr))
+        self.task = self.bar.add_task("shards", total=None)
+        self.images = self.right = 0
+
+    def __enter__(self) -> "_Progress":
+        self.bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.stop()
+
+    def __call__(self, result: "ShardResult", of: int) -> None:
+        self.images += result.images
+        self.right += result.right[-1]
+        accuracy = 100 * self.right / max(1, self.images)
+        text = f"shards, {accuracy:.2f} % right"
+        self.bar.update(self.task, advance=1, total=of, description=text)

@@ -1,0 +1,82 @@
+"""``snm run``: classifies images by a spiking network from a file."""
+
+import argparse
+from pathlib import Path
+
+from .arguments import add_preprocessing, complain, positive, preprocessing_of
+
+
+def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Adds the command."""
+    parser = commands.add_parser("run", help="classify images by a saved spiking network")
+    parser.add_argument("network", type=Path, metavar="NET", help="what snm convert wrote")
+    parser.add_argument("images", type=Path, nargs="+", metavar="IMAGE")
+    parser.add_argument("--timesteps", type=positive, required=True, metavar="T")
+    parser.add_argument(
+        "--confidence",
+        type=float,
+        metavar="P",
+        help="stop at the first time step after which a class is that probable",
+    )
+    parser.add_argument(
+        "--classes", type=Path, metavar="FILE", help="names of the classes, one a line"
+    )
+    add_preprocessing(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Runs the command; returns its exit status."""
+    from snm.evaluate.packages import PackageError
+
+    try:
+        _run(options)
+    except (ValueError, TypeError, OSError, PackageError) as error:
+        complain("run", error)
+        return 1
+    return 0
+
+
+def _run(options: argparse.Namespace) -> None:
+    import torch
+
+    from snm.table import table
+    from snm.evaluate.photos import decoded
+    from snm.evaluate.preprocess import Preprocessing
+    from snm.files import load
+
+    net = load(options.network)
+    preprocess = preprocessing_of(options)
+    if preprocess is None:
+        if not net.preprocessing:
+            raise ValueError(
+                f"evaluate: {options.network} does not say how it takes its images; give mean and "
+                "std, and resize and crop where needed"
+            )
+        preprocess = Preprocessing.from_json(net.preprocessing)
+    if net.readout != "mean":
+        raise ValueError(
+            "evaluate: network must have readout='mean' for probabilities, got "
+            f"readout={net.readout!r}"
+        )
+    names = None
+    if options.classes is not None:
+        names = options.classes.read_text(encoding="utf-8").splitlines()
+    rows = [("image", "class", "probability", "steps")]
+    for path in options.images:
+        image = preprocess(decoded(path)).unsqueeze(0).to(net.dtype)
+        steps = options.timesteps
+        if options.confidence is None:
+            logits = net(image, timesteps=steps)
+        else:
+            answer = net.until(image, options.confidence, max_steps=steps)
+            logits, steps = answer.logits, int(answer.steps)
+        probabilities = torch.softmax(logits[0].float(), 0)
+        found = int(probabilities.argmax())
+        if names is not None and len(names) != len(probabilities):
+            raise ValueError(
+                f"evaluate: {options.classes} must name {len(probabilities)} classes, got "
+                f"{len(names)}"
+            )
+        name = str(found) if names is None else names[found]
+        rows.append((str(path), name, f"{float(probabilities[found]):.4f}", str(steps)))
+    print(table(rows))

@@ -1,0 +1,47 @@
+"""Data sets by kind and folder."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from .cifar import cifar
+from .idx import mnist
+from .photos import PhotoDataset
+from .samples import Dataset
+
+KINDS: dict[str, Callable[[Path, str], Dataset]] = {
+    "cifar10": partial(cifar, "cifar10"),
+    "cifar100": partial(cifar, "cifar100"),
+    "mnist": mnist,
+    "fashion-mnist": mnist,
+    "folder": PhotoDataset,
+}
+
+
+def open_dataset(text: str, split: str) -> Dataset:
+    """The data set that a command line names.
+
+    Args:
+        text: ``KIND:FOLDER``, a kind of :data:`KINDS`.
+        split: ``"train"``, ``"test"``; with photos any folder's name.
+
+    Raises:
+        ValueError: the kind or split is unknown, a file is damaged, or there is no image.
+        FileNotFoundError: the folder does not hold it.
+        PackageError: what reads it is not installed.
+
+    >>> open_dataset("emnist:data", "test")
+    Traceback (most recent call last):
+    ...
+    ValueError: evaluate: data must be KIND:FOLDER with a kind of cifar10, cifar100, mnist, \
+fashion-mnist, folder, got 'emnist:data'
+    """
+    kind, colon, folder = text.partition(":")
+    if kind not in KINDS or not colon or not folder:
+        raise ValueError(
+            f"evaluate: data must be KIND:FOLDER with a kind of {', '.join(KINDS)}, got {text!r}"
+        )
+    found = KINDS[kind](Path(folder), split)
+    if len(found) == 0:
+        raise ValueError(f"evaluate: data must hold at least one image, got none in {text}")
+    return found

@@ -1,0 +1,149 @@
+"""The folder in which an evaluation leaves its results, shard by shard."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from .neurons import Neurons, load_neurons
+from .whole_files import write_whole
+
+
+@dataclass(frozen=True)
+class ShardResult:
+    """What the images of a shard gave."""
+
+    shard: int
+    images: int
+    corrupt: list[str]
+    """What was left out, and why."""
+    right: list[int]
+    """Of the answers after each time step, how many are right."""
+    agreeing: list[int]
+    """How many are the ReLU network's."""
+    relu_right: int
+    """How many of the ReLU network's answers are right."""
+    spikes: dict[str, int]
+    """How many spikes each layer sent, negative ones too."""
+    neurons: dict[str, int]
+    """How many neurons each layer has."""
+    seconds: float
+    """Of computing."""
+    waited: float
+    """Seconds until the images were there."""
+    rank: int
+    computed_on: str
+    """The device and the threads."""
+
+
+class Results:
+    """A folder of results: ``settings.json``, ``neurons.safetensors``, ``shards/`` and
+    ``result.json``.
+
+    Args:
+        folder: made if it is not there.
+        settings: all that decides the results, as JSON.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     results = Results(Path(folder), {"timesteps": 8})
+    ...     results.begin(resume=False)
+    ...     results.done("digest of the neurons")
+    {}
+    """
+
+    def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
+        self.folder = folder
+        self.settings = dict(settings)
+        self._shards = folder / "shards"
+        self._settings = folder / "settings.json"
+        self._neurons = folder / "neurons.safetensors"
+
+    def begin(self, *, resume: bool) -> Neurons | None:
+        """Opens the folder; one process does.
+
+        Returns:
+            The neurons that an earlier run found, with resume.
+
+        Raises:
+            ValueError: it has shards and resume is False; or those of other settings.
+        """
+        self._shards.mkdir(parents=True, exist_ok=True)
+        some = next(self._shards.glob("*.json"), None)
+        if some is not None and not resume:
+            raise ValueError(
+                f"evaluate: {self.folder} has shards of an earlier run; resume it, or choose "
+                "another folder"
+            )
+        if resume and self._settings.is_file():
+            self._check(json.loads(self._settings.read_text(encoding="utf-8")))
+            if self._neurons.is_file():
+                return load_neurons(self._neurons)
+        self._neurons.unlink(missing_ok=True)
+        _write(self._settings, self.settings)
+        return None
+
+    def keep(self, neurons: Neurons) -> None:
+        """Writes the neurons, before any shard."""
+        neurons.save(self._neurons)
+
+    def done(self, neurons: str) -> dict[int, ShardResult]:
+        """The shards that are there.
+
+        Args:
+            neurons: their digest.
+
+        Raises:
+            ValueError: a file is damaged, or of other settings or neurons.
+        """
+        fingerprint = self.fingerprint(neurons)
+        found = {}
+        for path in sorted(self._shards.glob("*.json")):
+            try:
+                content = json.loads(path.read_text(encoding="utf-8"))
+                made_with = content.pop("fingerprint")
+                result = ShardResult(**content)
+            except (ValueError, TypeError, KeyError, AttributeError) as error:
+                raise ValueError(f"evaluate: {path} must hold a shard's result: {error}") from error
+            if made_with != fingerprint:
+                raise ValueError(
+                    f"evaluate: {path} must be of these settings and neurons, got others"
+                )
+            found[result.shard] = result
+        return found
+
+    def add(self, result: ShardResult, neurons: str) -> None:
+        """Writes a shard's result."""
+        content = {"fingerprint": self.fingerprint(neurons), **asdict(result)}
+        _write(self._shards / f"{result.shard:06}.json", content)
+
+    def finish(self, result: Mapping[str, Any]) -> Path:
+        """Writes the result of all shards."""
+        path = self.folder / "result.json"
+        _write(path, result)
+        return path
+
+    def fingerprint(self, neurons: str) -> str:
+        """SHA-256 of all that decides the results."""
+        text = json.dumps([self.settings, neurons], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def _check(self, found: Mapping[str, Any]) -> None:
+        own = json.loads(json.dumps(self.settings))
+        differing = [
+            f"{name} was {found.get(name)!r}, is {own.get(name)!r}"
+            for name in sorted({*found, *own})
+            if found.get(name) != own.get(name)
+        ]
+        if differing:
+            raise ValueError(
+                f"evaluate: to resume, settings must be those of {self.folder}: "
+                f"{'; '.join(differing)}"
+            )
+
+
+def _write(path: Path, content: Mapping[str, Any]) -> None:
+    text = json.dumps(content, indent=1, ensure_ascii=False)
+    write_whole(path, f"{text}\n".encode())

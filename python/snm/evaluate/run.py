@@ -1,0 +1,251 @@
+"""Evaluates a spiking network on a data set, with as many processes as there are."""
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import snm_kernels
+
+from ..memory import steps_anywhere
+from ..relu_walk import relu_pass
+from ..simulate import SpikingNetwork
+from .batches import Batch, Shards, shards_of
+from .conversion import Conversion, network_of
+from .models import Loaded
+from .processes import Processes
+from .results import Results, ShardResult
+from .spikes import SpikeCounter
+
+ReLUNetwork = Callable[[Tensor], Tensor]
+Report = Callable[[ShardResult, int], None]
+"""Told of each shard that this process has computed, and of how many it is to compute."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What is evaluated.
+
+    Args:
+        loaded: the model.
+        conversion: how it becomes a spiking network.
+        data: the images, each shard a batch.
+        calibration: images to calibrate and tune on; None for a model that needs none.
+        timesteps: T.
+        names: what else decides the results, or names them, for ``settings.json``.
+    """
+
+    loaded: Loaded
+    conversion: Conversion
+    data: Shards
+    calibration: Shards | None
+    timesteps: int
+    names: dict[str, Any]
+
+    def settings(self, processes: Processes) -> dict[str, Any]:
+        """All that decides the results but the neurons, as JSON."""
+        return {
+            "version": snm_kernels.__version__,
+            "weights": self.loaded.digest,
+            **asdict(self.conversion),
+            "timesteps": self.timesteps,
+            "images": sum(map(len, self.data.indices)),
+            "batch_size": len(self.data.indices[0]),
+            "device": processes.device.type,
+            **self.names,
+        }
+
+
+@torch.no_grad()
+def evaluate(
+    evaluation: Evaluation,
+    folder: Path,
+    processes: Processes,
+    *,
+    resume: bool = False,
+    report: Report | None = None,
+) -> dict[str, Any]:
+    """Runs what is not yet done, and sums up the results of all shards.
+
+    Args:
+        evaluation: what to evaluate, the same in all processes.
+        folder: for the results; see :class:`snm.evaluate.results.Results`. All processes see it.
+        processes: who takes part.
+        resume: go on from the shards that are there.
+        report: told of each shard.
+
+    Returns:
+        The result, as in ``result.json``; the same in all processes.
+
+    Raises:
+        ValueError: the folder has other results; labels do not fit the model; or as
+            :func:`snm.convert`.
+        CorruptImage: an image is, and is not to be left out.
+    """
+    start = time.perf_counter()
+    results = Results(folder, evaluation.settings(processes))
+    earlier = results.begin(resume=resume) if processes.rank == 0 else None
+    net, neurons = network_of(
+        evaluation.loaded,
+        evaluation.conversion,
+        evaluation.calibration,
+        processes,
+        processes.share(earlier),
+    )
+    digest = neurons.digest()
+    if processes.rank == 0 and earlier is None:
+        results.keep(neurons)
+    done = processes.share(results.done(digest) if processes.rank == 0 else {})
+    prepared = time.perf_counter() - start
+    net.chunk_steps = _chunk_steps(net, evaluation)
+    left = [shard for shard in range(len(evaluation.data)) if shard not in done]
+    own = shards_of(left, processes.rank, processes.world)
+    mine: dict[int, ShardResult] = {}
+    worker = _Worker(net, _relu_network(evaluation.loaded, net), evaluation.timesteps, processes)
+    for found in worker.run(evaluation.data, own):
+        results.add(found, digest)
+        mine[found.shard] = found
+        if report is not None:
+            report(found, len(own))
+    for theirs in processes.gather(mine):
+        done |= theirs
+    result = {
+        "settings": results.settings,
+        "neurons": digest,
+        "silent": sum(int(layer.threshold.isinf().sum()) for layer in neurons.layers.values()),
+        **_summed(done, evaluation.timesteps),
+        "tuning": neurons.tuning,
+        "processes": processes.world,
+        "communication": processes.sent,
+        "preparation_seconds": prepared,
+        "seconds": time.perf_counter() - start,
+    }
+    if processes.rank == 0:
+        results.finish(result)
+    return result
+
+
+class _Worker:
+    """Computes the shards of this process."""
+
+    def __init__(
+        self, net: SpikingNetwork, relu: ReLUNetwork, timesteps: int, processes: Processes
+    ) -> None:
+        self.net = net
+        self.relu = relu
+        self.timesteps = timesteps
+        self.device = processes.device
+        self.rank = processes.rank
+        name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu"
+        self.computed_on = f"{name}, {torch.get_num_threads()} threads"
+
+    def run(self, data: Shards, shards: Sequence[int]) -> Iterator[ShardResult]:
+        """The results, one by one."""
+        batches = iter(data.read(shards))
+        while True:
+            start = time.perf_counter()
+            batch = next(batches, None)
+            if batch is None:
+                return
+            yield self._of(batch, time.perf_counter() - start)
+
+    def _of(self, batch: Batch, waited: float) -> ShardResult:
+        start = time.perf_counter()
+        count = len(batch.labels)
+        right = agreeing = torch.zeros(self.timesteps, dtype=torch.int64)
+        relu_right = 0
+        with SpikeCounter(self.net) as counter:
+            if count:
+                images, labels = batch.images.to(self.device), batch.labels.to(self.device)
+                expected = self.relu(images).argmax(1)
+                logits = self.net.anytime(images.to(self.net.dtype), timesteps=self.timesteps)
+                _check_labels(batch.labels, logits)
+                answers = logits.argmax(2)
+                right = (answers == labels).sum(1)
+                agreeing = (answers == expected).sum(1)
+                relu_right = int((expected == labels).sum())
+        return ShardResult(
+            shard=batch.shard,
+            images=count,
+            corrupt=list(batch.corrupt),
+            right=right.tolist(),
+            agreeing=agreeing.tolist(),
+            relu_right=relu_right,
+            spikes=counter.counts(),
+            neurons=counter.neurons,
+            seconds=time.perf_counter() - start,
+            waited=waited,
+            rank=self.rank,
+            computed_on=self.computed_on,
+        )
+
+
+def _chunk_steps(net: SpikingNetwork, evaluation: Evaluation) -> int:
+    """Time steps at once, by the batch size alone: convolutions may round differently on another
+    number of images at once."""
+    size = len(evaluation.data.indices[0])
+    elements = max(1, net.program.elements_per_step) * size
+    device = next(iter(net.layers.values())).threshold.device
+    most = steps_anywhere(elements * net.dtype.itemsize, device)
+    return math.ceil(evaluation.timesteps / math.ceil(evaluation.timesteps / most))
+
+
+def _relu_network(loaded: Loaded, net: SpikingNetwork) -> ReLUNetwork:
+    """The model; of a spiking network that was loaded the ReLU network that it was made of."""
+    if not isinstance(loaded.model, SpikingNetwork):
+        model: nn.Module = loaded.model
+        return model
+    return lambda images: relu_pass(net, images.to(net.dtype))[1]
+
+
+def _check_labels(labels: Tensor, logits: Tensor) -> None:
+    if logits.dim() != 3 or int(labels.max()) >= logits.shape[2]:
+        raise ValueError(
+            f"evaluate: model must have logits for classes up to {int(labels.max())}, got "
+            f"{list(logits.shape[1:])}"
+        )
+
+
+def _summed(done: dict[int, ShardResult], timesteps: int) -> dict[str, Any]:
+    """The results of all shards together."""
+    shards = [done[shard] for shard in sorted(done)]
+    images = sum(shard.images for shard in shards)
+    if images == 0:
+        raise ValueError("evaluate: data must hold at least one image that can be decoded")
+    right = [sum(shard.right[t] for shard in shards) for t in range(timesteps)]
+    agreeing = [sum(shard.agreeing[t] for shard in shards) for t in range(timesteps)]
+    relu_right = sum(shard.relu_right for shard in shards)
+    full = next(shard for shard in shards if shard.images)
+    return {
+        "images": images,
+        "corrupt": [name for shard in shards for name in shard.corrupt],
+        "right": right,
+        "agreeing": agreeing,
+        "relu_right": relu_right,
+        "accuracy": [count / images for count in right],
+        "agreement": [count / images for count in agreeing],
+        "relu_accuracy": relu_right / images,
+        "layers": {
+            path: {
+                "neurons": full.neurons[path],
+                "spikes": sum(shard.spikes.get(path, 0) for shard in shards),
+            }
+            for path in full.neurons
+        },
+        "shards": [
+            {
+                "shard": shard.shard,
+                "images": shard.images,
+                "rank": shard.rank,
+                "seconds": shard.seconds,
+                "waited": shard.waited,
+                "computed_on": shard.computed_on,
+            }
+            for shard in shards
+        ],
+    }
