@@ -64,9 +64,11 @@ def read_idx(path: Path, dims: int) -> npt.NDArray[np.uint8]:
             f"dimensions, got {content[:4].hex() or 'nothing'}"
         )
     header = 4 + 4 * dims
+    if len(content) < header:
+        raise ValueError(f"evaluate: {path} must hold at least {header} bytes, got {len(content)}")
     shape = tuple(int(size) for size in np.frombuffer(content[4:header], dtype=">u4"))
     expected = header + math.prod(shape)
-    if len(shape) != dims or len(content) != expected:
+    if len(content) != expected:
         raise ValueError(
             f"evaluate: {path} must hold {expected:,} bytes for {list(shape)}, got {len(content):,}"
         )
@@ -88,8 +90,7 @@ def _find(folder: Path, stem: str, dims: int) -> Path:
         for name in names:
             if (path := folder / inside / name).is_file():
                 return path
-    places = ", ".join(inside or "itself" for inside in _FOLDERS)
+    places = ", ".join(inside or "the folder itself" for inside in _FOLDERS)
     raise FileNotFoundError(
-        f"evaluate: {folder} must hold {names[0]} or {names[1]}, in the folder {places}; "
-        "got none of them"
+        f"evaluate: {folder} must hold {names[0]} or {names[1]}, in {places}, got none of them"
     )

@@ -131,17 +131,23 @@ class Results:
         return hashlib.sha256(text.encode()).hexdigest()
 
     def _check(self, found: Mapping[str, Any]) -> None:
-        own = json.loads(json.dumps(self.settings))
-        differing = [
-            f"{name} was {found.get(name)!r}, is {own.get(name)!r}"
-            for name in sorted({*found, *own})
-            if found.get(name) != own.get(name)
-        ]
-        if differing:
+        if different := differences(found, json.loads(json.dumps(self.settings))):
             raise ValueError(
-                f"evaluate: to resume, settings must be those of {self.folder}: "
-                f"{'; '.join(differing)}"
+                f"evaluate: to resume, settings must be those of {self.folder}: {different}"
             )
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """How settings differ; empty if they do not.
+
+    >>> differences({"preset": "snm", "timesteps": 4}, {"preset": "if", "timesteps": 4})
+    "preset was 'snm', is 'if'"
+    """
+    return "; ".join(
+        f"{name} was {before.get(name)!r}, is {now.get(name)!r}"
+        for name in sorted({*before, *now})
+        if before.get(name) != now.get(name)
+    )
 
 
 def _write(path: Path, content: Mapping[str, Any]) -> None:

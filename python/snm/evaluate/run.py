@@ -19,7 +19,7 @@ from .batches import Batch, Shards, shards_of
 from .conversion import Conversion, network_of
 from .models import Loaded
 from .processes import Processes
-from .results import Results, ShardResult
+from .results import Results, ShardResult, differences
 from .spikes import SpikeCounter
 
 ReLUNetwork = Callable[[Tensor], Tensor]
@@ -83,12 +83,18 @@ def evaluate(
         The result, as in ``result.json``; the same in all processes.
 
     Raises:
-        ValueError: the folder has other results; labels do not fit the model; or as
-            :func:`snm.convert`.
+        ValueError: the folder has other results, or a process other settings; labels do not fit
+            the model; or as :func:`snm.convert`.
         CorruptImage: an image is, and is not to be left out.
     """
     start = time.perf_counter()
     results = Results(folder, evaluation.settings(processes))
+    everyone = processes.gather(results.settings)
+    for rank, settings in enumerate(everyone):
+        if different := differences(everyone[0], settings):
+            raise ValueError(
+                f"evaluate: settings of rank {rank} must be those of rank 0: {different}"
+            )
     earlier = results.begin(resume=resume) if processes.rank == 0 else None
     net, neurons = network_of(
         evaluation.loaded,
