@@ -5,8 +5,8 @@
     python bench/render.py op sweep         prints these tables of all records
 
 A table stands between ``<!-- benchmarks: NAME -->`` and ``<!-- end -->``. Records lie in
-``bench/records/speed/`` (of ``snm bench``), ``bench/records/conversions/`` and
-``bench/records/few-steps/``.
+``bench/records/speed/`` (of ``snm bench``), ``bench/records/conversions/``,
+``bench/records/few-steps/`` and ``bench/records/scaling/``.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from snm.bench import conversion_tables, few_steps_tables, picture, tables
+from snm.bench import conversion_tables, few_steps_tables, picture, scaling, tables
 from snm.bench.record import read_all
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -72,12 +72,14 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "until": few_steps_tables.until_table,
     "diagnosis": few_steps_tables.diagnosis_table,
     "few-steps-photos": few_steps_tables.photos_table,
+    "scaling": scaling.scaling_tables,
 }
 
 
 EXPECTED = {
     "README.md": {"short-op", "short-network"},
     "benchmarks.md": {"pictures", "op", "rivals", "sweep", "layouts", "network", "calls"},
+    "cluster.md": {"scaling"},
     "conversion.md": {"conversions", "refused", "photos", "drift"},
     "few-steps.md": {"few-steps", "tuning", "until", "diagnosis", "few-steps-photos"},
 }

@@ -12,8 +12,7 @@ if TYPE_CHECKING:
     from snm.evaluate.conversion import Conversion
     from snm.evaluate.models import Loaded, Preprocess, Request
     from snm.evaluate.preprocess import Preprocessing
-
-Commands = "argparse._SubParsersAction[argparse.ArgumentParser]"
+    from snm.evaluate.processes import Processes
 
 
 def positive(text: str) -> int:
@@ -227,15 +226,21 @@ def calibration_of(
     )
 
 
-def device_of(options: argparse.Namespace) -> str:
-    """``"cpu"`` or ``"cuda"``.
+def processes_of(options: argparse.Namespace) -> "Processes":
+    """The processes that share the work; they wait while one of them tunes.
 
     Raises:
-        ValueError: there is no GPU and one is asked for.
+        ValueError: there is no GPU and one is asked for, or not one for each of them.
     """
+    from datetime import timedelta
+
+    from snm.evaluate.processes import PATIENCE, Processes
+
     if options.device == "cuda" and not torch.cuda.is_available():
         raise ValueError("evaluate: device cuda needs an NVIDIA GPU, found none")
-    return options.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    tuning = timedelta(seconds=options.budget if options.tune else 0)
+    return Processes(device, patience=PATIENCE + tuning)
 
 
 def described(preprocess: "Preprocess") -> str:

@@ -10,8 +10,8 @@ from .arguments import (
     calibration_of,
     complain,
     conversion_of,
-    device_of,
     positive,
+    processes_of,
     request_of,
 )
 
@@ -46,12 +46,11 @@ def _convert(options: argparse.Namespace) -> None:
     from snm.evaluate.conversion import network_of
     from snm.evaluate.models import load_model
     from snm.evaluate.preprocess import Preprocessing
-    from snm.evaluate.processes import Processes
     from snm.files import save
 
     loaded = load_model(request_of(options))
     conversion = conversion_of(options, options.timesteps)
-    with Processes(device_of(options)) as processes:
+    with processes_of(options) as processes:
         net, neurons = network_of(loaded, conversion, calibration_of(options, loaded), processes)
         if isinstance(loaded.preprocess, Preprocessing):
             net.preprocessing = loaded.preprocess.to_json()

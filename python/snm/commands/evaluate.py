@@ -15,8 +15,8 @@ from .arguments import (
     complain,
     conversion_of,
     described,
-    device_of,
     positive,
+    processes_of,
     request_of,
 )
 
@@ -83,7 +83,6 @@ def _evaluate(options: argparse.Namespace) -> None:
     from snm.evaluate.batches import Shards
     from snm.evaluate.datasets import open_dataset
     from snm.evaluate.models import load_model
-    from snm.evaluate.processes import Processes
     from snm.evaluate.report import report_of
     from snm.evaluate.run import Evaluation, evaluate
 
@@ -113,7 +112,7 @@ def _evaluate(options: argparse.Namespace) -> None:
             "skip_corrupt": options.skip_corrupt,
         },
     )
-    with Processes(device_of(options)) as processes:
+    with processes_of(options) as processes:
         if processes.rank == 0:
             print(f"images: {described(loaded.preprocess)}", flush=True)
         with _Progress() if processes.rank == 0 else nullcontext() as progress:

@@ -14,8 +14,8 @@ from torch import Tensor
 
 T = TypeVar("T")
 
-TIMEOUT = timedelta(minutes=30)
-"""How long a process waits for the others: for the slowest one's shards at most."""
+PATIENCE = timedelta(minutes=30)
+"""How long a process waits for the others, at most for the slowest one's shards."""
 
 
 class PeerError(RuntimeError):
@@ -30,12 +30,14 @@ class Processes:
 
     Args:
         device: ``"cpu"`` or ``"cuda"``, then the GPU whose number is ``LOCAL_RANK``.
+        patience: how long a process waits for the others before it gives up.
 
     Attributes:
         rank: number of this process, from 0.
         world: how many there are.
         device: where this one computes.
-        sent: bytes of tensors and objects that this one took part in exchanging, by operation.
+        sent: what this one took part in exchanging: how many times, and the bytes of its tensors
+            and objects by operation.
 
     Raises:
         ValueError: there is no such GPU.
@@ -45,10 +47,11 @@ class Processes:
     (0, 1, ['one'])
     """
 
-    def __init__(self, device: str) -> None:
+    def __init__(self, device: str, *, patience: timedelta = PATIENCE) -> None:
+        self.patience = patience
         self.rank = int(os.environ.get("RANK", "0"))
         self.world = int(os.environ.get("WORLD_SIZE", "1"))
-        self.sent = {"reduced": 0, "broadcast": 0, "gathered": 0}
+        self.sent = {"exchanges": 0, "reduced": 0, "broadcast": 0, "gathered": 0}
         self.device = torch.device(device)
         if device == "cuda":
             local, found = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
@@ -64,7 +67,7 @@ class Processes:
             torch.cuda.set_device(self.device)
         if self.world > 1:
             backend = "cpu:gloo,cuda:nccl" if self.device.type == "cuda" else "gloo"
-            dist.init_process_group(backend, timeout=TIMEOUT)
+            dist.init_process_group(backend, timeout=self.patience)
         return self
 
     def __exit__(
@@ -91,18 +94,18 @@ class Processes:
     def broadcast(self, values: Tensor, source: int) -> None:
         """Makes a tensor that of another process, in place."""
         if self.world > 1:
-            with _with_peers():
+            with self._with_peers():
                 dist.broadcast(values, source)
-            self.sent["broadcast"] += values.nbytes
+            self._note("broadcast", values.nbytes)
 
     def share(self, value: T) -> T:
         """What the first process has; the others' values are ignored."""
         if self.world == 1:
             return value
         held = [value]
-        with _with_peers():
+        with self._with_peers():
             dist.broadcast_object_list(held)
-        self.sent["broadcast"] += len(pickle.dumps(held[0]))
+        self._note("broadcast", len(pickle.dumps(held[0])))
         return held[0]
 
     def gather(self, value: T) -> list[T]:
@@ -110,25 +113,28 @@ class Processes:
         if self.world == 1:
             return [value]
         found: list[T | None] = [None] * self.world
-        with _with_peers():
+        with self._with_peers():
             dist.all_gather_object(found, value)
-        self.sent["gathered"] += len(pickle.dumps(value))
+        self._note("gathered", len(pickle.dumps(value)))
         return found  # type: ignore[return-value]
 
     def _reduce(self, values: Tensor, operation: "dist.ReduceOp.RedOpType") -> None:
         if self.world > 1:
-            with _with_peers():
+            with self._with_peers():
                 dist.all_reduce(values, operation)
-            self.sent["reduced"] += values.nbytes
+            self._note("reduced", values.nbytes)
 
+    def _note(self, operation: str, size: int) -> None:
+        self.sent["exchanges"] += 1
+        self.sent[operation] += size
 
-@contextmanager
-def _with_peers() -> Iterator[None]:
-    """Says of a failed exchange that the cause is elsewhere."""
-    try:
-        yield
-    except RuntimeError as error:
-        raise PeerError(
-            f"evaluate: another process has ended, or did not answer in {TIMEOUT}; its own message "
-            f"says why ({error})"
-        ) from error
+    @contextmanager
+    def _with_peers(self) -> Iterator[None]:
+        """Says of a failed exchange that the cause is elsewhere."""
+        try:
+            yield
+        except RuntimeError as error:
+            raise PeerError(
+                "evaluate: another process has ended, or did not answer in "
+                f"{self.patience.total_seconds():.0f} s; its own message says why ({error})"
+            ) from error
