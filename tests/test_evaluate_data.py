@@ -196,6 +196,7 @@ def test_photos_by_class(photos: Path) -> None:
             *(("a.png", 0), ("b.jpg", 0)),
             *(("c.png", 1), ("d.jpg", 1)),
         ]
+        assert found.digest() == open_dataset(f"folder:{photos}", "test").digest()
     with pytest.raises(FileNotFoundError, match="must hold a folder train for split 'train'"):
         open_dataset(f"folder:{photos}", "train")
 

@@ -154,6 +154,23 @@ def test_other_results_are_not_mixed(data: Path, tmp_path: Path) -> None:
         once(data, tmp_path, resume=True, preset="if", timesteps=5)
 
 
+def test_other_images_are_not_mixed(data: Path, tmp_path: Path) -> None:
+    other = write_fashion_mnist(tmp_path / "copy", test=29, train=20)
+    once(data, tmp_path / "out")
+    again = once(other, tmp_path / "out", resume=True)
+    assert again["images"] == 29
+    labels = other / "t10k-labels-idx1-ubyte"
+    labels.write_bytes(labels.read_bytes()[:-1] + b"\0")
+    with pytest.raises(ValueError, match=r"data_digest was '.*', is '.*'$"):
+        once(other, tmp_path / "out", resume=True)
+
+
+def test_networks_of_other_encoders_are_refused(data: Path, tmp_path: Path) -> None:
+    net = snm.convert(small_network(), torch.rand(2, 1, 28, 28), encoder="poisson")
+    with pytest.raises(ValueError, match="must have encoder='direct', got 'poisson'"):
+        once(data, tmp_path, loaded=small_model()._replace(model=net))
+
+
 def test_damaged_results_are_named(data: Path, tmp_path: Path) -> None:
     once(data, tmp_path)
     shard = tmp_path / "shards" / "000001.json"
@@ -242,7 +259,7 @@ def test_command_prints_a_table(
     printed = capsys.readouterr().out
     result = json.loads((tmp_path / "result.json").read_text())
     assert result["images"] == 20
-    assert result["settings"]["calibration"] == ["mnist", "train", 12]
+    assert result["settings"]["calibration_images"] == 12
     assert json.loads(result["settings"]["preprocessing"])["mean"] == [0.286]
     lines = [line.split() for line in printed.splitlines()]
     percents = [f"{100 * result[name][3]:.2f}" for name in ("accuracy", "agreement")]

@@ -21,7 +21,6 @@ from .arguments import (
 )
 
 if TYPE_CHECKING:
-    from snm.evaluate.batches import Shards
     from snm.evaluate.results import ShardResult
 
 
@@ -108,7 +107,8 @@ def _evaluate(options: argparse.Namespace) -> None:
             "data": options.data.partition(":")[0],
             "split": options.split,
             "preprocessing": described(loaded.preprocess),
-            "calibration": None if calibration is None else _calibration(options, calibration),
+            "calibration": (options.calibration or options.data).partition(":")[0],
+            "calibration_split": options.calibration_split,
             "skip_corrupt": options.skip_corrupt,
         },
     )
@@ -122,12 +122,6 @@ def _evaluate(options: argparse.Namespace) -> None:
         if processes.rank == 0:
             print(report_of(result))
             print(f"\n{options.out / 'result.json'}")
-
-
-def _calibration(options: argparse.Namespace, calibration: "Shards") -> list[object]:
-    """What decides the calibration images but for the folder, which may be another's copy."""
-    kind = (options.calibration or options.data).partition(":")[0]
-    return [kind, options.calibration_split, sum(map(len, calibration.indices))]
 
 
 class _Progress:

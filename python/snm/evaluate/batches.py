@@ -64,6 +64,15 @@ class Shards:
     def __len__(self) -> int:
         return len(self.indices)
 
+    @property
+    def images(self) -> int:
+        """How many images there are in all."""
+        return sum(map(len, self.indices))
+
+    def digest(self) -> str:
+        """What tells the data set from others."""
+        return self.items.dataset.digest()
+
     def read(self, shards: Sequence[int]) -> Iterator[Batch]:
         """The batches of some shards, in the order asked for.
 

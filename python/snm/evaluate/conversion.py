@@ -104,6 +104,10 @@ def network_of(
         warnings.simplefilter("ignore", DeadNeuronWarning)
         if isinstance(loaded.model, SpikingNetwork):
             net, example = loaded.model.to(device), torch.empty(0)
+            if net.encoder != "direct":
+                raise ValueError(
+                    f"evaluate: network must have encoder='direct', got {net.encoder!r}"
+                )
         else:
             net, example = _converted(loaded, conversion, calibration, processes, neurons)
         if conversion.dtype is not None:

@@ -1,5 +1,6 @@
 """Reads photos in a folder for each class, as ImageNet's are."""
 
+import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,8 +29,8 @@ class PhotoDataset:
     def __init__(self, folder: Path, split: str) -> None:
         readers = needed("torchvision.datasets", "torchvision", "evaluate: a folder of photos")
         needed("PIL.Image", "pillow", "evaluate: decoding photos")
-        inside = _inside(folder, split)
-        listed = readers.ImageFolder(inside)
+        self.folder = _inside(folder, split)
+        listed = readers.ImageFolder(self.folder)
         self.files: list[tuple[str, int]] = listed.samples
         self.classes: list[str] = listed.classes
 
@@ -39,6 +40,10 @@ class PhotoDataset:
     def __getitem__(self, index: int) -> Sample:
         path, label = self.files[index]
         return Sample(decoded(Path(path)), label, path)
+
+    def digest(self) -> str:
+        names = [f"{Path(path).relative_to(self.folder)} {label}" for path, label in self.files]
+        return hashlib.sha256("\n".join(names).encode()).hexdigest()
 
 
 def decoded(path: Path) -> "Image":

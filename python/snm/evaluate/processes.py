@@ -65,6 +65,8 @@ class Processes:
     def __enter__(self) -> "Processes":
         if self.device.type == "cuda":
             torch.cuda.set_device(self.device)
+            # The same batch is to give the same logits in every process.
+            torch.backends.cudnn.deterministic = True
         if self.world > 1:
             backend = "cpu:gloo,cuda:nccl" if self.device.type == "cuda" else "gloo"
             dist.init_process_group(backend, timeout=self.patience)

@@ -54,8 +54,11 @@ class Evaluation:
             "weights": self.loaded.digest,
             **asdict(self.conversion),
             "timesteps": self.timesteps,
-            "images": sum(map(len, self.data.indices)),
+            "data_digest": self.data.digest(),
+            "images": self.data.images,
             "batch_size": len(self.data.indices[0]),
+            "calibration_digest": None if self.calibration is None else self.calibration.digest(),
+            "calibration_images": None if self.calibration is None else self.calibration.images,
             "device": processes.device.type,
             **self.names,
         }
