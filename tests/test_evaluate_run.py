@@ -371,22 +371,30 @@ def photos(tmp_path: Path) -> Path:
 def test_corrupt_photos_are_counted(
     photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    bad = photos / "val" / "class1" / "04.png"
-    bad.write_bytes(b"a note")
+    bad, seen = photos / "val" / "class1" / "04.png", photos / "train" / "class0" / "03.png"
+    for path in (bad, seen):
+        path.write_bytes(b"a note")
     line = ["evaluate", SOURCE, "--data", f"folder:{photos}", "--timesteps", "2", *LOOKS]
     line += ["--batch-size", "4", "--device", "cpu", "--out", str(tmp_path / "out")]
     assert cli.main(line) == 1
-    assert f"snm evaluate: {bad} is corrupt" in capsys.readouterr().err
+    # Calibration comes first.
+    assert f"snm evaluate: {seen} is corrupt" in capsys.readouterr().err
     line[-1] = str(tmp_path / "other")
     assert cli.main([*line, "--skip-corrupt"]) == 0
     printed = capsys.readouterr().out
     assert "11 images" in printed
     assert "1 corrupt, left out:" in printed
+    assert "1 corrupt of calibration, left out:" in printed
     assert str(bad) in printed
+    assert str(seen) in printed
     result = json.loads((tmp_path / "other" / "result.json").read_text())
     assert result["images"] == 11
     assert result["accuracy"][1] == result["right"][1] / 11
-    assert len(result["corrupt"]) == 1
+    assert len(result["corrupt"]) == len(result["corrupt_calibration"]) == 1
+    seen.write_bytes((photos / "train" / "class0" / "00.png").read_bytes())
+    line[-1] = str(tmp_path / "third")
+    assert cli.main(line) == 1
+    assert f"snm evaluate: {bad} is corrupt" in capsys.readouterr().err
 
 
 def test_convert_then_run(

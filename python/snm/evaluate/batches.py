@@ -37,6 +37,9 @@ class Shards:
         skip_corrupt: leave corrupt images out of their shard, instead of raising.
         workers: processes that read ahead; 0 to read in this one.
 
+    Attributes:
+        left_out: the corrupt images of what was read so far, and why.
+
     >>> import numpy as np
     >>> from .preprocess import Preprocessing
     >>> from .samples import ArrayDataset
@@ -60,6 +63,7 @@ class Shards:
         self.indices = [list(order[start : start + size]) for start in range(0, len(order), size)]
         self.skip_corrupt = skip_corrupt
         self.workers = workers
+        self.left_out: set[str] = set()
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -90,6 +94,7 @@ class Shards:
             corrupt = [item for item in items if isinstance(item, CorruptImage)]
             if corrupt and not self.skip_corrupt:
                 raise corrupt[0]
+            self.left_out.update(map(str, corrupt))
             good = [item for item in items if not isinstance(item, CorruptImage)]
             yield Batch(
                 shard,

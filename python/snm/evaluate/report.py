@@ -36,9 +36,10 @@ def report_of(result: Mapping[str, Any]) -> str:
         f"calibrate; {computing:.1f} s of computing on shards, of {result['processes']} "
         f"process{'' if result['processes'] == 1 else 'es'} together",
     ]
-    corrupt = result["corrupt"]
-    if corrupt:
-        parts += ["", f"{len(corrupt)} corrupt, left out:", *(f"  {name}" for name in corrupt)]
+    for name, where in (("corrupt", ""), ("corrupt_calibration", " of calibration")):
+        if corrupt := result[name]:
+            parts += ["", f"{len(corrupt)} corrupt{where}, left out:"]
+            parts += [f"  {image}" for image in corrupt]
     return "\n".join(parts)
 
 

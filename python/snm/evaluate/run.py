@@ -121,13 +121,17 @@ def evaluate(
         mine[found.shard] = found
         if report is not None:
             report(found, len(own))
-    for theirs in processes.gather(mine):
+    calibration = evaluation.calibration
+    left_out = set() if calibration is None else calibration.left_out
+    for theirs, more in processes.gather((mine, left_out)):
         done |= theirs
+        left_out = left_out | more
     result = {
         "settings": results.settings,
         "neurons": digest,
         "silent": sum(int(layer.threshold.isinf().sum()) for layer in neurons.layers.values()),
         **_summed(done, evaluation.timesteps),
+        "corrupt_calibration": sorted(left_out),
         "tuning": neurons.tuning,
         "processes": processes.world,
         "communication": processes.sent,
