@@ -397,6 +397,7 @@ def test_corrupt_photos_are_counted(
     assert f"snm evaluate: {bad} is corrupt" in capsys.readouterr().err
 
 
+@pytest.mark.filterwarnings("ignore:SpikingNetwork. thresholds and biases were tuned")
 def test_convert_then_run(
     data: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -411,22 +412,24 @@ def test_convert_then_run(
     pictures = sorted((photos / "val").glob("*/*.png"))
     classes = tmp_path / "classes.txt"
     classes.write_text("".join(f"garment {n}\n" for n in range(10)))
-    line = ["run", str(file), *map(str, pictures), "--timesteps", "8", "--classes", str(classes)]
+    line = ["run", str(file), *map(str, pictures), "--timesteps", "4", "--classes", str(classes)]
     assert cli.main(line) == 0
     rows = [row.split() for row in capsys.readouterr().out.splitlines()]
     right = 0
     for path, row in zip(pictures, rows[1:], strict=True):
         image = GREY(Image.open(path))[None]
-        logits = net(image, timesteps=8)
+        logits = net(image, timesteps=4)
         probability = float(torch.softmax(logits, 1).max())
         found = int(logits.argmax())
-        assert row == [str(path), "garment", str(found), f"{probability:.4f}", "8"]
+        assert row == [str(path), "garment", str(found), f"{probability:.4f}", "4"]
         right += found == packaged()["test_labels"][int(path.stem)]
     assert right >= 9
     # What was converted is evaluated as it is.
     assert evaluated(data, tmp_path / "out", model=str(file)) == 0
-    assert cli.main([*line[:2], str(pictures[0]), "--timesteps", "30", "--confidence", "0.5"]) == 0
-    assert 1 <= int(capsys.readouterr().out.split()[-1]) < 30
+    assert cli.main([*line[:2], str(pictures[0]), "--timesteps", "4", "--confidence", "0.2"]) == 0
+    steps = int(net.until(GREY(Image.open(pictures[0]))[None], 0.2, max_steps=4).steps)
+    assert capsys.readouterr().out.split()[-1] == str(steps)
+    assert steps < 4
     classes.write_text("only one\n")
     assert cli.main(line) == 1
     assert "must name 10 classes, got 1" in capsys.readouterr().err

@@ -39,10 +39,10 @@ def run(options: argparse.Namespace) -> int:
 def _run(options: argparse.Namespace) -> None:
     import torch
 
-    from snm.table import table
     from snm.evaluate.photos import decoded
     from snm.evaluate.preprocess import Preprocessing
     from snm.files import load
+    from snm.table import table
 
     net = load(options.network)
     preprocess = preprocessing_of(options)
