@@ -76,11 +76,9 @@ class Neurons(NamedTuple):
 
     def save(self, path: Path) -> None:
         """Writes them to a safetensors file."""
-        metadata = {
-            "rules": json.dumps(self._rules()),
-            "tuned_for": json.dumps(self.tuned_for),
-            "tuning": self.tuning,
-        }
+        text = {"rules": self._rules(), "tuned_for": self.tuned_for, "tuning": self.tuning}
+        # One entry, for several are written in any order.
+        metadata = {"neurons": json.dumps(text)}
         write_whole(path, save({"example": self.example, **self._tensors()}, metadata))
 
     def _tensors(self) -> dict[str, Tensor]:
@@ -118,14 +116,13 @@ def load_neurons(path: Path) -> Neurons:
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
-            metadata = file.metadata() or {}
+            text = json.loads((file.metadata() or {})["neurons"])
         layers = {
             layer: Layer(
                 tensors[f"threshold.{layer}"], tensors.get(f"bias.{layer}"), SNMRule(**rule)
             )
-            for layer, rule in json.loads(metadata["rules"]).items()
+            for layer, rule in text["rules"].items()
         }
-        steps = json.loads(metadata["tuned_for"])
-        return Neurons(tensors["example"], layers, steps, metadata["tuning"])
+        return Neurons(tensors["example"], layers, text["tuned_for"], text["tuning"])
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"evaluate: {path} must hold neurons, but does not: {error}") from error
