@@ -92,6 +92,8 @@ class Figures:
         tuned = {steps: self.tuned(steps, 1) for steps in STEPS}
         for steps in GRADED_STEPS:
             self.tuned(steps, GRADED)
+        for steps in STEPS:
+            self.tuned(steps, 1, weights=False)
         presets = {}
         variants = [(preset, NORM) for preset in PRESETS]
         if self.name == DIAGNOSED:
@@ -147,11 +149,15 @@ class Figures:
             rated["accuracy_of_all"] = torch.cat([right, others]).double().mean().item()
         return rated
 
-    def tuned(self, steps: int, max_spikes: int) -> snm.SpikingNetwork:
+    def tuned(self, steps: int, max_spikes: int, *, weights: bool = True) -> snm.SpikingNetwork:
         """The network tuned for some time steps."""
         start = time.perf_counter()
         tuned = snm.tune(
-            self.case.model, self.case.calibration, timesteps=steps, max_spikes=max_spikes
+            self.case.model,
+            self.case.calibration,
+            timesteps=steps,
+            max_spikes=max_spikes,
+            weights=weights,
         )
         seconds = time.perf_counter() - start
         found = classes(tuned.net, self.case.images, timesteps=steps)
@@ -161,6 +167,7 @@ class Figures:
             norm=NORM,
             timesteps=steps,
             max_spikes=max_spikes,
+            weights=weights,
             **self.rated(found, tuned.net, timesteps=steps),
             seconds=seconds,
             chosen=tuned.chosen,

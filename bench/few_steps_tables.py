@@ -32,7 +32,16 @@ def accuracy_table(folder: Path) -> str:
 def tuning_table(folder: Path) -> str:
     """What tuning chose, how long it took, and what is still lost."""
     head = (
-        *("network", "T", "spikes a step", "fitted to", "chosen", "all tried", "seconds"),
+        *(
+            "network",
+            "T",
+            "spikes a step",
+            "weights",
+            "fitted to",
+            "chosen",
+            "all tried",
+            "seconds",
+        ),
         "points lost",
     )
     sections = []
@@ -50,6 +59,7 @@ def tuning_table(folder: Path) -> str:
                     row["network"],
                     str(row["timesteps"]),
                     str(row["max_spikes"]),
+                    "fitted" if row["weights"] else "kept",
                     str(row["fitted_to"]),
                     f"`{row['chosen']}`",
                     "yes" if row["complete"] else "no",
@@ -169,7 +179,8 @@ def _method(row: Row) -> str:
         text = f"`{row['method']}`" + ("" if norm == "neuron" else f", norm `{norm}`")
         return text if first is None else f"{text}, T steps of {first.upper()} before"
     graded = row.get("max_spikes", 1)
-    return "tuned" if graded == 1 else f"tuned, up to {graded} spikes a step"
+    text = "tuned" if graded == 1 else f"tuned, up to {graded} spikes a step"
+    return text if row.get("weights", True) else f"{text}, weights kept"
 
 
 def _until_row(row: Row) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
 import snm
 from evaluation import (
@@ -28,10 +29,11 @@ from snm.bench.vision import torchvision_models
 from snm.commands import evaluate as command
 from snm.evaluate import conversion, run
 from snm.evaluate.conversion import Conversion
-from snm.evaluate.neurons import load_neurons
+from snm.evaluate.neurons import load_neurons, neurons_of
 from snm.evaluate.processes import Processes
 from snm.evaluate.results import Results
 from snm.evaluate.spikes import SpikeCounter
+from snm.relu_walk import relu_pass
 
 pytestmark = pytest.mark.filterwarnings("ignore::snm.DeadNeuronWarning")
 
@@ -480,3 +482,24 @@ def test_run_refuses_what_has_no_probabilities(
     snm.save(snm.convert(small_network(), torch.rand(2, 1, 28, 28)), tmp_path / "net.safetensors")
     assert cli.main([*line, *LOOKS]) == 1
     assert "a.png is corrupt" in capsys.readouterr().err
+
+
+def test_fitted_weights_go_with_the_neurons(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Conv2d(4, 6, 3), nn.ReLU(), nn.Flatten(), nn.Linear(96, 3)
+    ).eval()
+    images = torch.rand(120, 1, 8, 8)
+    tuned = snm.tune(model, images, timesteps=3)
+    assert tuned.weights
+    neurons_of(tuned.net).save(tmp_path / "neurons.safetensors")
+    other = snm.convert(model, images)
+    load_neurons(tmp_path / "neurons.safetensors").install(other)
+    assert torch.equal(other(images, timesteps=3), tuned.net(images, timesteps=3))
+    assert torch.equal(relu_pass(other, images)[1], relu_pass(tuned.net, images)[1])
+    assert neurons_of(other).digest() == neurons_of(tuned.net).digest()
+    # As the process does that tuned.
+    neurons_of(tuned.net).install(tuned.net)
+    assert torch.equal(relu_pass(other, images)[1], relu_pass(tuned.net, images)[1])
+    kept = snm.tune(model, images, timesteps=3, weights=False).net
+    assert not neurons_of(kept).weights

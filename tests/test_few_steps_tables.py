@@ -70,6 +70,7 @@ def accuracy(method: str, timesteps: int, share: float, **others: Any) -> dict[s
 
 def tuned(timesteps: int, share: float, max_spikes: int = 1, **others: Any) -> dict[str, Any]:
     chosen = {"seconds": 12.345, "chosen": "tuned", "fitted_to": 128, "complete": True}
+    others.setdefault("weights", True)
     return accuracy("tuned", timesteps, share, max_spikes=max_spikes, **chosen, **others)
 
 
@@ -95,6 +96,7 @@ def test_accuracy(tmp_path: Path) -> None:
         accuracy("if-half", 4, 0.5, first_pass="srp"),
         tuned(2, 0.9),
         tuned(2, 1, 4),
+        tuned(2, 0.8, weights=False),
     ]
     table = tables.accuracy_table(folder(tmp_path, rows))
     assert "**A processor, 1 thread, avx512**; snm-kernels 1.2.3, torch 2.0; 2026-01-02" in table
@@ -109,6 +111,7 @@ def test_accuracy(tmp_path: Path) -> None:
         ["`if-half`, T steps of SRP before", "–", "50.00 (49.00)"],
         ["tuned", "90.00 (89.00)", "–"],
         ["tuned, up to 4 spikes a step", "100.00 (99.00)", "–"],
+        ["tuned, weights kept", "80.00 (79.00)", "–"],
     ]
 
 
@@ -120,10 +123,10 @@ def test_the_figure_of_all_images(tmp_path: Path) -> None:
 
 
 def test_tuning(tmp_path: Path) -> None:
-    cut = {**tuned(4, 0.955, 4), "chosen": "snm-zero", "complete": False}
+    cut = {**tuned(4, 0.955, 4, weights=False), "chosen": "snm-zero", "complete": False}
     assert cells(tables.tuning_table(folder(tmp_path, [NETWORK, tuned(2, 0.925), cut]))) == [
-        ["a network", "2", "1", "128", "`tuned`", "yes", "12.3", "2.50"],
-        ["a network", "4", "4", "128", "`snm-zero`", "no", "12.3", "-0.50"],
+        ["a network", "2", "1", "fitted", "128", "`tuned`", "yes", "12.3", "2.50"],
+        ["a network", "4", "4", "kept", "128", "`snm-zero`", "no", "12.3", "-0.50"],
     ]
 
 

@@ -366,7 +366,7 @@ def test_one_dimension_is_dithered_evenly() -> None:
 
 
 def test_what_a_layer_is_said_to_lose_is_what_it_loses() -> None:
-    model, images = small()
+    model, images = small(seed=7, images=160)
     tuned = snm.tune(model, images, timesteps=3)
     assert tuned.chosen == "tuned"
     used = _images(images, images.device, images.dtype, seed=0)[tuned.held_back :]
@@ -386,6 +386,39 @@ def test_what_a_layer_is_said_to_lose_is_what_it_loses() -> None:
         target = activations[layer.path]
         error = (counts[layer.path] / 3 - target).square().mean() / target.square().mean()
         assert layer.error == pytest.approx(error.item(), rel=1e-4)
+
+
+def test_fitted_weights_bring_answers_closer_and_are_kept_beside_those_before(
+    tmp_path: Path,
+) -> None:
+    ratios = []
+    for seed in (4, 5, 7):
+        model, images = small(seed=seed, images=1160)
+        calibration, others = images.split([160, 1000])
+        both = [snm.tune(model, calibration, timesteps=3, weights=w) for w in (False, True)]
+        kept, fitted = (tuned.net for tuned in both)
+        assert not both[0].weights
+        assert set(both[1].weights) == {"3", "6", "8"}
+        with torch.no_grad():
+            expected = model(others)
+            assert torch.equal(relu_pass(fitted, others)[1], relu_pass(kept, others)[1])
+        errors = [(n(others, timesteps=3) - expected).square().mean() for n in (kept, fitted)]
+        ratios.append((errors[1] / errors[0]).item())
+        given = snm.convert(model, calibration).model
+        for path in ("3", "6", "8"):
+            weight = given.get_submodule(path).weight
+            assert torch.equal(kept.model.get_submodule(path).weight, weight)
+            assert not torch.equal(fitted.model.get_submodule(path).weight, weight)
+            assert path in fitted.tuning
+        snm.save(fitted, tmp_path / "net.safetensors")
+        loaded = snm.load(tmp_path / "net.safetensors")
+        assert torch.equal(loaded(others, timesteps=3), fitted(others, timesteps=3))
+        assert torch.equal(relu_pass(loaded, others)[1], relu_pass(kept, others)[1])
+        found = snm.diagnose(loaded, model, others[:100], timesteps=3)
+        for layer in found.layers.values():
+            assert sum(part.absolute for part in layer.parts.values()) == layer.error.absolute
+    print(f"error with fitted weights to that with those before {ratios}")
+    assert max(ratios) < 0.9
 
 
 def test_answers_without_classes() -> None:

@@ -44,7 +44,8 @@ def diagnose(
     difference of two stages on the way from the one to the other. With d the mean over time of
     what drives the neuron, and b its bias, of a tuned network:
 
-    - inherited: from the activation to what the ReLU makes of d: what the layers before cost;
+    - inherited: from the activation to what the ReLU makes of d: what the layers before cost, less
+      what weights that tuning fitted make up for;
     - correction: to what it makes of d + b: what the bias adds to make up for the other parts;
     - clipping: to that or the largest rate, which is θ·Γ, less if the count has a bound, and 0 of a
       silent neuron;

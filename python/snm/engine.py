@@ -67,7 +67,7 @@ class Run:
         counted: dict[str, Tensor] = {}
         for step in self.program.temporal:
             if isinstance(step, Call):
-                values[step.name] = step.run(self.model, values)
+                values[step.name] = self._call(step, values)
             elif isinstance(step, Repeat):
                 values[step.name] = repeat_over_time(values[step.value], steps)
             elif isinstance(step, RunningMax):
@@ -86,6 +86,14 @@ class Run:
 
     def read_out(self, counts: Counts, steps: int) -> Tensor:
         """What the tail makes of the mean over so many steps, in which neurons sent so much."""
+        values = self.means(counts, steps)
+        for call in self.program.tail:
+            values[call.name] = call.run(self.model, values)
+        logits: Tensor = values[self.program.output]
+        return logits
+
+    def means(self, counts: Counts, steps: int) -> dict[str, Any]:
+        """What the tail reads of so many steps, in which neurons sent so much."""
         values = dict(self._constant)
         if self.program.averages_images:
             assert isinstance(self.image_sum, Tensor)
@@ -94,10 +102,7 @@ class Run:
             if fire.read_out:
                 mean = self.neuron(fire).amplitude(counts[fire.name]) / steps
                 values[fire.name] = mean.to(self._dtypes[fire.name])
-        for call in self.program.tail:
-            values[call.name] = call.run(self.model, values)
-        logits: Tensor = values[self.program.output]
-        return logits
+        return values
 
     def neuron(self, fire: Fire) -> SNMNeuron:
         """A layer of neurons."""
@@ -121,6 +126,10 @@ class Run:
             return drive, None
         residual = values[fire.residual]
         return drive, self._over_time(residual, steps, constant=fire.constant_residual)
+
+    def _call(self, call: Call, values: dict[str, Any]) -> Any:
+        """Runs an operation of the model."""
+        return call.run(self.model, values)
 
     def _fire(
         self,

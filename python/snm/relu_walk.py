@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from .given import as_given
 from .program import Call, Fire, Program, Repeat, RunningMax, Step, spikes_of
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ def relu_pass(net: "SpikingNetwork", images: Tensor) -> tuple[dict[str, Tensor],
 
     Returns:
         The activations ``[B, ...]`` by the path of the layer, in the units that the spiking
-        network's weights have; and the logits.
+        network's weights have; and the logits. Weights that tuning fitted count as they were.
 
     >>> from snm import convert
     >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
@@ -29,7 +30,7 @@ def relu_pass(net: "SpikingNetwork", images: Tensor) -> tuple[dict[str, Tensor],
     >>> torch.equal(activations["1"], model[:2](images)), torch.equal(logits, model(images))
     (True, True)
     """
-    walk = ReLUWalk(net.program, net.model, images)
+    walk = ReLUWalk(net.program, as_given(net.model), images)
     activations = {}
     for fire in net.program.neurons:
         activations[fire.path] = walk.halt_at(fire)
@@ -46,7 +47,7 @@ def relu_logits(net: "SpikingNetwork", images: Tensor) -> Tensor:
     >>> torch.equal(relu_logits(convert(model, images), images), model(images))
     True
     """
-    walk = ReLUWalk(net.program, net.model, images)
+    walk = ReLUWalk(net.program, as_given(net.model), images)
     first = net.program.neurons[0]
     return walk.logits(first, walk.halt_at(first))
 
@@ -79,6 +80,14 @@ class ReLUWalk:
         self._place = self.program.temporal.index(fire)
         return _relu(fire, self._values)
 
+    def result_of(self, call: Call) -> Tensor:
+        """Computes an operation and what comes before it; returns its result ``[B, ...]``."""
+        end = self.program.temporal.index(call) + 1
+        self._execute(self._values, self._read_out, end)
+        self._place = end
+        result: Tensor = self._values[call.name]
+        return result
+
     def go_on(self, fire: Fire, sent: Tensor) -> None:
         """Leaves the layer that it halted at, which passes on ``sent`` ``[B, ...]``."""
         self._leave(fire, sent, self._values, self._read_out)
@@ -89,18 +98,23 @@ class ReLUWalk:
         values, read_out = dict(self._values), dict(self._read_out)
         self._leave(fire, sent, values, read_out)
         self._execute(values, read_out, len(self.program.temporal), self._place + 1)
-        return self._tail(read_out)
+        logits: Tensor = self._tail(read_out)[self.program.output]
+        return logits
 
     def answer(self) -> Tensor:
         """What the ReLU network answers, once it has left its last layer."""
+        logits: Tensor = self.tail()[self.program.output]
+        return logits
+
+    def tail(self) -> dict[str, Any]:
+        """The values behind the last layer, once it has left that."""
         return self._tail(self._read_out)
 
-    def _tail(self, read_out: dict[str, Tensor]) -> Tensor:
+    def _tail(self, read_out: dict[str, Tensor]) -> dict[str, Any]:
         values = {**self._constant, **read_out}
         for call in self.program.tail:
             values[call.name] = call.run(self.model, values)
-        logits: Tensor = values[self.program.output]
-        return logits
+        return values
 
     def _execute(
         self,

@@ -5,6 +5,7 @@ import dataclasses
 import math
 import time
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -17,15 +18,18 @@ from snm_kernels import SNMRule
 from .checks import check_count
 from .convert import convert
 from .convert.inputs import Progress, batches_of, check_model
+from .convert.rewire import reads
 from .engine import Run
 from .fit import LayerFit, Setting
+from .given import replace_layer, sharing_tensors
 from .memory import images_that_fit
 from .nn import SNMNeuron
-from .program import Fire
+from .program import Call, Fire, Program
+from .refit import can_be_refitted, refitted
 from .relu_walk import ReLUWalk, relu_logits
 from .rows import rows_of
 from .simulate import SpikingNetwork
-from .tuned import Score, Tuned, TunedLayer, best_of
+from .tuned import FittedWeights, Score, Tuned, TunedLayer, best_of
 from .until import check_direct
 
 _MOST_IMAGES = 1000
@@ -39,6 +43,8 @@ _PROBED = 8
 """Images whose simulation is timed to find that out."""
 _ENOUGH = 16
 """Images below which what layers are fitted to says little."""
+_WEIGHTS_TIME = 0.3
+"""Share of the time that weights are fitted for, at most."""
 _PRESETS_UNTIL, _SEARCH_UNTIL, _FIT_UNTIL = 0.3, 0.75, 0.85
 """Shares of the time after which no other preset is scored, no other setting tried, and layers
 are left as they are."""
@@ -51,6 +57,7 @@ def tune(
     timesteps: int,
     *,
     max_spikes: int = 1,
+    weights: bool = True,
     budget: float = 60.0,
     progress: Progress | None = None,
     seed: int = 0,
@@ -65,7 +72,9 @@ def tune(
     add); the start of the membrane, the negative threshold, a common stretch of
     the thresholds and a dither of neighbouring neurons (a spread of their biases over up to one
     threshold, so that what rounding costs them averages out) such that the logits are closest to
-    the ReLU network's if all later layers were ReLUs. In the end the network is compared with
+    the ReLU network's if all later layers were ReLUs. The weights between neurons follow by least
+    squares: what a convolution or linear layer makes of mean spikes is held against what it makes
+    of activations. In the end the network is compared with
     all presets on images held back, by how far their logits are from the ReLU network's, and the
     best one is returned, so that tuning never loses there.
 
@@ -76,6 +85,8 @@ def tune(
             :func:`snm.convert`, two at least; 1,000 are used at most.
         timesteps: T, for which the network is tuned, >= 1.
         max_spikes: Γ, the most spikes that a neuron may send in one step, 1 to 127.
+        weights: fit those of layers that are called once, as modules; False leaves all weights as
+            they are. The network keeps what they were, for :func:`snm.diagnose`.
         budget: about how long it may take; when time is short, fewer candidates are tried.
         progress: wraps the layers of neurons, as ``tqdm`` does.
         seed: which images are used, and for what. The same seed gives the same network unless
@@ -101,7 +112,9 @@ def tune(
     Spiking Neural Networks", ICLR 2021; Bu et al., "Optimal ANN-SNN Conversion for High-accuracy
     and Ultra-low-latency Spiking Neural Networks", ICLR 2022. Thresholds of channels scaled on
     data: Bu, Li, Yu, "Inference-Scale Complexity in ANN-SNN Conversion for High-Performance and
-    Low-Power Applications", CVPR 2025. Ordered dither: Bayer, "An Optimum Method for Two-Level
+    Low-Power Applications", CVPR 2025. Weights by least squares: Hubara et al., "Accurate Post
+    Training Quantization With Small Calibration Sets", ICML 2021, for quantised ReLU networks.
+    Ordered dither: Bayer, "An Optimum Method for Two-Level
     Rendition of Continuous-Tone Pictures", ICC 1973.
 
     >>> _ = torch.manual_seed(0)
@@ -141,16 +154,16 @@ def tune(
     scores = _scores(candidates, held, expected, steps, lambda: clock.share() < _PRESETS_UNTIL)
     complete = complete and fully and len(scores) == len(candidates)
     best = best_of(scores, len(held))
-    fitting = _Fitting(candidates[best], seen, max_spikes, clock, progress)
-    tuned, layers = fitting.run(steps)
-    if layers:
+    fitting = _Fitting(candidates[best], seen, max_spikes, weights, clock, progress)
+    tuned, layers, refits = fitting.run(steps)
+    if layers or refits:
         tuned.tuned_for = steps
         candidates["tuned"] = tuned
         scores |= _scores({"tuned": tuned}, held, expected, steps, lambda: True)
     chosen = best_of(scores, len(held))
     made = copy.deepcopy(candidates[chosen])
     complete = complete and fitting.complete
-    result = Tuned(made, steps, chosen, scores, layers, len(seen), len(held), complete)
+    result = Tuned(made, steps, chosen, scores, layers, refits, len(seen), len(held), complete)
     made.tuning = str(result)
     return result
 
@@ -174,6 +187,7 @@ class _Fitting(Run):
         net: SpikingNetwork,
         images: Tensor,
         max_spikes: int,
+        weights: bool,
         clock: _Clock,
         progress: Progress | None,
     ) -> None:
@@ -186,14 +200,46 @@ class _Fitting(Run):
         self._exact, self._mixed = (ReLUWalk(self.program, self.model, images) for _ in range(2))
         self._logits = relu_logits(self.net, images)
         self._found: list[TunedLayer] = []
+        self._refits: dict[str, FittedWeights] = {}
+        self._to_refit = _calls_to_refit(self.program, self.model) if weights else frozenset()
         neurons = self.program.neurons
         self._layers: Iterator[Any] = iter(neurons if progress is None else progress(neurons))
 
-    def run(self, steps: int) -> tuple[SpikingNetwork, tuple[TunedLayer, ...]]:
-        """The fitted network, and what was chosen."""
+    def run(
+        self, steps: int
+    ) -> tuple[SpikingNetwork, tuple[TunedLayer, ...], dict[str, FittedWeights]]:
+        """The fitted network, and what was chosen and fitted."""
         self.advance(steps, None)
         next(self._layers, None)
-        return self.net, tuple(self._found)
+        exact, values = self._exact.tail(), self.means(self.counts(), steps)
+        for call in self.program.tail:
+            if call.name in self._to_refit:
+                self._refit(call, values[call.args[0].name], exact[call.name])
+            values[call.name] = call.run(self.model, values)
+        return self.net, tuple(self._found), self._refits
+
+    def _call(self, call: Call, values: dict[str, Any]) -> Any:
+        if call.name in self._to_refit:
+            inputs: Tensor = values[call.args[0].name]
+            over_time = self._over_time(inputs, len(inputs) // self.batch, constant=False)
+            mean = over_time.mean(0, dtype=torch.float32)
+            self._refit(call, mean, self._exact.result_of(call))
+        return super()._call(call, values)
+
+    def _refit(self, call: Call, inputs: Tensor, wanted: Tensor) -> None:
+        """Fits the weights of the layer that a call calls."""
+        path = str(call.target)
+        until = self.clock.share() + _WEIGHTS_TIME / len(self._to_refit)
+
+        def go_on() -> bool:
+            going = self.clock.share() < min(until, _FIT_UNTIL)
+            self.complete &= going
+            return going
+
+        found = refitted(self.model.get_submodule(path), inputs, wanted, go_on)
+        if found is not None:
+            replace_layer(self.model, path, found.layer)
+            self._refits[path] = FittedWeights(found.change, found.error, found.before)
 
     def _fire(
         self, fire: Fire, values: dict[str, Any], steps: int, counted: dict[str, Tensor] | None
@@ -249,6 +295,26 @@ class _Fitting(Run):
         going = self.clock.share() < _SEARCH_UNTIL
         self.complete &= going
         return going
+
+
+def _calls_to_refit(program: Program, model: nn.Module) -> frozenset[str]:
+    """The names of the calls of layers whose weights can be fitted to what neurons send."""
+    calls = [step for step in (*program.static, *program.temporal) if isinstance(step, Call)]
+    modules = Counter(call.target for call in (*calls, *program.tail) if call.kind == "module")
+    changing = {step.name for step in program.temporal}
+    for call in program.tail:
+        if changing.intersection(reads(call)):
+            changing.add(call.name)
+    return frozenset(
+        call.name
+        for call in (*calls, *program.tail)
+        if call.kind == "module"
+        and modules[call.target] == 1
+        and len(call.args) == 1
+        and not call.kwargs
+        and changing.intersection(reads(call))
+        and can_be_refitted(model.get_submodule(str(call.target)))
+    )
 
 
 def _check_numbers(max_spikes: object, budget: object, seed: object) -> None:
@@ -369,9 +435,8 @@ def _presets(net: SpikingNetwork, max_spikes: int) -> dict[str, SpikingNetwork]:
 
 def _variant(net: SpikingNetwork, rules: Mapping[str, SNMRule]) -> SpikingNetwork:
     """A network with neurons of other rules, and no hooks on them, that shares all else."""
-    memo: dict[int, Any] = {id(tensor): tensor for tensor in (*net.parameters(), *net.buffers())}
     layers = net.layers
-    made = copy.deepcopy(net, memo)
+    made = sharing_tensors(net)
     made.reset()
     for path, rule in rules.items():
         given = layers[path]

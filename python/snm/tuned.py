@@ -35,6 +35,17 @@ class TunedLayer(NamedTuple):
     """The same with the best preset's rule and the given thresholds, on the same drive."""
 
 
+class FittedWeights(NamedTuple):
+    """What fitting the weights of a layer gave, on images that they were not fitted to."""
+
+    change: float
+    """Of the weights, in their norms."""
+    error: float
+    """Mean squared error of the layer's output, in variances of that in the ReLU network."""
+    before: float
+    """The same with the weights that it had."""
+
+
 _HEAD = (
     *("layer", "threshold ×", "start θ", "negative θ", "spikes", "dither θ", "bias θ"),
     *("error %", "preset's error %"),
@@ -62,6 +73,8 @@ class Tuned(NamedTuple):
     layers: tuple[TunedLayer, ...]
     """What the search chose, whether it is what was chosen in the end or not; without the layers
     for which there was no time."""
+    weights: dict[str, FittedWeights]
+    """Of the layers whose weights were fitted, by path."""
     fitted_to: int
     """How many images the layers were fitted to."""
     held_back: int
@@ -73,6 +86,10 @@ class Tuned(NamedTuple):
         used = "" if self.chosen == "tuned" else f"; not used, {self.chosen} is better"
         text = f"{self.timesteps} time steps, layers fitted to {self.fitted_to} images{used}\n"
         text += table([_HEAD, *(_row(layer) for layer in self.layers)])
+        if self.weights:
+            rows = ((path, *(f"{100 * n:.2f}" for n in own)) for path, own in self.weights.items())
+            head = ("weights of", "changed %", "output's error %", "before %")
+            text += f"\n\n{table([head, *rows])}"
         text += f"\n\non {self.held_back} images held back (* chosen)\n"
         scores = [("", "agreement %", "logit error %")]
         for name, score in self.scores.items():

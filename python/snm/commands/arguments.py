@@ -126,7 +126,12 @@ def add_conversion(parser: argparse.ArgumentParser) -> None:
         choices=["float32", "bfloat16", "float16"],
         help="of the simulation (default: float32, or that of a saved network)",
     )
-    group.add_argument("--tune", action="store_true", help="fit the neurons to T time steps")
+    group.add_argument(
+        "--tune", action="store_true", help="fit neurons and weights to T time steps"
+    )
+    group.add_argument(
+        "--keep-weights", action="store_true", help="with --tune, fit the neurons alone"
+    )
     group.add_argument(
         "--budget", type=float, default=60.0, help="seconds for --tune (default: %(default)s)"
     )
@@ -188,6 +193,7 @@ def conversion_of(options: argparse.Namespace, timesteps: int | None) -> "Conver
         max_spikes=options.max_spikes,
         dtype=options.dtype,
         tune_for=timesteps if options.tune else None,
+        fit_weights=not options.keep_weights,
         budget=options.budget,
         seed=options.seed,
     )

@@ -39,6 +39,7 @@ class Conversion:
         dtype: a name of :data:`DTYPES`, in which the network is tuned and simulated; None for
             float32, and for its own if it is a spiking network already. Calibration is in float32.
         tune_for: time steps to tune for; None not to tune.
+        fit_weights: whether tuning may change weights.
         budget: seconds that tuning may take.
         seed: which images are for calibration.
 
@@ -54,6 +55,7 @@ class Conversion:
     max_spikes: int | None = None
     dtype: str | None = None
     tune_for: int | None = None
+    fit_weights: bool = True
     budget: float = 60.0
     seed: int = 0
 
@@ -169,6 +171,7 @@ def _tuned(
         images,
         conversion.tune_for,
         max_spikes=conversion.max_spikes or 1,
+        weights=conversion.fit_weights,
         budget=conversion.budget,
         seed=conversion.seed,
     ).net

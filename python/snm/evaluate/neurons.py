@@ -1,5 +1,7 @@
-"""The neurons of a network apart from its weights: to compare, send and keep."""
+"""The neurons of a network apart from its weights, but those that tuning fitted: to compare, send
+and keep."""
 
+import copy
 import json
 from dataclasses import asdict
 from pathlib import Path
@@ -12,6 +14,7 @@ from torch import Tensor
 
 from snm_kernels import SNMRule
 
+from ..given import fitted_layers, replace_layer
 from ..nn import SNMNeuron
 from ..simulate import SpikingNetwork
 from .checkpoint import digest_of_tensors
@@ -42,6 +45,8 @@ class Neurons(NamedTuple):
     example: Tensor
     """Images with which the model is traced, on the CPU."""
     layers: dict[str, Layer]
+    weights: dict[str, Tensor]
+    """Weights and biases that tuning fitted, by parameter path; on the CPU."""
     tuned_for: int | None
     """The time steps that :func:`snm.tune` made them for."""
     tuning: str
@@ -66,10 +71,16 @@ class Neurons(NamedTuple):
                 # In the memory format of its activations.
                 neuron.threshold = torch.empty_like(before.threshold).copy_(neuron.threshold)
             net.model.set_submodule(path, neuron)
+        for path in dict.fromkeys(name.rpartition(".")[0] for name in self.weights):
+            layer = copy.deepcopy(net.model.get_submodule(path))
+            for name, parameter in layer.named_parameters():
+                # In its memory format.
+                parameter.data.copy_(self.weights[f"{path}.{name}"])
+            replace_layer(net.model, path, layer)
         net.tuned_for, net.tuning = self.tuned_for, self.tuning
 
     def digest(self) -> str:
-        """SHA-256 of their thresholds, biases and rules."""
+        """SHA-256 of their thresholds, biases, rules and fitted weights."""
         tensors = self._tensors()
         rules = json.dumps(self._rules(), sort_keys=True)
         return digest_of_tensors({**tensors, rules: torch.empty(0)})
@@ -87,7 +98,8 @@ class Neurons(NamedTuple):
             tensors[f"threshold.{path}"] = layer.threshold.contiguous()
             if layer.bias is not None:
                 tensors[f"bias.{path}"] = layer.bias.contiguous()
-        return tensors
+        fitted = {f"fitted.{name}": value.contiguous() for name, value in self.weights.items()}
+        return tensors | fitted
 
     def _rules(self) -> dict[str, dict[str, object]]:
         return {path: asdict(layer.rule) for path, layer in self.layers.items()}
@@ -103,8 +115,13 @@ def neurons_of(net: SpikingNetwork, example: Tensor | None = None) -> Neurons:
         )
         for path, neuron in net.layers.items()
     }
+    weights = {
+        f"{path}.{name}": parameter.detach().cpu()
+        for path, layer in fitted_layers(net.model).items()
+        for name, parameter in layer.named_parameters()
+    }
     kept = torch.empty(0) if example is None else example.float().cpu().contiguous()
-    return Neurons(kept, layers, net.tuned_for, net.tuning)
+    return Neurons(kept, layers, weights, net.tuned_for, net.tuning)
 
 
 def load_neurons(path: Path) -> Neurons:
@@ -123,6 +140,11 @@ def load_neurons(path: Path) -> Neurons:
             )
             for layer, rule in text["rules"].items()
         }
-        return Neurons(tensors["example"], layers, text["tuned_for"], text["tuning"])
+        weights = {
+            name.removeprefix("fitted."): value
+            for name, value in tensors.items()
+            if name.startswith("fitted.")
+        }
+        return Neurons(tensors["example"], layers, weights, text["tuned_for"], text["tuning"])
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"evaluate: {path} must hold neurons, but does not: {error}") from error
