@@ -39,7 +39,7 @@ build-strict: .venv/installed
 	$(INSTALL) --requirement requirements.txt
 	touch $@
 
-.venv/peers: .venv/installed
+.venv/peers: .venv/installed requirements-peers.txt
 	$(INSTALL) --no-deps --requirement requirements-peers.txt
 	touch $@
 

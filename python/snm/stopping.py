@@ -65,7 +65,7 @@ def calibrate_stop(
         TypeError: an argument is of the wrong type.
 
     Source: stopping where confidence passes a threshold: Li et al., "SEENN: Towards Temporal
-    Spiking Early-Exit Neural Networks", NeurIPS 2023. One κ after another tested until the first
+    Spiking Early Exit Neural Networks", NeurIPS 2023. One κ after another tested until the first
     that fails: Angelopoulos et al., "Learn then Test: Calibrating Predictive Algorithms to Achieve
     Risk Control", 2021, arXiv:2110.01052.
 
