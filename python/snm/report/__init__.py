@@ -1,0 +1,1 @@
+"""What people publish about a converted network, from one simulation."""
