@@ -20,6 +20,7 @@ from .diagnosis import Diagnosis, LayerDiagnosis, Part
 from .errors import ConversionError, DeadNeuronWarning, Offence
 from .files import load, save
 from .first_pass import FirstPass
+from .report import Report, report
 from .simulate import SpikingNetwork
 from .stopping import calibrate_stop
 from .surgery import replace_relu
@@ -38,6 +39,7 @@ __all__ = [
     "LayerDiagnosis",
     "Offence",
     "Part",
+    "Report",
     "SNMRule",
     "SpikingNetwork",
     "Statistics",
@@ -52,6 +54,7 @@ __all__ = [
     "nn",
     "preset",
     "replace_relu",
+    "report",
     "save",
     "tune",
 ]
