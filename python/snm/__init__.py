@@ -20,6 +20,8 @@ from .diagnosis import Diagnosis, LayerDiagnosis, Part
 from .errors import ConversionError, DeadNeuronWarning, Offence
 from .files import load, save
 from .first_pass import FirstPass
+from .packed import pack_spikes, unpack_spikes
+from .recording import LayerRecording, Recording
 from .report import Report, report
 from .simulate import SpikingNetwork
 from .stopping import calibrate_stop
@@ -37,8 +39,10 @@ __all__ = [
     "Diagnosis",
     "FirstPass",
     "LayerDiagnosis",
+    "LayerRecording",
     "Offence",
     "Part",
+    "Recording",
     "Report",
     "SNMRule",
     "SpikingNetwork",
@@ -52,9 +56,11 @@ __all__ = [
     "diagnose",
     "load",
     "nn",
+    "pack_spikes",
     "preset",
     "replace_relu",
     "report",
     "save",
     "tune",
+    "unpack_spikes",
 ]

@@ -1,5 +1,6 @@
 """Executes a program: one batch on its way through time."""
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -13,6 +14,10 @@ from .tally import Tally
 
 Counts = dict[str, Tensor]
 """How many spikes each neuron has sent, by the name of its layer's step; what the tail reads."""
+
+Observer = Callable[["Run", Fire, Tensor, Tensor | None, SNMState | None], None]
+"""Is shown what a layer of neurons is about to run over: the run, the layer, its drive and what is
+added to that ``[T, B, ...]``, its state before, None at the start. It changes nothing."""
 
 
 class Run:
@@ -32,6 +37,7 @@ class Run:
         """How many time steps lie behind."""
         self.states: dict[str, SNMState] = {}
         self.totals: dict[str, Tensor] = {}
+        self.observers: Sequence[Observer] = ()
         self.tally: Tally | None = None
         """What counts all that is sent; None to count nothing."""
         self.image_sum: Tensor | float = 0.0
@@ -150,6 +156,9 @@ class Run:
         emit = "spike" if counting or fire.pooled else "amplitude" if fire.sends else "none"
         out = drive if fire.reuses_drive and emit == "amplitude" else None
         before = self.states.get(fire.name)
+        # Before spikes may overwrite the drive.
+        for observer in self.observers:
+            observer(self, fire, drive, residual, before)
         if self.tally is None:
             sent, state = neuron(drive, before, residual=residual, emit=emit, out=out)
         else:

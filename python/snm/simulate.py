@@ -3,6 +3,7 @@
 import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Literal, get_args
 
 import torch
@@ -11,11 +12,12 @@ from torch import Tensor, nn
 from .capture import CapturedNetwork
 from .checks import check_count
 from .encode import Constant, Encoder, Frames, Poisson, Source
-from .engine import Counts, Run
+from .engine import Counts, Observer, Run
 from .first_pass import FirstPass, starting_states
 from .memory import steps_that_fit
 from .nn import SNMNeuron
 from .program import Program, RunningMax
+from .recording import QUANTITIES, Indices, Quantity, Recording, recording_of
 from .tree import Origin, tree
 from .until import Answers, Stop, certain, check_direct, simulate_until
 
@@ -99,6 +101,7 @@ class SpikingNetwork(nn.Module):
         self.tuned_for = tuned_for
         self.tuning = tuning
         self.preprocessing = preprocessing
+        self._observers: list[Observer] = []
         self._live: Run | None = None
         self._live_shape = torch.Size()
         self._seen: Tensor | None = None
@@ -258,6 +261,11 @@ class SpikingNetwork(nn.Module):
         tensor(True)
         """
         check_direct("SpikingNetwork", self)
+        if self._observers:
+            raise RuntimeError(
+                "SpikingNetwork: until is not recorded, whose batch shrinks as images are "
+                "answered; record a call or anytime, in which images take the same steps"
+            )
         self._check_images(images)
         enough, steps = self._stopping(confidence, min_steps, max_steps)
         self._checked(steps[-1])
@@ -302,7 +310,7 @@ class SpikingNetwork(nn.Module):
                 f"SpikingNetwork: images must be {list(self._live_shape)} as at the step before, "
                 f"got {list(images.shape)}; call reset() before others"
             )
-        run = self._live or Run(self.program, self.model, images)
+        run = self._live or self._start(images)
         # Should a step end half-way, there is nothing left to go on from.
         self._live = None
         if self.encoder == "direct":
@@ -328,6 +336,59 @@ class SpikingNetwork(nn.Module):
         True
         """
         self._live, self._seen = None, None
+
+    @contextmanager
+    def record(
+        self,
+        paths: str | Iterable[str] | None = None,
+        *,
+        what: Quantity | Iterable[Quantity] = QUANTITIES,
+        neurons: Indices | Mapping[str, Indices] | None = None,
+    ) -> Iterator[Recording]:
+        """Records what neurons do at every time step of what is simulated within.
+
+        Recorded neurons are run once more on what drives them, step by step where membranes are
+        asked for; the simulation itself stays as it is, bit for bit. On the network's device this
+        keeps for each neuron, image and time step 1/4 byte for spikes, memory or both, or 1 byte
+        with a rule of several spikes a step, and 4 bytes for the membrane.
+
+        A call or :meth:`anytime` takes the place of what was recorded before; its first pass is
+        not recorded. :meth:`step` adds to what the steps before it left, from the first one within.
+        Recordings within recordings do not touch each other. :meth:`until`, whose batch shrinks,
+        and a new :meth:`capture` are refused, and calls of a captured network are not seen. Under
+        ``torch.compile`` every recorded layer breaks the graph, so that fullgraph=True raises.
+
+        Args:
+            paths: the layer of neurons, by its path in :attr:`layers`, or several; None for all.
+            what: "spikes", "membrane" or "memory", or several of them.
+            neurons: which, as flat indices into the neurons of one image, in that order; or such
+                indices by path; None for all.
+
+        Returns:
+            A context manager of a :class:`snm.Recording`, which stays readable behind it.
+
+        Raises:
+            ValueError: there is no such layer or quantity; indices are negative, or, once the
+                network is called, more than there are neurons.
+            TypeError: indices are not integers.
+            RuntimeError: within, of a call that is not recorded.
+
+        >>> from snm import convert
+        >>> model = nn.Sequential(nn.Linear(1, 1, bias=False), nn.ReLU(), nn.Linear(1, 2)).eval()
+        >>> _ = nn.init.ones_(model[0].weight)
+        >>> net = convert(model, torch.tensor([[1.0]]))
+        >>> with net.record("1") as recording:
+        ...     _ = net(torch.tensor([[0.75]]), timesteps=4)
+        >>> layer = recording["1"]
+        >>> layer.spikes.flatten().tolist(), layer.membrane.flatten().tolist()
+        ([0, 1, 1, 1], [0.75, 0.5, 0.25, 0.0])
+        """
+        recording = recording_of(self.layers, paths, what, neurons)
+        self._observers.append(recording._see)
+        try:
+            yield recording
+        finally:
+            self._observers.remove(recording._see)
 
     @torch.no_grad()
     def capture(self, example: Tensor, *, timesteps: int) -> CapturedNetwork:
@@ -359,6 +420,10 @@ class SpikingNetwork(nn.Module):
         ...     assert torch.equal(captured(images), net(images, timesteps=32))
         """
         check_direct("SpikingNetwork: capture", self)
+        if self._observers:
+            raise RuntimeError(
+                "SpikingNetwork: a capture is not recorded; capture before or after the recording"
+            )
         self._check_images(example)
         if example.device.type != "cuda":
             raise ValueError(
@@ -431,9 +496,15 @@ class SpikingNetwork(nn.Module):
         assert isinstance(images, Tensor)
         return Constant(images) if self.encoder == "direct" else Poisson(images, generator)
 
-    def _run(self, images: Tensor, first_pass: FirstPass | None) -> Run:
+    def _start(self, images: Tensor) -> Run:
         """A simulation of images, or of images like the first frame, before its first step."""
         run = Run(self.program, self.model, images)
+        run.observers = self._observers
+        return run
+
+    def _run(self, images: Tensor, first_pass: FirstPass | None) -> Run:
+        """The same, started as a first pass says."""
+        run = self._start(images)
         if first_pass is None:
             return run
         if not isinstance(first_pass, FirstPass):
