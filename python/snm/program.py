@@ -243,5 +243,6 @@ def reshape_steps(value: Tensor, *sizes: Any) -> Tensor:
     >>> reshape_steps(torch.zeros(6, 4), 3, 2, -1).shape
     torch.Size([6, 2, 2])
     """
-    flat = sizes if isinstance(sizes[0], int) else sizes[0]
+    # Sizes that torch.export leaves open are no int.
+    flat = sizes[0] if isinstance(sizes[0], tuple | list) else sizes
     return value.reshape(value.shape[0], *flat[1:])

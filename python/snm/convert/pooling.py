@@ -47,8 +47,15 @@ def pooling(traced: Traced, node: fx.Node) -> Pooling | None:
         arguments = vars(traced.module(node))
     else:
         arguments = by_name(node, _ADAPTIVE_ARGUMENTS if adaptive else _ARGUMENTS)
-    if arguments.get("return_indices"):
-        return None
+    return None if arguments.get("return_indices") else windows_of(arguments, dims, adaptive)
+
+
+def windows_of(arguments: Mapping[str, Any], dims: int, adaptive: bool) -> Pooling:
+    """The windows of a max pooling over so many dimensions, from its arguments by name.
+
+    >>> windows_of({"kernel_size": 2}, 2, adaptive=False).stride
+    (2, 2)
+    """
 
     def each(name: str, otherwise: Any) -> tuple[Any, ...]:
         value = arguments.get(name)

@@ -1,0 +1,413 @@
+"""Makes a NIR graph of a network."""
+
+import math
+import operator
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import nir
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import snm_kernels
+
+from ..convert import pooling as max_pooling
+from ..convert.paths import free_path
+from ..convert.rewire import reads
+from ..engine import Run
+from ..errors import Offence
+from ..program import Call, Fire, Repeat, RunningMax, Step, Value, reshape_steps
+from ..simulate import SpikingNetwork
+from .nir import GraphError
+from .nir_nodes import RunningMaxPool, SignedNeuronMemory, array_of
+
+Shape = tuple[int, ...]
+
+_SUMS = (operator.add, torch.add, "add")
+_PRODUCTS = (operator.mul, torch.mul, torch.multiply, "mul", "multiply")
+_MEANS = (torch.mean, "mean")
+_AVERAGES = (F.avg_pool2d,)
+_ADAPTIVE_AVERAGES = (F.adaptive_avg_pool2d,)
+_RESHAPES = (
+    *(torch.flatten, torch.reshape, torch.squeeze, torch.unsqueeze, reshape_steps),
+    *("flatten", "reshape", "view", "squeeze", "unsqueeze", "contiguous", "clone", "detach"),
+)
+_READERS_OF_SHAPES = ("getattr", "size", "dim", "ndimension", "step_shape", "step_size")
+_WEIGHTED = (F.conv1d, F.conv2d, F.linear)
+_NO_LAYER = "is called as a function; only the layer of that name is written"
+_NO_NODE = "NIR has no node for it"
+_SIMULATION = (
+    "Discrete time, steps of 1. Every image is a constant current: the input is the same at every "
+    "step. The answer is the mean over time of what reaches the output. Nodes computed 'once' are "
+    "constant in time; those computed 'once, on the mean' are linear or pool totals, so that they "
+    "may be computed on the mean over time of what they read."
+)
+
+
+class _Refusal(Exception):
+    """Why an operation has no form in NIR."""
+
+
+def graph_of(net: SpikingNetwork, image_shape: Shape | None) -> nir.NIRGraph:
+    """As :func:`snm.compat.nir.to_nir`."""
+    if not isinstance(net, SpikingNetwork):
+        raise TypeError(f"to_nir: net must be a SpikingNetwork, got {type(net).__name__}")
+    if net.dtype != torch.float32:
+        raise TypeError(f"to_nir: net must be torch.float32, got {net.dtype}; use net.float()")
+    shape = net.image_shape if image_shape is None else tuple(image_shape)
+    return _Writer(net, shape).graph()
+
+
+class _Writer:
+    """Walks a program and writes down its nodes and edges."""
+
+    def __init__(self, net: SpikingNetwork, shape: Shape) -> None:
+        self.net = net
+        self.values = _values(net, shape)
+        self.nodes: dict[str, nir.NIRNode] = {}
+        self.edges: list[tuple[str, str]] = []
+        self.sources: dict[str, str | None] = {}
+        """The node that makes a value of images; None where that is refused."""
+        self.constants: set[str] = set()
+        """Values that no image has a part in."""
+        self.offences: list[Offence] = []
+        self.shape = shape
+
+    def graph(self) -> nir.NIRGraph:
+        program = self.net.program
+        self._add("input", nir.Input(np.array(self.shape)), ())
+        self.sources[program.images] = "input"
+        in_tail = {call.name for call in program.tail}
+        in_time = {step.name for step in program.temporal}
+        for step in (*program.static, *program.temporal, *program.tail):
+            if step.name in self.sources or self._is_constant(step):
+                continue
+            computed = "once"
+            if step.name in in_time:
+                computed = "every step"
+            elif step.name in in_tail:
+                computed = "once, on the mean"
+            try:
+                self.sources[step.name] = self._write(step, computed)
+            except _Refusal as refusal:
+                self.sources[step.name] = None
+                path = step.path if isinstance(step, RunningMax) else self._path(step)
+                self.offences.append(Offence(path, _operation(self.net, step), str(refusal)))
+        if self.offences:
+            raise GraphError(self.offences)
+        output = nir.Output(np.array(self._shape(program.output)))
+        self._add("output", output, (program.output,))
+        return nir.NIRGraph(self.nodes, self.edges, {"snm": self._settings()}, type_check=True)
+
+    def _settings(self) -> dict[str, Any]:
+        net = self.net
+        found = {
+            "version": snm_kernels.__version__,
+            "encoder": net.encoder,
+            "readout": net.readout,
+            "fixed_size": net.fixed_size,
+            "simulation": _SIMULATION,
+        }
+        if net.tuned_for is not None:
+            found["tuned_for"] = net.tuned_for
+        if net.preprocessing:
+            found["preprocessing"] = net.preprocessing
+        return found
+
+    def _write(self, step: Step, computed: str) -> str | None:
+        """Writes a step down; returns the node that makes its value."""
+        if isinstance(step, Repeat):
+            return self.sources[step.value]
+        if isinstance(step, Fire):
+            node = SignedNeuronMemory.of(self.net.layers[step.path], self._shape(step.drive))
+            operands = (step.drive,) if step.residual is None else (step.drive, step.residual)
+            more = {"cap": np.array(step.cap)} if step.cap else {}
+            return self._node(step.path, node, operands, computed, path=step.path, **more)
+        if isinstance(step, RunningMax):
+            node = RunningMaxPool.of(step.pooling, self._shape(step.value))
+            return self._node(step.name, node, (step.value,), computed, path=step.path)
+        return self._call(step, computed)
+
+    def _is_constant(self, step: Step) -> bool:
+        """Whether a step makes a constant or a size; what reads it knows its value."""
+        if isinstance(step, Call) and step.name not in self.constants:
+            asks = _target_name(step) in _READERS_OF_SHAPES
+            images = any(value in self.sources for value in reads(step))
+            if asks or step.kind == "attribute" or not images:
+                self.constants.add(step.name)
+        return step.name in self.constants
+
+    def _call(self, call: Call, computed: str) -> str | None:
+        """Writes an operation of the model down."""
+        name, target = call.name, call.target
+        module = self.net.model.get_submodule(str(target)) if call.kind == "module" else None
+        operands = tuple(value for value in reads(call) if value in self.sources)
+        if not all(isinstance(self.values[value], Tensor) for value in operands):
+            # It takes apart what is refused already.
+            return None
+        if target in _SUMS and len(operands) == 2 and not call.kwargs:
+            return self._join(call, operands, computed)
+        if len(operands) != 1 or not isinstance(self.values[name], Tensor):
+            raise _Refusal(_NO_NODE)
+        before, after = self._shape(operands[0]), self._shape(name)
+        path = str(target) if module is not None else ""
+        pooled = _max_pooling(call, module, len(before) - 1)
+        if pooled is not None:
+            node = RunningMaxPool.of(pooled, before)
+            return self._node(path or name, node, operands, computed, path=path)
+        if module is not None:
+            made = _layer(module, before)
+            if made is not None:
+                return self._node(path, _typed(made, before, after), operands, computed, path=path)
+        if isinstance(module, nn.AvgPool2d) or target in _AVERAGES:
+            made = _average(_arguments(call, module), before, after)
+            return self._node(
+                path or name, _typed(made, before, after), operands, computed, path=path
+            )
+        if isinstance(module, nn.AdaptiveAvgPool2d) or target in _ADAPTIVE_AVERAGES:
+            return self._adaptive(path or name, path, operands, after, computed)
+        if target in _MEANS:
+            return self._mean(call, operands, computed)
+        if target in _PRODUCTS:
+            scale = nir.Scale(self._factor(call, before, after))
+            return self._node(path or name, scale, operands, computed, path=path)
+        if isinstance(module, nn.Flatten) or target in _RESHAPES:
+            return self._flatten(path or name, path, operands, after, computed)
+        raise _Refusal(_NO_LAYER if target in _WEIGHTED else _NO_NODE)
+
+    def _join(self, call: Call, operands: tuple[str, ...], computed: str) -> str | None:
+        """A sum that others than neurons read: edges into a node that hands it on."""
+        first, second = operands
+        shape = self._shape(call.name)
+        if self._shape(first) != shape or self._shape(second) != shape:
+            raise _Refusal("adds values of different shapes")
+        one = nir.Scale(np.ones(shape, np.float32))
+        return self._node(call.name, one, operands, computed)
+
+    def _adaptive(
+        self, name: str, path: str, operands: tuple[str, ...], after: Shape, computed: str
+    ) -> str | None:
+        """An average pooling that is told the size of its result."""
+        before = self._shape(operands[0])
+        if any(size % out for size, out in zip(before[1:], after[1:], strict=True)):
+            raise _Refusal(f"pools {list(before[1:])} to {list(after[1:])} in windows of two sizes")
+        kernel = np.array(before[1:]) // np.array(after[1:])
+        node = nir.AvgPool2d(kernel, kernel, np.zeros(2, np.int64))
+        typed = _typed(node, before, after)
+        # Told its size, PyTorch sums up in another order.
+        size = np.array(after[1:])
+        return self._node(name, typed, operands, computed, path=path, output_size=size)
+
+    def _mean(self, call: Call, operands: tuple[str, ...], computed: str) -> str | None:
+        """A mean over both spatial dimensions."""
+        before, after = self._shape(operands[0]), self._shape(call.name)
+        arguments = dict(call.kwargs or {})
+        dims = arguments.pop("dim", call.args[1] if len(call.args) > 1 else ())
+        keeps = arguments.pop("keepdim", call.args[2] if len(call.args) > 2 else False)
+        spatial = isinstance(dims, tuple | list) and sorted(d % 4 for d in dims) == [2, 3]
+        if len(before) != 3 or not spatial or arguments:
+            raise _Refusal("is no mean over height and width; " + _NO_NODE)
+        small = (before[0], 1, 1)
+        pooled = self._adaptive(call.name, "", operands, small, computed)
+        if keeps or pooled is None:
+            return pooled
+        flat = _typed(nir.Flatten(np.array(small), 0, 2), small, after)
+        return self._place(f"{call.name}_flatten", flat, [pooled], {"computed": computed})
+
+    def _flatten(
+        self, name: str, path: str, operands: tuple[str, ...], after: Shape, computed: str
+    ) -> str | None:
+        """A reshape that flattens neighbouring dimensions, or none."""
+        before = self._shape(operands[0])
+        if before == after:
+            return self.sources[operands[0]]
+        for start in range(len(before)):
+            for end in range(start + 1, len(before)):
+                merged = math.prod(before[start : end + 1])
+                if (*before[:start], merged, *before[end + 1 :]) == after:
+                    node = nir.Flatten(np.array(before), start, end)
+                    return self._node(
+                        name, _typed(node, before, after), operands, computed, path=path
+                    )
+        raise _Refusal(f"makes {list(after)} of {list(before)}, which does not flatten dimensions")
+
+    def _factor(self, call: Call, before: Shape, after: Shape) -> np.ndarray[Any, Any]:
+        """What a product multiplies each element of an image by."""
+        others = [
+            self.values[part.name] if isinstance(part, Value) else part
+            for part in (*call.args, *(call.kwargs or {}).values())
+            if not (isinstance(part, Value) and part.name in self.sources)
+        ]
+        if len(others) != 1 or before != after:
+            raise _Refusal("is no product of an image with constants of its shape")
+        factor = torch.as_tensor(others[0], dtype=torch.float32).cpu()
+        if factor.dim() > len(after) and factor.shape[0] != 1:
+            raise _Refusal("multiplies images of a batch by different constants")
+        return array_of(factor.expand(1, *after)[0])
+
+    def _node(
+        self,
+        name: str,
+        node: nir.NIRNode,
+        operands: tuple[str, ...],
+        computed: str,
+        *,
+        path: str = "",
+        **more: Any,
+    ) -> str | None:
+        """Adds a node that reads values; None if one of those is refused."""
+        sources = [self.sources[value] for value in operands]
+        known = [source for source in sources if source is not None]
+        if len(known) < len(sources):
+            return None
+        if len(set(known)) < len(known):
+            raise _Refusal("adds a value to itself, but NIR has one edge between two nodes at most")
+        metadata = {"computed": computed, **({"path": path} if path else {}), **more}
+        return self._place(name, node, known, metadata)
+
+    def _add(self, name: str, node: nir.NIRNode, operands: tuple[str, ...]) -> None:
+        sources = [self.sources[value] for value in operands]
+        self._place(name, node, [source for source in sources if source is not None], {})
+
+    def _place(
+        self, name: str, node: nir.NIRNode, sources: Sequence[str], metadata: Mapping[str, Any]
+    ) -> str:
+        # Other tools make attributes of these names.
+        own = free_path(name.replace(".", "_").replace(" ", "_"), set(self.nodes))
+        node.metadata = dict(metadata)
+        self.nodes[own] = node
+        self.edges += [(source, own) for source in sources]
+        return own
+
+    def _shape(self, value: str) -> Shape:
+        """Of one image."""
+        found: Tensor = self.values[value]
+        return tuple(found.shape[1:])
+
+    def _path(self, step: Step) -> str:
+        if isinstance(step, Fire):
+            return step.path
+        return str(step.target) if isinstance(step, Call) and step.kind == "module" else step.name
+
+
+class _Recording(Run):
+    """A simulation that keeps every value."""
+
+    def __init__(self, net: SpikingNetwork, images: Tensor) -> None:
+        self.found: dict[str, Any] = {net.program.images: images}
+        super().__init__(net.program, net.model, images)
+
+    def _free(self, values: dict[str, Any], step: Step) -> None:
+        self.found |= values
+        super()._free(values, step)
+
+
+@torch.no_grad()
+def _values(net: SpikingNetwork, shape: Shape) -> dict[str, Any]:
+    """Every value of one image's first time step, by name."""
+    device = next(iter(net.layers.values())).threshold.device
+    images = torch.zeros(1, *shape, device=device)
+    net._check_images(images)
+    run = _Recording(net, images)
+    run.advance(1, images if net.program.images_change else None)
+    for fire in net.program.neurons:
+        run.found.setdefault(fire.name, run.states[fire.name].m)
+    found = run.found | run.means(run.counts(), 1)
+    for call in net.program.tail:
+        found[call.name] = call.run(net.model, found)
+    return found
+
+
+def _typed(node: nir.NIRNode, before: Shape, after: Shape) -> nir.NIRNode:
+    """A node with its types, some of which NIR itself only finds out, some wrongly."""
+    node.input_type = {"input": np.array(before)}
+    node.output_type = {"output": np.array(after)}
+    return node
+
+
+def _layer(module: nn.Module, before: Shape) -> nir.NIRNode | None:
+    """The node of a layer with weights; None for any other."""
+    if isinstance(module, nn.Linear):
+        if len(before) != 1:
+            raise _Refusal("is applied to more than one dimension; NIR's Affine takes vectors")
+        weight, offset = array_of(module.weight), module.bias
+        return nir.Linear(weight) if offset is None else nir.Affine(weight, array_of(offset))
+    if not isinstance(module, nn.Conv1d | nn.Conv2d):
+        return None
+    if module.padding_mode != "zeros":
+        raise _Refusal(f"pads with {module.padding_mode!r}; NIR's convolutions pad with zeros")
+    weight = array_of(module.weight)
+    given: Tensor | None = module.bias
+    bias = np.zeros(len(weight), np.float32) if given is None else array_of(given)
+    padding = module.padding
+    if isinstance(module, nn.Conv1d):
+        first = padding if isinstance(padding, str) else padding[0]
+        stride, dilation = module.stride[0], module.dilation[0]
+        return nir.Conv1d(before[1], weight, stride, first, dilation, module.groups, bias)
+    size = (before[1], before[2])
+    return nir.Conv2d(size, weight, module.stride, padding, module.dilation, module.groups, bias)
+
+
+def _average(arguments: Mapping[str, Any], before: Shape, after: Shape) -> nir.NIRNode:
+    """The node of an average pooling."""
+    kernel = _pair(arguments["kernel_size"])
+    stride = _pair(arguments.get("stride") or kernel)
+    padding = _pair(arguments.get("padding", 0))
+    plain = arguments.get("count_include_pad", True) or not any(padding)
+    if arguments.get("divisor_override") is not None or not plain:
+        raise _Refusal("divides by another number than its windows have elements")
+    along = zip(before[1:], kernel, stride, padding, strict=True)
+    floor = tuple((size + 2 * p - k) // s + 1 for size, k, s, p in along)
+    if floor != after[1:]:
+        raise _Refusal("rounds its size up (ceil_mode), which NIR's AvgPool2d does not")
+    return nir.AvgPool2d(np.array(kernel), np.array(stride), np.array(padding))
+
+
+def _pair(value: Any) -> tuple[int, int]:
+    first, *rest = value if isinstance(value, tuple | list) else (value,)
+    return int(first), int(rest[0] if rest else first)
+
+
+def _arguments(call: Call, module: nn.Module | None) -> dict[str, Any]:
+    """The arguments of a pooling by name."""
+    if module is not None:
+        return dict(vars(module))
+    names = ("kernel_size", "stride", "padding", "ceil_mode", "count_include_pad")
+    return {**dict(zip(names, call.args[1:], strict=False)), **(call.kwargs or {})}
+
+
+def _max_pooling(call: Call, module: nn.Module | None, dims: int) -> Any:
+    """The windows of a max pooling; None for any other operation."""
+    arguments: dict[str, Any]
+    adaptive = type(module) in max_pooling.ADAPTIVE_MODULES
+    if module is not None:
+        if not adaptive and type(module) not in max_pooling.MODULES:
+            return None
+        arguments = dict(vars(module))
+    else:
+        adaptive = call.target in max_pooling.ADAPTIVE_FUNCTIONS
+        if not adaptive and call.target not in max_pooling.FUNCTIONS:
+            return None
+        names: tuple[str, ...] = ("output_size", "return_indices")
+        if not adaptive:
+            names = ("kernel_size", "stride", "padding", "dilation", "ceil_mode", "return_indices")
+        arguments = {**dict(zip(names, call.args[1:], strict=False)), **(call.kwargs or {})}
+    return max_pooling.windows_of(arguments, dims, adaptive)
+
+
+def _target_name(call: Call) -> str:
+    target: str | Callable[..., Any] = call.target
+    return target if isinstance(target, str) else str(getattr(target, "__name__", target))
+
+
+def _operation(net: SpikingNetwork, step: Step) -> str:
+    """What a step does, by the name people call it."""
+    if isinstance(step, Fire):
+        return "SNMNeuron"
+    if not isinstance(step, Call):
+        return type(step).__name__
+    if step.kind == "module":
+        return type(net.model.get_submodule(str(step.target))).__name__
+    return _target_name(step)
