@@ -273,6 +273,16 @@ def test_command_prints_a_table(
     assert str(data) not in (tmp_path / "result.json").read_text()
 
 
+def test_command_says_how_far_tuning_is(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert evaluated(data, tmp_path, "--tune") == 0
+    told = capsys.readouterr().err.splitlines()
+    assert [line for line in told if line.startswith("tuning")] == [
+        *("tuning layer 1 of 2: 1", "tuning layer 2 of 2: 5"),
+    ]
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [
@@ -407,9 +417,10 @@ def test_convert_then_run(
     file, calibration = tmp_path / "net.safetensors", f"mnist:{data}"
     line = ["convert", "snm.demo.data:load_network", *LOOKS, "--out", str(file), "--device", "cpu"]
     assert cli.main([*line, "--calibration", calibration, "--tune", "--timesteps", "4"]) == 0
-    printed = capsys.readouterr().out
+    printed, told = capsys.readouterr()
     assert "5 layers" in printed
     assert "chosen" in printed
+    assert "tuning layer 5 of 5: features.21" in told.splitlines()
     net = snm.load(file)
     assert net.preprocessing == GREY.to_json()
     pictures = sorted((photos / "val").glob("*/*.png"))
