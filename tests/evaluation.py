@@ -24,6 +24,9 @@ from snm.evaluate.preprocess import Preprocessing
 from snm.evaluate.processes import Processes
 from snm.evaluate.run import Evaluation, evaluate
 
+PATIENCE = 900
+"""Seconds to wait for other processes, which a loaded machine takes minutes to start; less than the
+half hour for which they wait for each other."""
 GREY = Preprocessing((0.2860,), (0.3530,))
 SOURCE = "evaluation:small_network"
 
@@ -116,7 +119,7 @@ def in_processes(world: int, meeting: Path, work: Callable[[Processes], Any]) ->
         running.append((process, end))
     results, failures = [], []
     for process, end in running:
-        ok, value = end.recv() if end.poll(60) else (False, "said nothing in a minute")
+        ok, value = end.recv() if end.poll(PATIENCE) else (False, "said nothing")
         (results if ok else failures).append(value)
         process.join(10)
         process.kill()

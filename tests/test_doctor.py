@@ -38,9 +38,10 @@ def fails_on_the_cpu(call: Any) -> Any:
 
 
 def test_names_every_backend_and_tests_those_that_run(capsys: pytest.CaptureFixture[str]) -> None:
-    start = time.perf_counter()
+    # Of this process alone, whatever else the machine does.
+    start = time.process_time()
     assert cli.main(["doctor"]) == 0
-    assert time.perf_counter() - start < 10
+    assert time.process_time() - start < 10
     lines = lines_of(capsys)
     told = lines[lines.index("backends") + 1 :]
     for (name, status), line in zip(backends().items(), told[: len(backends())], strict=True):

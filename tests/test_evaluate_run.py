@@ -114,14 +114,15 @@ def test_spikes_that_nobody_reads_are_counted() -> None:
 
 
 def test_killed_and_resumed(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = once(data, tmp_path / "whole", tune_for=4)
+    how: dict[str, Any] = {"tune_for": 4, "budget": 3600.0}
+    whole = once(data, tmp_path / "whole", **how)
 
     def killed(processes: Processes) -> None:
         def die(_result: object, _of: int) -> None:
             if len(list((tmp_path / "out" / "shards").glob("*.json"))) == 2:
                 os.kill(os.getpid(), signal.SIGKILL)
 
-        evaluation = small_evaluation(data, tune_for=4)
+        evaluation = small_evaluation(data, **how)
         run.evaluate(evaluation, tmp_path / "out", processes, report=die)
 
     with pytest.raises((AssertionError, EOFError)):
@@ -135,7 +136,7 @@ def test_killed_and_resumed(data: Path, tmp_path: Path, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(conversion, "shared_statistics", never)
     monkeypatch.setattr(conversion, "tune", never)
-    resumed = run_small(data, tmp_path / "out", 2, tune_for=4, resume=True)[0]
+    resumed = run_small(data, tmp_path / "out", 2, resume=True, **how)[0]
     decisive = ("neurons", "right", "agreeing", "relu_right", "layers", "images", "tuning")
     assert {name: resumed[name] for name in decisive} == {name: whole[name] for name in decisive}
     assert [shard["rank"] for shard in resumed["shards"]] == [0, 0, 0, 1]
@@ -272,6 +273,16 @@ def test_command_prints_a_table(
     assert str(data) not in (tmp_path / "result.json").read_text()
 
 
+def test_command_says_how_far_tuning_is(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert evaluated(data, tmp_path, "--tune") == 0
+    told = capsys.readouterr().err.splitlines()
+    assert [line for line in told if line.startswith("tuning")] == [
+        *("tuning layer 1 of 2: 1", "tuning layer 2 of 2: 5"),
+    ]
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [
@@ -406,9 +417,10 @@ def test_convert_then_run(
     file, calibration = tmp_path / "net.safetensors", f"mnist:{data}"
     line = ["convert", "snm.demo.data:load_network", *LOOKS, "--out", str(file), "--device", "cpu"]
     assert cli.main([*line, "--calibration", calibration, "--tune", "--timesteps", "4"]) == 0
-    printed = capsys.readouterr().out
+    printed, told = capsys.readouterr()
     assert "5 layers" in printed
     assert "chosen" in printed
+    assert "tuning layer 5 of 5: features.21" in told.splitlines()
     net = snm.load(file)
     assert net.preprocessing == GREY.to_json()
     pictures = sorted((photos / "val").glob("*/*.png"))

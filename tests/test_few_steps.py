@@ -11,6 +11,8 @@ from snm.bench.few_steps_networks import digit_recognizer
 from snm.demo import load_images, load_network
 
 BATCH = 250
+AMPLE = 3600.0
+"""A budget that no machine uses up, however loaded."""
 SIGMAS = 2
 """By how many standard errors of the test images' figure a loss may exceed what it should be."""
 
@@ -37,7 +39,7 @@ def test_the_packaged_network_loses_little(timesteps: int, max_spikes: int, most
     images, model = load_images(), load_network()
     tested = (images.test_images, images.test_labels)
     calibration = images.calibration_images[:500]
-    tuned = snm.tune(model, calibration, timesteps=timesteps, max_spikes=max_spikes)
+    tuned = snm.tune(model, calibration, timesteps=timesteps, max_spikes=max_spikes, budget=AMPLE)
     found = right(tuned.net, *tested, timesteps=timesteps)
     loss, error = loss_and_error(right(model, *tested), found)
     print(f"{tuned}\nT = {timesteps}: loses {loss:.2f} points, standard error {error:.2f}")
@@ -47,7 +49,7 @@ def test_the_packaged_network_loses_little(timesteps: int, max_spikes: int, most
 
 def test_the_digit_network_loses_little() -> None:
     case = digit_recognizer(Path())
-    tuned = snm.tune(case.model, case.calibration, timesteps=8)
+    tuned = snm.tune(case.model, case.calibration, timesteps=8, budget=AMPLE)
     found = right(tuned.net, case.images, case.labels, timesteps=8)
     loss, error = loss_and_error(right(case.model, case.images, case.labels), found)
     print(f"{tuned}\nloses {loss:.2f} points, standard error {error:.2f}")

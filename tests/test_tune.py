@@ -5,6 +5,7 @@ import importlib
 import time
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -20,6 +21,9 @@ from snm.tune import _images
 from snm.tuned import Score, best_of
 
 pytestmark = pytest.mark.filterwarnings("ignore::snm.DeadNeuronWarning")
+
+AMPLE = 3600.0
+"""A budget that no machine uses up, however loaded: what is found must not depend on that."""
 
 
 def small(seed: int = 0, images: int = 48) -> tuple[nn.Module, Tensor]:
@@ -79,7 +83,7 @@ def test_it_comes_closer_than_every_preset(norm: str) -> None:
     for seed in range(1, 8):
         model, images = small(seed=seed, images=320)
         net = snm.convert(model, images[:120], norm=norm)
-        tuned = snm.tune(net, images[:120], timesteps=3)
+        tuned = snm.tune(net, images[:120], timesteps=3, budget=AMPLE)
         assert tuned.complete
         with torch.no_grad():
             expected = model(images[120:])
@@ -101,7 +105,7 @@ def test_it_comes_closer_than_every_preset(norm: str) -> None:
 def test_it_beats_every_preset_on_the_demo_network() -> None:
     images, model = load_images(), load_network()
     calibration, test = images.calibration_images[:200], images.test_images[:400]
-    tuned = snm.tune(model, calibration, timesteps=4)
+    tuned = snm.tune(model, calibration, timesteps=4, budget=AMPLE)
     with torch.no_grad():
         expected = model(test)
     before = snm.convert(model, calibration, preset="snm-zero")(test, timesteps=4)
@@ -118,7 +122,9 @@ def test_it_beats_every_preset_on_the_demo_network() -> None:
 
 def test_graded_spikes_come_closer() -> None:
     model, images = small()
-    ternary, graded = (snm.tune(model, images, timesteps=2, max_spikes=g) for g in (1, 4))
+    ternary, graded = (
+        snm.tune(model, images, timesteps=2, max_spikes=g, budget=AMPLE) for g in (1, 4)
+    )
     assert {neuron.rule.max_spikes for neuron in graded.net.layers.values()} == {4}
     assert {neuron.rule.max_spikes for neuron in ternary.net.layers.values()} == {1}
     assert graded.scores["tuned"].error < ternary.scores["tuned"].error
@@ -198,7 +204,9 @@ def test_of_those_that_agree_as_often_the_closest_is_best() -> None:
 
 def test_the_same_seed_gives_the_same_network() -> None:
     model, images = small()
-    one, same, other = (snm.tune(model, images, timesteps=3, seed=seed) for seed in (1, 1, 2))
+    one, same, other = (
+        snm.tune(model, images, timesteps=3, seed=seed, budget=AMPLE) for seed in (1, 1, 2)
+    )
     assert same.scores == one.scores
     assert same.layers == one.layers
     for name, tensor in tensors(one.net).items():
@@ -218,16 +226,19 @@ def test_what_is_given_stays_as_it_is() -> None:
     assert not any(id(p) in mine for p in tuned.net.parameters())
 
 
-def test_time_is_kept() -> None:
+def test_time_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Of this process alone, whatever else the machine does.
+    clock = SimpleNamespace(monotonic=time.process_time)
+    monkeypatch.setattr(importlib.import_module("snm.tune"), "time", clock)
     images, model = load_images(), load_network()
     net = snm.convert(model, images.calibration_images[:200])
-    start = time.monotonic()
+    start = clock.monotonic()
     tuned = snm.tune(net, images.calibration_images[:200], timesteps=8, budget=1.0)
-    took = time.monotonic() - start
+    took = clock.monotonic() - start
     print(f"{took:.1f} s")
     assert not tuned.complete
     assert "the time was up" in str(tuned)
-    assert took < 10.0
+    assert took < 4.0
     assert tuned.chosen == best_of(tuned.scores, tuned.held_back)
 
 
@@ -266,7 +277,7 @@ def test_batches_are_images_too() -> None:
 def test_every_network_can_be_tuned(name: str) -> None:
     model, calibration, images = exact_network(name)
     net = snm.convert(model, calibration)
-    tuned = snm.tune(net, calibration, timesteps=2)
+    tuned = snm.tune(net, calibration, timesteps=2, budget=AMPLE)
     assert tuned.complete
     assert [layer.path for layer in tuned.layers] == list(net.layers)
     assert tuned.net(images, timesteps=2).shape == net(images, timesteps=2).shape
@@ -395,7 +406,10 @@ def test_fitted_weights_bring_answers_closer_and_are_kept_beside_those_before(
     for seed in (4, 5, 7):
         model, images = small(seed=seed, images=1160)
         calibration, others = images.split([160, 1000])
-        both = [snm.tune(model, calibration, timesteps=3, weights=w) for w in (False, True)]
+        both = [
+            snm.tune(model, calibration, timesteps=3, weights=w, budget=AMPLE)
+            for w in (False, True)
+        ]
         kept, fitted = (tuned.net for tuned in both)
         assert not both[0].weights
         assert set(both[1].weights) == {"3", "6", "8"}

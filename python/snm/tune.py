@@ -74,9 +74,9 @@ def tune(
     threshold, so that what rounding costs them averages out) such that the logits are closest to
     the ReLU network's if all later layers were ReLUs. The weights between neurons follow by least
     squares: what a convolution or linear layer makes of mean spikes is held against what it makes
-    of activations. In the end the network is compared with
-    all presets on images held back, by how far their logits are from the ReLU network's, and the
-    best one is returned, so that tuning never loses there.
+    of activations. In the end the network is compared with all presets on images held back. Of
+    those whose answers agree with the ReLU network's most often, within one standard error, the
+    one whose logits are closest is returned, which may be a preset.
 
     Args:
         net: a converted network with encoder="direct"; or a ReLU network, which is converted as

@@ -2,8 +2,9 @@
 
 import argparse
 import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -257,6 +258,14 @@ def described(preprocess: "Preprocess") -> str:
         return preprocess.to_json()
     kind = preprocess if hasattr(preprocess, "__qualname__") else type(preprocess)
     return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def layers_told(layers: Iterable[Any]) -> Iterator[Any]:
+    """Says on standard error which layer is being tuned."""
+    every = list(layers)
+    for number, layer in enumerate(every, start=1):
+        print(f"tuning layer {number} of {len(every)}: {layer.path}", file=sys.stderr, flush=True)
+        yield layer
 
 
 def complain(command: str, error: Exception, who: str = "") -> None:

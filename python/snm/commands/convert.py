@@ -10,6 +10,7 @@ from .arguments import (
     calibration_of,
     complain,
     conversion_of,
+    layers_told,
     positive,
     processes_of,
     request_of,
@@ -51,7 +52,8 @@ def _convert(options: argparse.Namespace) -> None:
     loaded = load_model(request_of(options))
     conversion = conversion_of(options, options.timesteps)
     with processes_of(options) as processes:
-        net, neurons = network_of(loaded, conversion, calibration_of(options, loaded), processes)
+        calibration = calibration_of(options, loaded)
+        net, neurons = network_of(loaded, conversion, calibration, processes, tuning=layers_told)
         if isinstance(loaded.preprocess, Preprocessing):
             net.preprocessing = loaded.preprocess.to_json()
         if processes.rank != 0:

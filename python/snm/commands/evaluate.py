@@ -15,6 +15,7 @@ from .arguments import (
     complain,
     conversion_of,
     described,
+    layers_told,
     positive,
     processes_of,
     request_of,
@@ -117,7 +118,12 @@ def _evaluate(options: argparse.Namespace) -> None:
             print(f"images: {described(loaded.preprocess)}", flush=True)
         with _Progress() if processes.rank == 0 else nullcontext() as progress:
             result = evaluate(
-                evaluation, options.out, processes, resume=options.resume, report=progress
+                evaluation,
+                options.out,
+                processes,
+                resume=options.resume,
+                report=progress,
+                tuning=layers_told,
             )
         if processes.rank == 0:
             print(report_of(result))

@@ -11,7 +11,7 @@ from snm_kernels import SNMRule
 
 from ..convert import convert
 from ..convert.calibrate import Choice
-from ..convert.inputs import rule_of
+from ..convert.inputs import Progress, rule_of
 from ..convert.statistics import Norm, Statistic
 from ..errors import DeadNeuronWarning
 from ..simulate import SpikingNetwork
@@ -85,6 +85,8 @@ def network_of(
     calibration: Shards | None,
     processes: Processes,
     neurons: Neurons | None = None,
+    *,
+    tuning: Progress | None = None,
 ) -> tuple[SpikingNetwork, Neurons]:
     """The spiking network, the same in all processes, and its neurons.
 
@@ -94,6 +96,7 @@ def network_of(
         calibration: images to calibrate and tune on; None for a network that needs none.
         processes: who takes part.
         neurons: found before; then nobody calibrates or tunes.
+        tuning: wraps the layers, as ``progress`` of :func:`snm.tune`, in the process that tunes.
 
     Raises:
         ValueError, TypeError: as :func:`snm.convert` and :func:`snm.tune`; calibration is missing;
@@ -118,7 +121,7 @@ def network_of(
             if calibration is None:
                 raise ValueError("evaluate: tuning needs calibration images, got none")
             if processes.rank == 0:
-                net = _tuned(net, conversion, calibration, device)
+                net = _tuned(net, conversion, calibration, device, tuning)
             neurons = processes.share(neurons_of(net, example))
     if neurons is None:
         neurons = neurons_of(net, example)
@@ -161,7 +164,11 @@ def _converted(
 
 
 def _tuned(
-    net: SpikingNetwork, conversion: Conversion, calibration: Shards, device: torch.device
+    net: SpikingNetwork,
+    conversion: Conversion,
+    calibration: Shards,
+    device: torch.device,
+    progress: Progress | None,
 ) -> SpikingNetwork:
     assert conversion.tune_for is not None
     batches = calibration.read(range(len(calibration)))
@@ -173,5 +180,6 @@ def _tuned(
         max_spikes=conversion.max_spikes or 1,
         weights=conversion.fit_weights,
         budget=conversion.budget,
+        progress=progress,
         seed=conversion.seed,
     ).net

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 import snm_kernels
 
+from ..convert.inputs import Progress
 from ..memory import steps_anywhere
 from ..relu_walk import relu_pass
 from ..simulate import SpikingNetwork
@@ -72,6 +73,7 @@ def evaluate(
     *,
     resume: bool = False,
     report: Report | None = None,
+    tuning: Progress | None = None,
 ) -> dict[str, Any]:
     """Runs what is not yet done, and sums up the results of all shards.
 
@@ -81,6 +83,7 @@ def evaluate(
         processes: who takes part.
         resume: go on from the shards that are there.
         report: told of each shard.
+        tuning: as for :func:`snm.evaluate.conversion.network_of`.
 
     Returns:
         The result, as in ``result.json``; the same in all processes.
@@ -105,6 +108,7 @@ def evaluate(
         evaluation.calibration,
         processes,
         processes.share(earlier),
+        tuning=tuning,
     )
     digest = neurons.digest()
     if processes.rank == 0 and earlier is None:
