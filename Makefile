@@ -2,6 +2,7 @@
 # make test   everything that has to pass before a change lands
 # make wheel  build the wheel into dist/ and run it from there
 # make docs   the documentation, into build/site/; what is broken is an error
+# make report  what the packaged network sends and costs: a table, and a page in build/report.html
 # make bench  the benchmarks of this machine, into build/bench/
 # make sdist  the source distribution, into dist/
 # make wheels       a manylinux wheel for the CPU and, where nvcc is, one for its CUDA, into
@@ -23,7 +24,7 @@ PIP_WHEEL := $(WARNINGS_ARE_ERRORS) $(BIN)/pip wheel --quiet --no-build-isolatio
 AUDITWHEEL := PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/auditwheel repair --exclude 'libtorch*.so' \
 	--exclude 'libc10*.so' --exclude 'libcudart.so.*' --exclude 'libcuda.so.*'
 
-.PHONY: demo test docs wheel wheels wheels-test sdist bench build build-strict clean
+.PHONY: demo test docs report wheel wheels wheels-test sdist bench build build-strict clean
 
 demo: build
 	$(BIN)/snm demo
