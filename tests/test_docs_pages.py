@@ -2,10 +2,10 @@
 
 import contextlib
 import doctest
-import functools
 import importlib
 import inspect
 import io
+import pkgutil
 import re
 import runpy
 import shlex
@@ -110,7 +110,9 @@ def test_the_picture_shows_what_the_op_computes() -> None:
 @pytest.mark.parametrize("package", ["snm", "snm.nn", "snm_kernels"])
 def test_the_reference_has_every_public_name(package: str) -> None:
     pages = "".join(path.read_text(encoding="utf-8") for path in DOCS.glob("reference/*.md"))
-    documented = [named(path) for path in re.findall(r"^::: (\S+)$", pages, re.MULTILINE)]
+    documented = [
+        pkgutil.resolve_name(path) for path in re.findall(r"^::: (\S+)$", pages, re.MULTILINE)
+    ]
     module = importlib.import_module(package)
     missing = {
         name
@@ -119,9 +121,3 @@ def test_the_reference_has_every_public_name(package: str) -> None:
         and not any(value is known for known in documented)
     }
     assert missing == set()
-
-
-def named(path: str) -> object:
-    """What a path of the reference means."""
-    package, *names = path.split(".")
-    return functools.reduce(getattr, names, importlib.import_module(package))
