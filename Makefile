@@ -1,6 +1,8 @@
 # make demo   convert the packaged network, print accuracy and speed, draw the curve
 # make test   everything that has to pass before a change lands
 # make wheel  build the wheel into dist/ and run it from there
+# make docs   the documentation, into build/site/; what is broken is an error
+# make report  what the packaged network sends and costs: a table, and a page in build/report.html
 # make bench  the benchmarks of this machine, into build/bench/
 # make sdist  the source distribution, into dist/
 # make wheels       a manylinux wheel for the CPU and, where nvcc is, one for its CUDA, into
@@ -22,7 +24,7 @@ PIP_WHEEL := $(WARNINGS_ARE_ERRORS) $(BIN)/pip wheel --quiet --no-build-isolatio
 AUDITWHEEL := PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/auditwheel repair --exclude 'libtorch*.so' \
 	--exclude 'libc10*.so' --exclude 'libcudart.so.*' --exclude 'libcuda.so.*'
 
-.PHONY: demo test wheel wheels wheels-test sdist bench build build-strict clean
+.PHONY: demo test docs report wheel wheels wheels-test sdist bench build build-strict clean
 
 demo: build
 	$(BIN)/snm demo
@@ -50,6 +52,13 @@ test: build-strict .venv/peers
 	$(BIN)/python bench/render.py --check
 	$(BIN)/python bench/machine_code.py --check
 	$(BIN)/python -m pytest -n auto tests bench/test_peers.py
+
+.venv/docs: .venv/installed requirements-docs.txt
+	$(INSTALL) --requirement requirements-docs.txt
+	touch $@
+
+docs: .venv/docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 wheel: .venv/installed
 	rm -rf dist/site dist/*.whl build/wheel

@@ -176,6 +176,7 @@ class SNMRule:
 
 
 SNM = SNMRule.snm()
+"""The paper's neuron, the rule of a call that names none."""
 
 PRESETS: dict[str, Callable[..., SNMRule]] = {
     "snm": SNMRule.snm,
@@ -186,6 +187,7 @@ PRESETS: dict[str, Callable[..., SNMRule]] = {
     "st-bif": SNMRule.st_bif,
     "burst": SNMRule.burst,
 }
+"""The constructors of rules by the names of the presets."""
 
 
 def preset(name: str, **options: int) -> SNMRule:

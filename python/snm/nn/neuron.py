@@ -16,7 +16,7 @@ class SNMNeuron(nn.Module):
     """A layer of signed neurons with memory; the spiking counterpart of ``nn.ReLU``.
 
     It keeps no state: the caller hands in the state to go on from and gets the new one back;
-    :class:`SNM` keeps it.
+    :class:`snm.nn.SNM` keeps it.
 
     Args:
         threshold: θ in units of the drive, > 0, +inf for a neuron that stays silent: a number,
