@@ -20,6 +20,8 @@ from .diagnosis import Diagnosis, LayerDiagnosis, Part
 from .errors import ConversionError, DeadNeuronWarning, Offence
 from .files import load, save
 from .first_pass import FirstPass
+from .packed import pack_spikes, unpack_spikes
+from .recording import LayerRecording, Recording
 from .simulate import SpikingNetwork
 from .stopping import calibrate_stop
 from .surgery import replace_relu
@@ -36,8 +38,10 @@ __all__ = [
     "Diagnosis",
     "FirstPass",
     "LayerDiagnosis",
+    "LayerRecording",
     "Offence",
     "Part",
+    "Recording",
     "SNMRule",
     "SpikingNetwork",
     "Statistics",
@@ -50,8 +54,10 @@ __all__ = [
     "diagnose",
     "load",
     "nn",
+    "pack_spikes",
     "preset",
     "replace_relu",
     "save",
     "tune",
+    "unpack_spikes",
 ]

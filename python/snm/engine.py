@@ -1,5 +1,6 @@
 """Executes a program: one batch on its way through time."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -12,6 +13,10 @@ from .program import Call, Fire, Program, Repeat, RunningMax, Step, repeat_over_
 
 Counts = dict[str, Tensor]
 """How many spikes each neuron has sent, by the name of its layer's step; what the tail reads."""
+
+Observer = Callable[["Run", Fire, Tensor, Tensor | None, SNMState | None], None]
+"""Is shown what a layer of neurons is about to run over: the run, the layer, its drive and what is
+added to that ``[T, B, ...]``, its state before, None at the start. It changes nothing."""
 
 
 class Run:
@@ -31,6 +36,7 @@ class Run:
         """How many time steps lie behind."""
         self.states: dict[str, SNMState] = {}
         self.totals: dict[str, Tensor] = {}
+        self.observers: tuple[Observer, ...] = ()
         self.image_sum: Tensor | float = 0.0
         """Of the frames so far, float64, added one by one whatever the chunks."""
         self.dtype = images.dtype
@@ -147,6 +153,9 @@ class Run:
         emit = "spike" if counting or fire.pooled else "amplitude" if fire.sends else "none"
         out = drive if fire.reuses_drive and emit == "amplitude" else None
         before = self.states.get(fire.name)
+        # Before spikes may overwrite the drive.
+        for observer in self.observers:
+            observer(self, fire, drive, residual, before)
         sent, state = neuron(drive, before, residual=residual, emit=emit, out=out)
         self.states[fire.name] = state
         self._dtypes[fire.name] = drive.dtype

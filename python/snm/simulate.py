@@ -3,6 +3,7 @@
 import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Literal, get_args
 
 import torch
@@ -11,11 +12,12 @@ from torch import Tensor, nn
 from .capture import CapturedNetwork
 from .checks import check_count
 from .encode import Constant, Encoder, Frames, Poisson, Source
-from .engine import Counts, Run
+from .engine import Counts, Observer, Run
 from .first_pass import FirstPass, starting_states
 from .memory import steps_that_fit
 from .nn import SNMNeuron
 from .program import Program, RunningMax
+from .recording import QUANTITIES, Indices, Quantity, Recording, recording_of
 from .tree import Origin, tree
 from .until import Answers, Stop, certain, check_direct, simulate_until
 
@@ -99,6 +101,7 @@ class SpikingNetwork(nn.Module):
         self.tuned_for = tuned_for
         self.tuning = tuning
         self.preprocessing = preprocessing
+        self._recordings: tuple[Recording, ...] = ()
         self._live: Run | None = None
         self._live_shape = torch.Size()
         self._seen: Tensor | None = None
@@ -265,6 +268,11 @@ class SpikingNetwork(nn.Module):
         tensor(True)
         """
         check_direct("SpikingNetwork", self)
+        if self._recordings:
+            raise RuntimeError(
+                "SpikingNetwork: until is not recorded, whose batch shrinks as images are "
+                "answered; record a call or anytime, in which images take the same steps"
+            )
         self._check_images(images)
         enough, steps = self._stopping(confidence, min_steps, max_steps)
         self._checked(steps[-1])
@@ -310,6 +318,7 @@ class SpikingNetwork(nn.Module):
                 f"got {list(images.shape)}; call reset() before others"
             )
         run = self._live or Run(self.program, self.model, images)
+        run.observers = self._observers()
         # Should a step end half-way, there is nothing left to go on from.
         self._live = None
         if self.encoder == "direct":
@@ -335,6 +344,59 @@ class SpikingNetwork(nn.Module):
         True
         """
         self._live, self._seen = None, None
+
+    @contextmanager
+    def record(
+        self,
+        paths: str | Iterable[str] | None = None,
+        *,
+        what: Quantity | Iterable[Quantity] = QUANTITIES,
+        neurons: Indices | Mapping[str, Indices] | None = None,
+    ) -> Iterator[Recording]:
+        """Records what neurons do at every time step of what is simulated within.
+
+        Recorded neurons are run once more on what drives them, step by step where membranes are
+        asked for; the simulation itself stays as it is, bit for bit. On the network's device this
+        keeps for each neuron, image and time step 1/4 byte for spikes, memory or both, or 1 byte
+        with a rule of several spikes a step, and 4 bytes for the membrane.
+
+        A call or :meth:`anytime` takes the place of what was recorded before; its first pass is
+        not recorded. :meth:`step` adds to what the steps before it left, from the first one within.
+        Recordings within recordings do not touch each other. Not recorded are :meth:`until`,
+        whose batch shrinks, what ``torch.compile`` has compiled and what :meth:`capture` has
+        captured.
+
+        Args:
+            paths: the layer of neurons, by its path in :attr:`layers`, or several; None for all.
+            what: "spikes", "membrane" or "memory", or several of them.
+            neurons: which, as flat indices into the neurons of one image, in that order; or such
+                indices by path; None for all.
+
+        Returns:
+            A context manager of a :class:`snm.Recording`, which stays readable behind it.
+
+        Raises:
+            ValueError: there is no such layer or quantity; indices are negative, or, once the
+                network is called, more than there are neurons.
+            TypeError: indices are not integers.
+            RuntimeError: within, of a call that is not recorded.
+
+        >>> from snm import convert
+        >>> model = nn.Sequential(nn.Linear(1, 1, bias=False), nn.ReLU(), nn.Linear(1, 2)).eval()
+        >>> _ = nn.init.ones_(model[0].weight)
+        >>> net = convert(model, torch.tensor([[1.0]]))
+        >>> with net.record("1") as recording:
+        ...     _ = net(torch.tensor([[0.75]]), timesteps=4)
+        >>> layer = recording["1"]
+        >>> layer.spikes.flatten().tolist(), layer.membrane.flatten().tolist()
+        ([0, 1, 1, 1], [0.75, 0.5, 0.25, 0.0])
+        """
+        recording = recording_of(self.layers, paths, what, neurons)
+        self._recordings = (*self._recordings, recording)
+        try:
+            yield recording
+        finally:
+            self._recordings = tuple(r for r in self._recordings if r is not recording)
 
     @torch.no_grad()
     def capture(self, example: Tensor, *, timesteps: int) -> CapturedNetwork:
@@ -366,6 +428,10 @@ class SpikingNetwork(nn.Module):
         ...     assert torch.equal(captured(images), net(images, timesteps=32))
         """
         check_direct("SpikingNetwork: capture", self)
+        if self._recordings:
+            raise RuntimeError(
+                "SpikingNetwork: a capture is not recorded; capture before or after the recording"
+            )
         self._check_images(example)
         if example.device.type != "cuda":
             raise ValueError(
@@ -441,6 +507,7 @@ class SpikingNetwork(nn.Module):
     def _run(self, images: Tensor, first_pass: FirstPass | None) -> Run:
         """A simulation of images, or of images like the first frame, before its first step."""
         run = Run(self.program, self.model, images)
+        run.observers = self._observers()
         if first_pass is None:
             return run
         if not isinstance(first_pass, FirstPass):
@@ -451,6 +518,14 @@ class SpikingNetwork(nn.Module):
         check_direct("SpikingNetwork: first_pass", self)
         run.states = starting_states(first_pass, self.program, self.model, images)
         return run
+
+    def _observers(self) -> tuple[Observer, ...]:
+        """What watches a run."""
+        if self._recordings and torch.compiler.is_compiling():
+            raise RuntimeError(
+                "SpikingNetwork: a compiled network is not recorded; call the network itself"
+            )
+        return tuple(recording._see for recording in self._recordings)
 
     def _chunks(
         self,
