@@ -22,6 +22,7 @@ from .files import load, save
 from .first_pass import FirstPass
 from .packed import pack_spikes, unpack_spikes
 from .recording import LayerRecording, Recording
+from .report import Report, report
 from .simulate import SpikingNetwork
 from .stopping import calibrate_stop
 from .surgery import replace_relu
@@ -42,6 +43,7 @@ __all__ = [
     "Offence",
     "Part",
     "Recording",
+    "Report",
     "SNMRule",
     "SpikingNetwork",
     "Statistics",
@@ -57,6 +59,7 @@ __all__ = [
     "pack_spikes",
     "preset",
     "replace_relu",
+    "report",
     "save",
     "tune",
     "unpack_spikes",

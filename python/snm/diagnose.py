@@ -98,7 +98,7 @@ def diagnose(
         seen += len(batch)
         activations, output = relu_pass(net, batch)
         if model is not None:
-            _check_same(net, output, result_of(model, batch))
+            check_same("diagnose", net, output, result_of(model, batch))
         hooks = [
             net.layers[path].register_forward_pre_hook(watch.see, with_kwargs=True)
             for path, watch in watches.items()
@@ -128,7 +128,13 @@ def _batches(net: SpikingNetwork, images: Tensor | Iterable[Any]) -> Iterable[Te
     return batches
 
 
-def _check_same(net: SpikingNetwork, found: Tensor, expected: Tensor) -> None:
+def check_same(caller: str, net: SpikingNetwork, found: Tensor, expected: Tensor) -> None:
+    """Refuses a model that computes something else than the network with ReLUs does.
+
+    Args:
+        found: what the latter computes.
+        expected: what the model computes of the same images.
+    """
     if net.readout == "count":
         expected = expected.clamp(min=0)
     if not agree(found, expected):
@@ -136,7 +142,7 @@ def _check_same(net: SpikingNetwork, found: Tensor, expected: Tensor) -> None:
         if found.shape == expected.shape:
             difference = f"logits that differ by up to {(found - expected).abs().amax():.3g}"
         raise ValueError(
-            "diagnose: model must compute what the network with ReLUs in the place of its neurons "
+            f"{caller}: model must compute what the network with ReLUs in the place of its neurons "
             f"does, got {difference}; give the model that it was converted from, unchanged since, "
             "or None"
         )

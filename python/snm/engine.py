@@ -10,6 +10,7 @@ from snm_kernels import SNMState
 
 from .nn import SNMNeuron
 from .program import Call, Fire, Program, Repeat, RunningMax, Step, repeat_over_time
+from .tally import Tally
 
 Counts = dict[str, Tensor]
 """How many spikes each neuron has sent, by the name of its layer's step; what the tail reads."""
@@ -37,6 +38,8 @@ class Run:
         self.states: dict[str, SNMState] = {}
         self.totals: dict[str, Tensor] = {}
         self.observers: tuple[Observer, ...] = ()
+        self.tally: Tally | None = None
+        """What counts all that is sent; None to count nothing."""
         self.image_sum: Tensor | float = 0.0
         """Of the frames so far, float64, added one by one whatever the chunks."""
         self.dtype = images.dtype
@@ -156,7 +159,13 @@ class Run:
         # Before spikes may overwrite the drive.
         for observer in self.observers:
             observer(self, fire, drive, residual, before)
-        sent, state = neuron(drive, before, residual=residual, emit=emit, out=out)
+        if self.tally is None:
+            sent, state = neuron(drive, before, residual=residual, emit=emit, out=out)
+        else:
+            negative = self.tally.negative.get(fire.name)
+            sent, state, self.tally.negative[fire.name] = neuron.counted(
+                drive, before, negative, residual=residual, emit=emit, out=out
+            )
         self.states[fire.name] = state
         self._dtypes[fire.name] = drive.dtype
         if emit == "spike":
@@ -185,6 +194,8 @@ class Run:
         x = self._over_time(x, steps, constant=False)
         sent, total = step.pooling.run(x, threshold, self.totals.get(step.name), dtype)
         self.totals[step.name] = total
+        if self.tally is not None:
+            self.tally.see(step.name, sent)
         return sent.flatten(0, 1)
 
     def _over_time(self, value: Tensor, steps: int, *, constant: bool) -> Tensor:

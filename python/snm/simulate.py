@@ -212,14 +212,7 @@ class SpikingNetwork(nn.Module):
         timesteps = self._checked(timesteps)
         source = self._source(images, generator)
         run = self._run(source.images, first_pass)
-        counts: Counts = {}
-        answers: list[Tensor] = []
-        for spikes in self._chunks(run, source, timesteps, each_step=True):
-            for t in range(run.steps - len(answers)):
-                for name, sent in spikes.items():
-                    counts[name] = counts.get(name, 0) + sent[t].to(torch.int32)
-                answers.append(self._answer(run, counts, len(answers) + 1))
-        return torch.stack(answers)
+        return torch.stack(list(self._answers(run, source, timesteps)))
 
     @torch.no_grad()
     def until(
@@ -554,6 +547,17 @@ class SpikingNetwork(nn.Module):
                     f"got {run.steps}"
                 )
             yield run.advance(steps, frames, count=each_step)
+
+    def _answers(self, run: Run, source: Source, timesteps: int | None) -> Iterator[Tensor]:
+        """Advances a run to its end; yields the answer after each step."""
+        counts: Counts = {}
+        steps = 0
+        for spikes in self._chunks(run, source, timesteps, each_step=True):
+            for t in range(run.steps - steps):
+                for name, sent in spikes.items():
+                    counts[name] = counts.get(name, 0) + sent[t].to(torch.int32)
+                steps += 1
+                yield self._answer(run, counts, steps)
 
     def _stopping(
         self, confidence: object, min_steps: int, max_steps: int | None

@@ -1,6 +1,7 @@
 """What a report says: numbers, a table, a verdict, JSON."""
 
 import json
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,9 +11,14 @@ from typing import Literal
 from snm_kernels import SNMRule
 
 from ..diagnosis import Diagnosis
+from ..table import table
 from .energy import Energy
 from .typed_json import plain, typed
 
+_HEAD = (
+    *("layer", "neurons", "+ per step", "- per step", "dead %", "saturated %", "|v|/θ"),
+    *("synapses each", "operations an image"),
+)
 RATE_BINS = 20
 """Of a histogram of rates between 0 and 1; one more holds those above."""
 
@@ -108,8 +114,8 @@ class Report:
     timesteps: int
     images: int
     layers: Mapping[str, LayerReport]
-    """Layers of neurons and max poolings, in order of execution, by path; a pooling whose path is
-    another's too by the name of its step."""
+    """Layers of neurons and max poolings, in order of execution, by path; poolings are numbered
+    where their path is another's too."""
     macs: Macs
     energy: tuple[Energy, ...]
     """Of one image, under each convention."""
@@ -158,16 +164,57 @@ class Report:
     @property
     def verdict(self) -> str:
         """Whether the spiking network spends less than the quantised network, in one sentence."""
-        than = f"the ReLU network quantised to {self.bits} bits"
-        ratios = {energy.convention: energy.ratio for energy in self.energy}
-        low, high = min(ratios.values()), max(ratios.values())
-        span = f"{low:.2f} to {high:.2f} times as much"
-        if high < 1:
-            return f"The spiking network spends less than {than} under every convention: {span}."
-        if low >= 1:
-            return f"The spiking network spends no less than {than} under any convention: {span}."
-        each = ", ".join(f"{ratio:.2f} times under {name}" for name, ratio in ratios.items())
-        return f"Whether the spiking network spends less than {than} depends on the costs: {each}."
+        against = f"the ReLU network quantised to {self.bits} bits"
+        wins = [_share(energy) for energy in self.energy if energy.ratio < 1]
+        losses = [_share(energy) for energy in self.energy if energy.ratio >= 1]
+        if not losses:
+            return f"The spiking network spends less than {against}: {', '.join(wins)}."
+        if not wins:
+            return f"The spiking network does not spend less than {against}: {', '.join(losses)}."
+        return (
+            f"The spiking network spends less than {against} by some conventions, "
+            f"{', '.join(wins)}, and does not by others, {', '.join(losses)}."
+        )
+
+    def __str__(self) -> str:
+        rows = [_HEAD, *(_row(layer, self.images) for layer in self.layers.values())]
+        energy: list[tuple[str, ...]] = [
+            ("mJ an image", "spiking", "ReLU", f"{self.bits} bits", "spiking / that")
+        ]
+        for one in self.energy:
+            costs = (f"{1e3 * joules:.4g}" for joules in (one.snn, one.ann, one.quantised))
+            energy.append((one.convention, *costs, f"{one.ratio:.2f}"))
+        macs = self.macs
+        return "\n".join(
+            [
+                self._title,
+                table(rows),
+                "",
+                f"synaptic operations an image: {self.synaptic_operations / self.images:.4g}; "
+                f"multiply-accumulates: {macs.first:.4g} before the first neurons, "
+                f"{macs.steps:.4g} in layers without spikes, {macs.readout:.4g} in the readout; "
+                f"{macs.relu:.4g} in the ReLU network",
+                "",
+                table(energy),
+                self.verdict,
+            ]
+        )
+
+    @property
+    def _title(self) -> str:
+        parts = [f"T = {self.timesteps}, {self.images} images, {self.dtype} on {self.device}"]
+        if self.accuracy:
+            relu = (
+                ""
+                if math.isnan(self.relu_accuracy)
+                else f" (ReLU {100 * self.relu_accuracy:.2f} %)"
+            )
+            parts.append(f"{100 * self.accuracy[-1]:.2f} % right{relu}")
+        if self.agreement:
+            parts.append(f"{100 * self.agreement[-1]:.2f} % as the ReLU network")
+        took = "" if math.isnan(self.relu_seconds) else f" (ReLU {self.relu_seconds:.3g} s)"
+        parts.append(f"{self.seconds:.3g} s{took}")
+        return "; ".join(parts)
 
     def to_json(self) -> str:
         """All of it as JSON; NaN is null."""
@@ -205,3 +252,24 @@ class Report:
         else:
             raise ValueError(f"Report: path must end in .json or .html, got {os.fspath(path)!r}")
         Path(path).write_text(text, encoding="utf-8")
+
+
+def _share(energy: Energy) -> str:
+    return f"{energy.ratio:.2g} times as much by {energy.convention}"
+
+
+def _row(layer: LayerReport, images: int) -> tuple[str, ...]:
+    def shown(value: float, form: str) -> str:
+        return "" if math.isnan(value) else format(value, form)
+
+    return (
+        layer.path if layer.kind == "neurons" else f"{layer.path} (max)",
+        f"{layer.neurons}",
+        f"{layer.positive_rate:.4f}",
+        f"{layer.negative_rate:.4f}",
+        shown(100 * layer.dead, ".1f"),
+        shown(100 * layer.saturated, ".1f"),
+        shown(layer.residual, ".3f"),
+        f"{layer.connections / layer.neurons:.1f}",
+        f"{layer.synaptic_operations / images:.4g}",
+    )
