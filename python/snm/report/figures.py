@@ -140,7 +140,7 @@ def layers(report: Report) -> Figure | None:
         "layers",
         "Layer by layer",
         "Left: spikes per neuron and time step, negative ones to the left of zero. Middle: "
-        "synaptic operations per image, a spike times each synapse that it reaches. Right: how "
+        "synaptic operations per image, a spike times each synapse that it takes. Right: how "
         "many neurons spike how often, from never to every step and, last, more; heights are "
         "square roots of shares."
         + (
@@ -190,10 +190,10 @@ def energy(report: Report) -> Figure | None:
     return Figure(
         "energy",
         "Energy per image",
-        f"Estimated under {'one convention' if len(report.energy) == 1 else 'each convention'}, "
-        "each drawn to its own scale. What there is to beat is the ReLU network quantised to "
-        f"{report.bits} bits, which tell as many levels apart as the counts of "
-        f"{report.timesteps} time steps. Gaps in a bar part what it is the sum of.",
+        "Estimates under several conventions, each drawn to its own scale; none is a measurement. "
+        f"What there is to beat is the ReLU network with activations of {report.bits} bits, as "
+        f"many as it takes to count {report.timesteps} time steps. Gaps in a bar part what it is "
+        "the sum of.",
         said + ".",
         panels=("",),
         rows=tuple(rows),
@@ -232,7 +232,7 @@ def errors(diagnosis: Diagnosis | None) -> Figure | None:
             )
             above, below = max(above, end), min(below, end)
         total = sum(parts.values())
-        chart.text(plain(round(total, 1)), above, 0.5 * height + 4, "value", right=6)
+        chart.text(f"{total:.1f}".replace("-", "−"), above, 0.5 * height + 4, "value", right=6)
         rows.append(Row(path, (chart.markup(),)))
     worst = max(shares, key=lambda path: sum(shares[path].values()))
     return Figure(

@@ -127,13 +127,14 @@ def _asset(name: str) -> str:
 def _notes(report: Report) -> list[str]:
     macs = report.macs
     return [
-        "A synaptic operation is a spike times a synapse that leaves its neuron. Beside them the "
-        f"spiking network computes {quantity(macs.snn)} multiply-accumulates per image: "
-        f"{quantity(macs.first)} before its first neurons, {quantity(macs.steps)} in layers that "
-        f"read what is no spike, {quantity(macs.readout)} behind its last ones. The ReLU network "
-        f"computes {quantity(macs.relu)}.",
-        "Energies are estimates: operations times what one costs in the source named. Time and "
-        f"memory were measured on {report.device}.",
+        "A synaptic operation is a spike that arrives over one synapse: a weight that is not 0, at "
+        "a position that there is. Beside them the spiking network computes "
+        f"{quantity(macs.snn)} multiply-accumulates per image: {quantity(macs.first)} before its "
+        f"first neurons, {quantity(macs.steps)} in layers that read what is no spike, "
+        f"{quantity(macs.readout)} behind its last ones. The ReLU network computes "
+        f"{quantity(macs.relu)}.",
+        "Energies are operations and memory accesses times what a source says that one costs. Time "
+        f"and memory were measured on {report.device}, counting included.",
     ]
 
 

@@ -96,7 +96,8 @@ def errors(diagnosis: Diagnosis | None) -> Sheet:
 def energy(report: Report) -> Sheet:
     rows = []
     for found in report.energy:
-        parts = ", ".join(f"{name} {quantity(part, 'J')}" for name, part in found.parts.items())
+        spent = {name: part for name, part in found.parts.items() if part > 0}
+        parts = ", ".join(f"{name} {quantity(part, 'J')}" for name, part in spent.items())
         costs = [(cost, quantity(cost, "J")) for cost in (found.snn, found.ann, found.quantised)]
         cells = [_cell(cost, words) for cost, words in costs]
         rows.append(
@@ -105,7 +106,14 @@ def energy(report: Report) -> Sheet:
     return Sheet(
         "Energy",
         "Energy of one image; the ratio is that of the spiking to the quantised network.",
-        ("Convention", "Spiking", "ReLU", f"ReLU, {report.bits} bits", "Ratio", "Spiking, made up of"),
+        (
+            "Convention",
+            "Spiking",
+            "ReLU",
+            f"ReLU, {report.bits} bits",
+            "Ratio",
+            "Spiking, made up of",
+        ),
         tuple(rows),
     )
 
