@@ -30,9 +30,11 @@ struct Arguments {
   Periodic bias;       // values null for none
   const float* v_in;   // null for the rule's start
   const int32_t* m_in;
+  const int32_t* negative_in;  // null for 0
   float* v_out;
   int32_t* m_out;
-  DType spikes_type;   // kInt8: s; floating: theta * s; kNone: nothing
+  int32_t* negative_out;  // negative spikes sent; null where nobody counts them
+  DType spikes_type;      // kInt8: s; floating: theta * s; kNone: nothing
   void* spikes;
   int64_t spikes_step;
 };

@@ -13,30 +13,31 @@
 
 namespace snm {
 
-// How messages name the op.
-constexpr const char* kOp = "snm";
+// How messages name the ops.
+constexpr const char* kSnm = "snm";
+constexpr const char* kCounted = "snm_counted";
 
-inline DType drive_type(ScalarType type) {
+inline DType drive_type(const char* op, ScalarType type) {
   const DType found = dtype_of(type);
-  require(is_floating(found) || found == DType::kInt32, kOp, "x",
+  require(is_floating(found) || found == DType::kInt32, op, "x",
           "float32, float16, bfloat16 or int32", torch::headeronly::toString(type));
   return found;
 }
 
-inline DType spikes_type(ScalarType type) {
+inline DType spikes_type(const char* op, ScalarType type) {
   const DType found = dtype_of(type);
-  require(is_floating(found) || found == DType::kInt8, kOp, "spikes",
+  require(is_floating(found) || found == DType::kInt8, op, "spikes",
           "float32, float16, bfloat16 or int8", torch::headeronly::toString(type));
   return found;
 }
 
-inline Rule checked_rule(double v_init, std::optional<double> negative_threshold, bool strict,
-                         int64_t max_spikes, int64_t count_min, int64_t count_max) {
+inline Rule checked_rule(const char* op, double v_init, std::optional<double> negative_threshold,
+                         bool strict, int64_t max_spikes, int64_t count_min, int64_t count_max) {
   constexpr int64_t least = std::numeric_limits<int32_t>::min();
   constexpr int64_t most = std::numeric_limits<int32_t>::max();
-  require(max_spikes >= 1 && max_spikes <= 127, kOp, "max_spikes", "1 to 127", max_spikes);
-  require(count_min >= least && count_min <= 0, kOp, "count_min", "an int32 <= 0", count_min);
-  require(count_max <= most && count_max >= 0, kOp, "count_max", "an int32 >= 0", count_max);
+  require(max_spikes >= 1 && max_spikes <= 127, op, "max_spikes", "1 to 127", max_spikes);
+  require(count_min >= least && count_min <= 0, op, "count_min", "an int32 <= 0", count_min);
+  require(count_max <= most && count_max >= 0, op, "count_max", "an int32 >= 0", count_max);
   const double ratio = negative_threshold.value_or(std::numeric_limits<double>::quiet_NaN());
   return {static_cast<float>(v_init),      static_cast<float>(ratio),
           strict,                          static_cast<int32_t>(max_spikes),
@@ -84,19 +85,20 @@ inline bool is_same(const Tensor& tensor, IntHeaderOnlyArrayRef sizes, ScalarTyp
 // The tensors of one run, kept alive while its kernel reads them, and the kernel's arguments.
 class Run {
  public:
-  Run(const Tensor& x, const Tensor& threshold, const std::optional<Tensor>& v,
+  Run(const char* op, const Tensor& x, const Tensor& threshold, const std::optional<Tensor>& v,
       const std::optional<Tensor>& m, const std::optional<Tensor>& bias,
-      const std::optional<Tensor>& residual, const Rule& rule) {
+      const std::optional<Tensor>& residual, const Rule& rule)
+      : op_(op) {
     if (x.dim() == 0 || x.size(0) == 0) {
-      require(false, kOp, "x", "[T, *shape] with T >= 1", shown(x.sizes()));
+      require(false, op_, "x", "[T, *shape] with T >= 1", shown(x.sizes()));
     }
-    kept_.reserve(6);
+    kept_.reserve(7);
     v_out = empty_membrane(x);
     m_out = empty_strided(x, v_out.sizes(), v_out.strides(), ScalarType::Int);
     arguments_.rule = rule;
     arguments_.time_steps = x.size(0);
     arguments_.neurons = v_out.numel();
-    arguments_.drive_type = drive_type(x.scalar_type());
+    arguments_.drive_type = drive_type(op_, x.scalar_type());
     const Tensor drive = aligned(x);
     arguments_.drive = keep(drive).const_data_ptr();
     arguments_.drive_step = drive.stride(0);
@@ -104,7 +106,7 @@ class Run {
     if (bias.has_value()) arguments_.bias = periodic("bias", *bias);
     if (residual.has_value()) {
       if (!is_same(*residual, x.sizes(), x.scalar_type(), x)) {
-        check_same(kOp, "residual", *residual, x.sizes(), x.scalar_type(), x);
+        check_same(op_, "residual", *residual, x.sizes(), x.scalar_type(), x);
       }
       const Tensor added = aligned(*residual);
       arguments_.residual = keep(added).const_data_ptr();
@@ -115,6 +117,16 @@ class Run {
     arguments_.v_out = v_out.mutable_data_ptr<float>();
     arguments_.m_out = m_out.mutable_data_ptr<int32_t>();
     arguments_.spikes_type = DType::kNone;
+  }
+
+  // Counts negative spikes as well, on from these; returns where they are counted.
+  Tensor count(const std::optional<Tensor>& negative) {
+    Tensor counted = empty_strided(m_out, m_out.sizes(), m_out.strides(), ScalarType::Int);
+    if (negative.has_value()) {
+      arguments_.negative_in = state<int32_t>("negative", *negative, counted);
+    }
+    arguments_.negative_out = counted.mutable_data_ptr<int32_t>();
+    return counted;
   }
 
   // Where the spikes go, allocated here in the drive's memory format; size 0 without a type.
@@ -132,11 +144,11 @@ class Run {
   // Where the spikes go, given by the caller.
   void use_spikes(const Tensor& x, const Tensor& out) {
     if (!is_same(out, x.sizes(), out.scalar_type(), x)) {
-      check_same(kOp, "out", out, x.sizes(), out.scalar_type(), x);
+      check_same(op_, "out", out, x.sizes(), out.scalar_type(), x);
     }
     const bool adjacent = out.size(0) == 1 || out.stride(0) >= arguments_.neurons;
     if (!adjacent || !same_places(v_out.sizes(), slice(out.strides()), v_out.strides())) {
-      require(false, kOp, "out", "of strides " + shown(dense_strides()), shown(out.strides()));
+      require(false, op_, "out", "of strides " + shown(dense_strides()), shown(out.strides()));
     }
     set_spikes(out);
   }
@@ -165,7 +177,7 @@ class Run {
   template <class T>
   const T* state(const char* argument, const Tensor& given, const Tensor& like) {
     if (!is_same(given, like.sizes(), like.scalar_type(), like)) {
-      check_same(kOp, argument, given, like.sizes(), like.scalar_type(), like);
+      check_same(op_, argument, given, like.sizes(), like.scalar_type(), like);
     }
     if (same_places(like.sizes(), given.strides(), like.strides())) {
       return keep(given).template const_data_ptr<T>();
@@ -179,7 +191,7 @@ class Run {
     const auto strides = v_out.strides();
     const bool whole = given.dim() > 0;
     if (!is_same(given, whole ? sizes : given.sizes(), ScalarType::Float, v_out)) {
-      check_parameter(kOp, argument, given, sizes, v_out);
+      check_parameter(op_, argument, given, sizes, v_out);
     }
     const int64_t missing = v_out.dim() - given.dim();
     Repeat repeat = repeat_over(given);
@@ -206,11 +218,12 @@ class Run {
   }
 
   void set_spikes(const Tensor& spikes) {
-    arguments_.spikes_type = spikes_type(spikes.scalar_type());
+    arguments_.spikes_type = spikes_type(op_, spikes.scalar_type());
     arguments_.spikes = spikes.mutable_data_ptr();
     arguments_.spikes_step = spikes.stride(0);
   }
 
+  const char* op_;
   Arguments arguments_{};
   std::vector<Tensor> kept_;
 };
@@ -223,8 +236,8 @@ std::tuple<Tensor, Tensor, Tensor> snm_op(
     std::optional<Tensor> bias, std::optional<Tensor> residual, double v_init,
     std::optional<double> negative_threshold, bool strict, int64_t max_spikes, int64_t count_min,
     int64_t count_max, std::optional<ScalarType> type) {
-  Run run(x, threshold, v, m, bias, residual,
-          checked_rule(v_init, negative_threshold, strict, max_spikes, count_min, count_max));
+  Run run(kSnm, x, threshold, v, m, bias, residual,
+          checked_rule(kSnm, v_init, negative_threshold, strict, max_spikes, count_min, count_max));
   Tensor spikes = run.allocate_spikes(x, type);
   if (run.arguments().neurons > 0) launch(run.arguments(), x);
   return {spikes, run.v_out, run.m_out};
@@ -236,11 +249,41 @@ std::tuple<Tensor, Tensor> snm_out_op(
     std::optional<Tensor> bias, std::optional<Tensor> residual, double v_init,
     std::optional<double> negative_threshold, bool strict, int64_t max_spikes, int64_t count_min,
     int64_t count_max, Tensor out) {
-  Run run(x, threshold, v, m, bias, residual,
-          checked_rule(v_init, negative_threshold, strict, max_spikes, count_min, count_max));
+  Run run(kSnm, x, threshold, v, m, bias, residual,
+          checked_rule(kSnm, v_init, negative_threshold, strict, max_spikes, count_min, count_max));
   run.use_spikes(x, out);
   if (run.arguments().neurons > 0) launch(run.arguments(), x);
   return {run.v_out, run.m_out};
+}
+
+template <Launch launch>
+std::tuple<Tensor, Tensor, Tensor, Tensor> snm_counted_op(
+    Tensor x, Tensor threshold, std::optional<Tensor> v, std::optional<Tensor> m,
+    std::optional<Tensor> bias, std::optional<Tensor> residual, std::optional<Tensor> negative,
+    double v_init, std::optional<double> negative_threshold, bool strict, int64_t max_spikes,
+    int64_t count_min, int64_t count_max, std::optional<ScalarType> type) {
+  Run run(kCounted, x, threshold, v, m, bias, residual,
+          checked_rule(kCounted, v_init, negative_threshold, strict, max_spikes, count_min,
+                       count_max));
+  Tensor counted = run.count(negative);
+  Tensor spikes = run.allocate_spikes(x, type);
+  if (run.arguments().neurons > 0) launch(run.arguments(), x);
+  return {spikes, run.v_out, run.m_out, counted};
+}
+
+template <Launch launch>
+std::tuple<Tensor, Tensor, Tensor> snm_counted_out_op(
+    Tensor x, Tensor threshold, std::optional<Tensor> v, std::optional<Tensor> m,
+    std::optional<Tensor> bias, std::optional<Tensor> residual, std::optional<Tensor> negative,
+    double v_init, std::optional<double> negative_threshold, bool strict, int64_t max_spikes,
+    int64_t count_min, int64_t count_max, Tensor out) {
+  Run run(kCounted, x, threshold, v, m, bias, residual,
+          checked_rule(kCounted, v_init, negative_threshold, strict, max_spikes, count_min,
+                       count_max));
+  Tensor counted = run.count(negative);
+  run.use_spikes(x, out);
+  if (run.arguments().neurons > 0) launch(run.arguments(), x);
+  return {run.v_out, run.m_out, counted};
 }
 
 }  // namespace snm

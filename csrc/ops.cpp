@@ -11,6 +11,16 @@ STABLE_TORCH_LIBRARY(snm_kernels, library) {
       "Tensor? residual, float v_init, float? negative_threshold, bool strict, int max_spikes, "
       "int count_min, int count_max, Tensor(a!) out) -> (Tensor v, Tensor m)");
   library.def(
+      "snm_counted(Tensor x, Tensor threshold, Tensor? v, Tensor? m, Tensor? bias, "
+      "Tensor? residual, Tensor? negative, float v_init, float? negative_threshold, bool strict, "
+      "int max_spikes, int count_min, int count_max, ScalarType? spikes_dtype) "
+      "-> (Tensor spikes, Tensor v, Tensor m, Tensor negative)");
+  library.def(
+      "snm_counted_out(Tensor x, Tensor threshold, Tensor? v, Tensor? m, Tensor? bias, "
+      "Tensor? residual, Tensor? negative, float v_init, float? negative_threshold, bool strict, "
+      "int max_spikes, int count_min, int count_max, Tensor(a!) out) "
+      "-> (Tensor v, Tensor m, Tensor negative)");
+  library.def(
       "running_max_pool(Tensor x, Tensor? threshold, Tensor? total, int[] kernel_size, "
       "int[] stride, int[] padding, int[] dilation, bool ceil_mode, ScalarType sent_dtype) "
       "-> (Tensor spikes, Tensor total)");

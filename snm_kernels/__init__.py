@@ -2,7 +2,7 @@
 
 from . import numpy
 from ._load import BackendStatus, backends, build_info
-from .ops import SNMOutput, SNMState, snm
+from .ops import SNMCounted, SNMOutput, SNMState, snm, snm_counted
 from .pooling import RunningMaxOutput, adaptive_running_max_pool, running_max_pool
 from .rule import PRESETS, SNM, SNMRule, preset
 
@@ -11,6 +11,7 @@ __all__ = [
     "SNM",
     "BackendStatus",
     "RunningMaxOutput",
+    "SNMCounted",
     "SNMOutput",
     "SNMRule",
     "SNMState",
@@ -21,6 +22,7 @@ __all__ = [
     "preset",
     "running_max_pool",
     "snm",
+    "snm_counted",
 ]
 
 __version__ = build_info().version

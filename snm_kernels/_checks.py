@@ -54,7 +54,7 @@ def check_broadcast(
         raise ValueError(f"{op}: {argument} must broadcast to {list(shape)}, got {list(sizes)}")
 
 
-def check_state(state: object) -> None:
+def check_state(state: object, op: str = "snm") -> None:
     """Whether a state has its two parts."""
     if not (isinstance(state, tuple) and len(state) == 2):
-        raise TypeError(f"snm: state must be an SNMState(v, m), got {type(state).__name__}")
+        raise TypeError(f"{op}: state must be an SNMState(v, m), got {type(state).__name__}")

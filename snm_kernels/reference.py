@@ -15,10 +15,11 @@ def snm_reference(
     m: Tensor | None,
     bias: Tensor | None,
     residual: Tensor | None,
+    negative: Tensor | None,
     *,
     rule: SNMRule,
     spikes_dtype: torch.dtype | None,
-) -> tuple[list[Tensor], Tensor, Tensor]:
+) -> tuple[list[Tensor], Tensor, Tensor, Tensor]:
     """Runs the rule one time step at a time; the loop that reads like the definition.
 
     Args:
@@ -28,12 +29,13 @@ def snm_reference(
         m: starting memory, int32 ``[*shape]``; None for 0.
         bias: float32, broadcastable to ``shape``; None for none.
         residual: ``[T, *shape]`` of x's dtype; None for none.
+        negative: negative spikes sent before, int32 ``[*shape]``; None for 0.
         rule: the neuron's rule.
         spikes_dtype: torch.int8 sends s, a floating dtype sends θ·s, None sends nothing.
 
     Returns:
-        What was sent at each step (``[*shape]`` each, none if ``spikes_dtype`` is None), then v
-        and m after the last step.
+        What was sent at each step (``[*shape]`` each, none if ``spikes_dtype`` is None), then v,
+        m and the number of negative spikes after the last step.
     """
     count_min, count_max = rule.count_bounds
     silent = threshold == math.inf
@@ -45,6 +47,8 @@ def snm_reference(
         v = rule.v_init * theta
     if m is None:
         m = torch.zeros_like(v, dtype=torch.int32)
+    if negative is None:
+        negative = torch.zeros_like(m)
     sent = []
     for t in range(x.shape[0]):
         c = x[t].to(torch.float32)
@@ -65,8 +69,9 @@ def snm_reference(
             amplitude = s.to(torch.float32) * theta
         v = u - amplitude
         m = m + s
+        negative = negative + corrects.to(torch.int32)
         if spikes_dtype == torch.int8:
             sent.append(s.to(torch.int8))
         elif spikes_dtype is not None:
             sent.append(amplitude.to(spikes_dtype))
-    return sent, v, m
+    return sent, v, m, negative

@@ -51,6 +51,14 @@ class Case:
         """Whether NumPy has every dtype of this case."""
         return torch.bfloat16 not in (self.dtype, self.out_dtype)
 
+    def negative(self, device: torch.device | str = "cpu") -> Tensor | None:
+        """Negative spikes sent before; with a state only, and laid out as it is."""
+        if self.state is None:
+            return None
+        g = Generator().manual_seed(zlib.crc32(self.name.encode()))
+        _, negative = STATES[self.state](self.shape, torch.ones(()), g)
+        return negative.abs().to(device)
+
     def inputs(self, device: torch.device | str = "cpu", seed: int = 0) -> dict[str, Any]:
         """Keyword arguments of `snm_kernels.snm`: the same values on every device."""
         g = Generator().manual_seed(zlib.crc32(self.name.encode()) + seed)
@@ -528,6 +536,54 @@ def value_cases() -> list[Case]:
     return drives + thresholds + states
 
 
+def counted_cases() -> list[Case]:
+    """What negative spikes are counted in: few, as the rest of the run is that of the others."""
+    rules = {name: preset(name) for name in ("snm", "snm-zero")} | {
+        name: RULES[name]
+        for name in (
+            "signed without bounds",
+            "three below and two above",
+            "graded and signed",
+            "graded with little room",
+        )
+    }
+    sent = [
+        Case(f"counted-{name}-{short(dtype)}-{emit}", 9, (3, 19), rule, dtype, emit)
+        for (name, rule), (dtype, emit) in product(
+            list(rules.items())[1::3], product(DTYPES, EMITS)
+        )
+    ]
+    added = [
+        Case(
+            f"counted-{name}-{emit}-{bias} bias-{residual} residual",
+            7,
+            rule=rule,
+            emit=emit,
+            drive=drive,
+            theta="silent",
+            bias=bias,
+            residual=residual,
+            state=state,
+        )
+        for name, rule in rules.items()
+        for emit, drive, bias, residual, state in (
+            ("amplitude", "aimed", "channel", None, None),
+            ("spike", "special", None, "contiguous", "given"),
+        )
+    ]
+    layouts = ("channels_last", "constant", "unaligned", "padded time", "every other")
+    laid_out = [
+        Case(f"counted-{layout} drive", layout=layout, threshold="channel", state="permuted")
+        for layout in layouts
+    ]
+    sizes = [
+        Case(f"counted-{n} neurons-{steps} steps", steps, (n,), threshold="last", state=state)
+        for n, steps in ((0, 3), (1, 1), (17, 33), (1025, 6), (2049, 4))
+        for state in (None, "given")
+    ]
+    return [*sent, *added, *laid_out, *sizes, Case("counted-no dimensions", 9, ())]
+
+
 CASES = [
     *preset_cases(),
     *rule_cases(),
@@ -539,3 +595,4 @@ CASES = [
     *parameter_cases(),
     *value_cases(),
 ]
+COUNTED = counted_cases()

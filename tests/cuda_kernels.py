@@ -17,10 +17,12 @@ class Kernel:
     spikes: str | None
     graded: bool = False
     wide: bool = True
+    counted: bool = False
 
     def __str__(self) -> str:
         words = [self.drive, str(self.spikes), "wide" if self.wide else "narrow"]
-        return "-".join([*words, "graded"] if self.graded else words)
+        words += [name for name in ("graded", "counted") if getattr(self, name)]
+        return "-".join(words)
 
     @property
     def neurons(self) -> int:
@@ -44,7 +46,8 @@ class Kernel:
         if spikes == drive and len(drive) > 1:
             spikes = "S1_"
         shape = "4Wide" if self.wide else "6Narrow"
-        pattern = f"snm_kernelI{drive}{spikes}Lb{int(self.graded)}ENS_{shape}"
+        flags = f"Lb{int(self.graded)}ELb{int(self.counted)}E"
+        pattern = f"snm_kernelI{drive}{spikes}{flags}NS_{shape}"
         (name,) = (name for name in kernels if pattern in name)
         return name
 

@@ -91,13 +91,15 @@ class RunningMaxima:
 
 
 class Neurons:
-    """A layer of neurons, one step at a time; keeps what it sent."""
+    """A layer of neurons, one step at a time; keeps what it sent and its state after each."""
 
     def __init__(self, threshold: Tensor, rule: SNMRule, start: Tensor | None = None) -> None:
         self.threshold, self.rule, self.start = threshold, rule, start
         self.v: Tensor | None = None
         self.m: Tensor | None = None
         self.spikes: list[Tensor] = []
+        self.membranes: list[Tensor] = []
+        self.memories: list[Tensor] = []
 
     def __call__(self, drive: Tensor) -> Tensor:
         theta = self.threshold.to(drive.dtype).expand_as(drive)
@@ -118,6 +120,8 @@ class Neurons:
         amplitude = torch.where(silent, 0.0, s * theta)
         self.v, self.m = u - amplitude, self.m + s
         self.spikes.append(s)
+        self.membranes.append(self.v)
+        self.memories.append(self.m)
         return amplitude
 
 

@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from cases import CASES, DTYPES, Case, aimed_run, short, thetas
+from cases import CASES, COUNTED, DTYPES, Case, aimed_run, short, thetas
 from equality import assert_laid_out_as, assert_same_bits, assert_same_run
-from snm_kernels import PRESETS, SNMOutput, SNMState, build_info, preset, snm
+from snm_kernels import PRESETS, SNMOutput, SNMState, build_info, preset, snm, snm_counted
 
 
 def to_cpu(run: SNMOutput) -> SNMOutput:
@@ -44,6 +44,22 @@ def compare(case: Case, backend: str, device: str = "cpu") -> int:
     assert_laid_out_as(inputs["x"], actual)
     for name, tensor in tensors(inputs).items():
         assert_same_bits(tensor.cpu(), before[name], f"{name} after the run")
+    return case.neuron_steps
+
+
+def compare_counted(case: Case, backend: str, device: str = "cpu") -> int:
+    """Compares a run that counts negative spikes with the reference and with one that does not."""
+    expected = snm_counted(**case.inputs(), negative=case.negative(), backend="reference")
+    inputs, before = case.inputs(device), case.negative(device)
+    actual = snm_counted(**inputs, negative=before, backend=backend)
+    run = SNMOutput(actual.spikes, actual.state)
+    assert_same_run(to_cpu(run), SNMOutput(expected.spikes, expected.state))
+    assert_same_run(to_cpu(run), to_cpu(snm(**inputs, backend=backend)))
+    assert_same_bits(actual.negative.cpu(), expected.negative, "negative")
+    assert_laid_out_as(inputs["x"], run)
+    assert actual.negative.stride() == actual.state.m.stride()
+    if before is not None:
+        assert_same_bits(before.cpu(), case.negative(), "negative after the run")
     return case.neuron_steps
 
 
@@ -83,8 +99,8 @@ def main() -> None:
     parser.add_argument("--bulk", action="store_true")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    cases = [case for case in CASES if case.neuron_steps <= arguments.most_neuron_steps]
-    runs = [(compare, case) for case in cases]
+    cases = [(compare, case) for case in CASES] + [(compare_counted, case) for case in COUNTED]
+    runs = [run for run in cases if run[1].neuron_steps <= arguments.most_neuron_steps]
     runs += [(compare_bulk, bulk) for bulk in BULKS if arguments.bulk]
     compared, failures = 0, []
     for run, item in runs:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from cases import CASES
+from cases import CASES, COUNTED
 from equality import assert_same_run
 from parity import BULKS
 from snm_kernels import snm
@@ -53,7 +53,7 @@ def test_isa_equals_reference(isa: str) -> None:
     summary = json.loads(process.stdout)
     assert summary["failures"] == []
     assert summary["isa"] == isa
-    assert summary["cases"] == len(CASES) + len(BULKS)
+    assert summary["cases"] == len(CASES) + len(COUNTED) + len(BULKS)
     assert summary["neuron_steps"] >= NEURON_STEPS
 
 

@@ -170,3 +170,13 @@ def test_another_batch_needs_a_reset() -> None:
 def test_a_rule_by_name_is_refused_where_it_is_given() -> None:
     with pytest.raises(TypeError, match=r"must be an SNMRule, such as snm.preset\('snm-zero'\)"):
         snm.nn.SNM(1.0, "snm-zero")
+
+
+def test_neuron_counts_its_negative_spikes() -> None:
+    neuron = snm.nn.SNMNeuron(torch.rand(4, 6, 8) + 0.5, snm.preset("snm-zero"), bias=0.125)
+    expected = neuron(DRIVE, residual=DRIVE, emit="spike")
+    first = neuron.counted(DRIVE[:5], residual=DRIVE[:5], emit="spike")
+    rest = neuron.counted(DRIVE[5:], first.state, first.negative, residual=DRIVE[5:], emit="spike")
+    assert torch.equal(torch.cat([first.spikes, rest.spikes]), expected.spikes)
+    assert torch.equal(rest.state.m, expected.state.m)
+    assert torch.equal(rest.negative, (expected.spikes < 0).sum(0, dtype=torch.int32))

@@ -3,20 +3,26 @@
 import pytest
 import torch
 
-from cases import CASES, Case, aimed_run, thetas
-from parity import BULKS, Bulk, compare, compare_bulk
+from cases import CASES, COUNTED, Case, aimed_run, thetas
+from parity import BULKS, Bulk, compare, compare_bulk, compare_counted
 from snm_kernels import PRESETS, SNMState, preset, snm
 
 NEURON_STEPS = 10**8
 
 
 def test_case_names_are_unique() -> None:
-    assert len({case.name for case in CASES}) == len(CASES)
+    cases = CASES + COUNTED
+    assert len({case.name for case in cases}) == len(cases)
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_cpu_equals_reference(case: Case) -> None:
     assert compare(case, "cpu") == case.neuron_steps
+
+
+@pytest.mark.parametrize("case", COUNTED, ids=str)
+def test_cpu_counts_as_reference(case: Case) -> None:
+    assert compare_counted(case, "cpu") == case.neuron_steps
 
 
 @pytest.mark.parametrize("bulk", BULKS, ids=str)

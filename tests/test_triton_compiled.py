@@ -10,7 +10,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from machine_code import FUSED_MULTIPLY_ADD, LOAD_16_BYTES, LOCAL_MEMORY, count
-from snm_kernels import SNMRule, snm
+from snm_kernels import SNMRule, snm, snm_counted
 from snm_kernels.triton import INTERPRETED
 from triton_build import BYTES, Build, compiled
 
@@ -33,6 +33,7 @@ NARROW = [
     Build(spikes=None, wide=False),
     Build(extras=True, wide=False),
     Build(graded=True, wide=False),
+    Build(counted=True, wide=False),
 ]
 BUILDS = [
     *(Build(a, d, d) for a, d in product(ARCHITECTURES, ("fp32", "fp16", "bf16"))),
@@ -45,6 +46,9 @@ BUILDS = [
     Build(aligned=False),
     Build(negative=False),
     Build(ones=True),
+    Build(counted=True),
+    Build(drive="fp16", spikes="i8", counted=True, extras=True),
+    Build(graded=True, counted=True),
     *NARROW,
 ]
 
@@ -111,7 +115,7 @@ def test_rows_of_later_steps_are_on_their_way(build: Build, tmp: Path) -> None:
     assert code.measure(build).steps_ahead > (1 if build.wide else 6)
 
 
-@pytest.mark.parametrize("name", ["snm", "snm_out"])
+@pytest.mark.parametrize("name", ["snm", "snm_out", "snm_counted", "snm_counted_out"])
 def test_has_the_arguments_of_the_native_operator(name: str) -> None:
     native = getattr(torch.ops.snm_kernels, name).default._schema
     ours = getattr(torch.ops.snm_kernels, name.replace("snm", "snm_triton")).default._schema
@@ -131,16 +135,21 @@ def test_traces_without_a_gpu() -> None:
 
     def run(x: torch.Tensor, threshold: torch.Tensor) -> tuple[torch.Tensor, ...]:
         spikes, state = snm(x, threshold, rule=rule, emit="spike", backend="triton")
-        _, state = snm(x, threshold, rule=rule, state=state, emit="none", backend="triton")
-        return spikes, state.v, state.m
+        _, state, negative = snm_counted(
+            x, threshold, rule=rule, state=state, emit="none", backend="triton"
+        )
+        return spikes, state.v, state.m, negative
 
     with FakeTensorMode():
         x = torch.empty(5, 2, 8, 4, 4, dtype=torch.float16, device="cuda")
         x = x.permute(0, 1, 3, 4, 2)
         threshold = torch.empty(8, device="cuda")
         for traced in (run, torch.compile(run, fullgraph=True, backend="eager")):
-            spikes, v, m = traced(x, threshold)
-            assert (spikes.dtype, v.dtype, m.dtype) == (torch.int8, torch.float32, torch.int32)
+            spikes, v, m, negative = traced(x, threshold)
+            assert (spikes.dtype, v.dtype) == (torch.int8, torch.float32)
+            assert m.dtype == negative.dtype == torch.int32
             assert spikes.shape == x.shape
-            assert {tensor.device for tensor in (spikes, v, m)} == {x.device}
-            assert spikes.stride()[1:] == v.stride() == m.stride() == x.stride()[1:]
+            assert {tensor.device for tensor in (spikes, v, m, negative)} == {x.device}
+            strides = [tensor.stride() for tensor in (v, m, negative)]
+            assert strides == 3 * [x.stride()[1:]]
+            assert spikes.stride()[1:] == x.stride()[1:]

@@ -29,6 +29,8 @@ class Build:
     negative: bool = True
     extras: bool = False
     """With a residual, a bias and a state to go on from."""
+    counted: bool = False
+    """Whether negative spikes are counted, and with extras on from a given number."""
     aligned: bool = True
     """Whether pointers, strides and the number of neurons are multiples of 16."""
     ones: bool = False
@@ -37,7 +39,7 @@ class Build:
     """Whether the compiler may contract products and sums, as torch.compile lets it."""
 
     def __str__(self) -> str:
-        flags = ("wide", "graded", "extras", "ones", "fusion")
+        flags = ("wide", "graded", "extras", "counted", "ones", "fusion")
         words = [f"sm_{self.architecture}", self.drive, str(self.spikes)]
         words += [name for name in flags if getattr(self, name)]
         words += [] if self.wide else ["narrow"]
@@ -94,8 +96,10 @@ def compiled(build: Build, tmp: Path) -> Compiled:
         "bias": "*fp32" if build.extras else None,
         "v_in": "*fp32" if build.extras else None,
         "m_in": "*i32" if build.extras else None,
+        "negative_in": "*i32" if build.extras and build.counted else None,
         "v_out": "*fp32",
         "m_out": "*i32",
+        "negative_out": "*i32" if build.counted else None,
         "spikes": build.spikes and f"*{build.spikes}",
         "v_init": "fp32",
         "negative_threshold": "fp32" if build.negative else None,

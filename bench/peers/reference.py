@@ -15,16 +15,16 @@ from snm_kernels.reference import snm_reference
 
 def all_steps(drive: Tensor, threshold: Tensor) -> Tensor:
     """All time steps, unrolled."""
-    sent, _, _ = snm_reference(
-        drive, threshold, None, None, None, None, rule=SNM, spikes_dtype=drive.dtype
+    sent, *_ = snm_reference(
+        drive, threshold, None, None, None, None, None, rule=SNM, spikes_dtype=drive.dtype
     )
     return torch.stack(sent)
 
 
 def one_step(drive: Tensor, threshold: Tensor, v: Tensor, m: Tensor, out: Tensor) -> None:
     """One time step, ``drive`` ``[B, ...]``; writes the state and what is sent in place."""
-    [sent], membrane, memory = snm_reference(
-        drive[None], threshold, v, m, None, None, rule=SNM, spikes_dtype=drive.dtype
+    [sent], membrane, memory, _ = snm_reference(
+        drive[None], threshold, v, m, None, None, None, rule=SNM, spikes_dtype=drive.dtype
     )
     out.copy_(sent)
     v.copy_(membrane)

@@ -27,6 +27,7 @@ struct Nothing {};
 struct alignas(kCacheLine) Tile {
   float v[kTile];
   int32_t m[kTile];
+  int32_t negative[kTile];
   float theta[kTile];
   float upper[kTile];
   float lower[kTile];
@@ -134,6 +135,7 @@ template <class In, class Out, bool kGraded, bool kStrict>
 class Run {
  public:
   Run(const Arguments& a, int64_t begin, int64_t end) : a_(a), begin_(begin), end_(end) {
+    counts_ = a.negative_out != nullptr;
     in_place_ = a.spikes == a.drive || a.spikes == a.residual;
     streams_ = kCanStream && !in_place_ && a.time_steps * a.neurons * kOutSize >= kStreamedBytes;
     prefetches_ = a.time_steps * (end - begin) * (kInSize + kOutSize) > kCachedBytes;
@@ -149,6 +151,7 @@ class Run {
       advance_all<1>(t);
       std::copy_n(tile_.v, count_, a_.v_out + first_);
       std::copy_n(tile_.m, count_, a_.m_out + first_);
+      if (counts_) std::copy_n(tile_.negative, count_, a_.negative_out + first_);
     }
     if (streams_) finish_streams();
   }
@@ -170,10 +173,12 @@ class Run {
     store(Floats{}, tile_.theta + last);
     store(Floats{}, tile_.v + last);
     store(Ints{}, tile_.m + last);
+    store(Ints{}, tile_.negative + last);
     store(Floats{}, tile_.bias + last);
     gather(a_.threshold, first_, count_, tile_.theta);
     if (a_.v_in != nullptr) std::copy_n(a_.v_in + first_, count_, tile_.v);
     if (a_.m_in != nullptr) std::copy_n(a_.m_in + first_, count_, tile_.m);
+    if (a_.negative_in != nullptr) std::copy_n(a_.negative_in + first_, count_, tile_.negative);
     if (a_.bias.values != nullptr) gather(a_.bias, first_, count_, tile_.bias);
     for (int64_t j = 0; j < padded; j += kLanes) {
       const auto own = thresholds<Lanes>(load<Floats>(tile_.theta + j), a_.rule);
@@ -182,6 +187,7 @@ class Run {
       store(own.lower, tile_.lower + j);
       if (a_.v_in == nullptr) store(starting_membrane<Lanes>(own.theta, a_.rule), tile_.v + j);
       if (a_.m_in == nullptr) store(Ints{}, tile_.m + j);
+      if (counts_ && a_.negative_in == nullptr) store(Ints{}, tile_.negative + j);
       if constexpr (kTernary) store(narrowed<Out>(own.theta), tile_.narrow_theta + j);
     }
   }
@@ -189,7 +195,8 @@ class Run {
   // As many steps as there are from t on, kCount at a time.
   template <int kCount>
   void advance_all(int64_t& t) {
-    const bool adds = kCount == 1 || a_.bias.values != nullptr || a_.residual != nullptr;
+    const bool adds =
+        kCount == 1 || a_.bias.values != nullptr || a_.residual != nullptr || counts_;
     for (; t + kCount <= a_.time_steps; t += kCount) {
       if (adds) {
         advance_tile<kCount, true>(t);
@@ -232,6 +239,7 @@ class Run {
                                 const Rows<Out>& to) {
     const bool biased = kAdds && a_.bias.values != nullptr;
     const bool added = kAdds && residual.first != nullptr;
+    const bool counts = kAdds && counts_;
     const Thresholds<Lanes> own{load<Floats>(tile_.theta + j), load<Floats>(tile_.upper + j),
                                 load<Floats>(tile_.lower + j)};
     Uints narrow_theta{};
@@ -240,6 +248,8 @@ class Run {
     if (biased) bias = load<Floats>(tile_.bias + j);
     Floats v = load<Floats>(tile_.v + j);
     Ints m = load<Ints>(tile_.m + j);
+    Ints negative{};
+    if (counts) negative = load<Ints>(tile_.negative + j);
     // All of the drive first: rows often lie whole pages apart, and a store to one then looks like
     // a load of another.
     Floats c[kCount];
@@ -250,12 +260,14 @@ class Run {
     }
     for (int k = 0; k < kCount; ++k) {
       const Step<Lanes> sent = step<kGraded, Lanes>(c[k], own, v, m, rule);
+      if (counts) negative = Lanes::count(negative, sent.corrects, Ints{});
       if constexpr (kSends) {
         store<kWhole>(packed<Out, kGraded>(sent, narrow_theta), to.at(k) + j, count * kOutSize);
       }
     }
     store(v, tile_.v + j);
     store(m, tile_.m + j);
+    if (counts) store(negative, tile_.negative + j);
   }
 
   // The rows of a tile's next steps from t on.
@@ -290,6 +302,7 @@ class Run {
   const int64_t end_;
   int64_t first_ = 0;  // the tile's neurons
   int64_t count_ = 0;
+  bool counts_;
   bool in_place_;
   bool streams_;
   bool prefetches_;

@@ -25,4 +25,6 @@ void launch_cpu(const Arguments& arguments, const Tensor&) {
 STABLE_TORCH_LIBRARY_IMPL(snm_kernels, CPU, library) {
   library.impl("snm", TORCH_BOX(&snm::snm_op<snm::launch_cpu>));
   library.impl("snm_out", TORCH_BOX(&snm::snm_out_op<snm::launch_cpu>));
+  library.impl("snm_counted", TORCH_BOX(&snm::snm_counted_op<snm::launch_cpu>));
+  library.impl("snm_counted_out", TORCH_BOX(&snm::snm_counted_out_op<snm::launch_cpu>));
 }

@@ -110,7 +110,7 @@ __device__ __forceinline__ float just_below(float bound) {
   return bound == -INFINITY ? NAN : nextafterf(bound, -INFINITY);
 }
 
-template <class In, class Out, bool kGraded, class Shape>
+template <class In, class Out, bool kGraded, bool kCounts, class Shape>
 __global__ void __launch_bounds__(Shape::kThreads, Shape::kBlocks)
     snm_kernel(const Arguments a, const bool aligned) {
   constexpr int kCount = Shape::kNeurons;
@@ -144,11 +144,12 @@ __global__ void __launch_bounds__(Shape::kThreads, Shape::kBlocks)
   float theta[kCount], bias[kCount];
   Thresholds<> own[kCount];
   Pack<float, kCount> v;
-  Pack<int32_t, kCount> m;
+  Pack<int32_t, kCount> m, negative;
   gather(a.threshold, n, theta);
   if (a.bias.values != nullptr) gather(a.bias, n, bias);
   if (a.v_in != nullptr) v.load(a.v_in + n, whole, count);
   if (a.m_in != nullptr) m.load(a.m_in + n, whole, count);
+  if (kCounts && a.negative_in != nullptr) negative.load(a.negative_in + n, whole, count);
 #pragma unroll
   for (int i = 0; i < kCount; ++i) {
     own[i] = thresholds(theta[i], a.rule);
@@ -157,6 +158,7 @@ __global__ void __launch_bounds__(Shape::kThreads, Shape::kBlocks)
     if (a.bias.values == nullptr) bias[i] = -0.0f;
     if (a.v_in == nullptr) v.values[i] = starting_membrane(own[i].theta, a.rule);
     if (a.m_in == nullptr) m.values[i] = 0;
+    if (kCounts && a.negative_in == nullptr) negative.values[i] = 0;
   }
 
   Rule rule = a.rule;
@@ -169,6 +171,7 @@ __global__ void __launch_bounds__(Shape::kThreads, Shape::kBlocks)
       float c = widen(ahead[k].values[i]) + bias[i];
       if (added) c = c + widen(residual_ahead[k].values[i]);
       const Step<> done = step<kGraded>(c, own[i], v.values[i], m.values[i], rule);
+      if constexpr (kCounts) negative.values[i] += done.corrects;
       if constexpr (kSends) spikes.values[i] = sent<Out>(done);
     }
     if constexpr (kSends) {
@@ -192,6 +195,7 @@ __global__ void __launch_bounds__(Shape::kThreads, Shape::kBlocks)
   run();
   v.store(a.v_out + n, whole, count);
   m.store(a.m_out + n, whole, count);
+  if constexpr (kCounts) negative.store(a.negative_out + n, whole, count);
 }
 
 // Whether every time slice starts on a 16-byte boundary, as far as it is touched.
@@ -222,46 +226,59 @@ int64_t blocks_of(int64_t neurons) {
   return (neurons + kPerBlock - 1) / kPerBlock;
 }
 
-template <class In, class Out, bool kGraded, class Shape>
+template <class In, class Out, bool kGraded, bool kCounts, class Shape>
 void launch_shape(const Arguments& a, cudaStream_t stream) {
   bool aligned = starts_aligned<In>(a.drive, a.drive_step) &&
                  starts_aligned<In>(a.residual, a.residual_step) &&
                  starts_aligned<float>(a.v_in, 0) && starts_aligned<int32_t>(a.m_in, 0) &&
-                 starts_aligned<float>(a.v_out, 0) && starts_aligned<int32_t>(a.m_out, 0);
+                 starts_aligned<float>(a.v_out, 0) && starts_aligned<int32_t>(a.m_out, 0) &&
+                 starts_aligned<int32_t>(a.negative_in, 0) &&
+                 starts_aligned<int32_t>(a.negative_out, 0);
   if constexpr (!std::is_same_v<Out, Nothing>) {
     aligned = aligned && starts_aligned<Out>(a.spikes, a.spikes_step);
   }
   const auto blocks = static_cast<unsigned>(blocks_of<Shape>(a.neurons));
-  snm_kernel<In, Out, kGraded, Shape><<<blocks, Shape::kThreads, 0, stream>>>(a, aligned);
+  snm_kernel<In, Out, kGraded, kCounts, Shape>
+      <<<blocks, Shape::kThreads, 0, stream>>>(a, aligned);
 }
 
-template <class In, class Out, bool kGraded>
+template <class In, class Out, bool kGraded, bool kCounts>
 void launch_kernel(const Arguments& a, cudaStream_t stream) {
+  using Many = Wide<In, kGraded>;
   // One wide block on every multiprocessor is enough for the memory's bandwidth.
-  if (blocks_of<Wide<In, kGraded>>(a.neurons) < multiprocessors()) {
-    launch_shape<In, Out, kGraded, Narrow>(a, stream);
+  if (blocks_of<Many>(a.neurons) < multiprocessors()) {
+    launch_shape<In, Out, kGraded, kCounts, Narrow>(a, stream);
   } else {
-    launch_shape<In, Out, kGraded, Wide<In, kGraded>>(a, stream);
+    launch_shape<In, Out, kGraded, kCounts, Many>(a, stream);
+  }
+}
+
+template <class In, class Out, bool kCounts>
+void launch_rule(const Arguments& a, cudaStream_t stream) {
+  if (a.rule.max_spikes > 1) {
+    launch_kernel<In, Out, true, kCounts>(a, stream);
+  } else {
+    launch_kernel<In, Out, false, kCounts>(a, stream);
   }
 }
 
 template <class In, class Out>
-void launch_rule(const Arguments& a, cudaStream_t stream) {
-  if (a.rule.max_spikes > 1) {
-    launch_kernel<In, Out, true>(a, stream);
+void launch_counts(const Arguments& a, cudaStream_t stream) {
+  if (a.negative_out != nullptr) {
+    launch_rule<In, Out, true>(a, stream);
   } else {
-    launch_kernel<In, Out, false>(a, stream);
+    launch_rule<In, Out, false>(a, stream);
   }
 }
 
 template <class In>
 void launch_spikes(const Arguments& a, cudaStream_t stream) {
   switch (a.spikes_type) {
-    case DType::kFloat32: return launch_rule<In, float>(a, stream);
-    case DType::kFloat16: return launch_rule<In, __half>(a, stream);
-    case DType::kBFloat16: return launch_rule<In, __nv_bfloat16>(a, stream);
-    case DType::kInt8: return launch_rule<In, int8_t>(a, stream);
-    default: return launch_rule<In, Nothing>(a, stream);
+    case DType::kFloat32: return launch_counts<In, float>(a, stream);
+    case DType::kFloat16: return launch_counts<In, __half>(a, stream);
+    case DType::kBFloat16: return launch_counts<In, __nv_bfloat16>(a, stream);
+    case DType::kInt8: return launch_counts<In, int8_t>(a, stream);
+    default: return launch_counts<In, Nothing>(a, stream);
   }
 }
 

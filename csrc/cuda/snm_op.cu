@@ -29,4 +29,6 @@ void launch_cuda(const Arguments& arguments, const Tensor& x) {
 STABLE_TORCH_LIBRARY_IMPL(snm_kernels, CUDA, library) {
   library.impl("snm", TORCH_BOX(&snm::snm_op<snm::launch_cuda>));
   library.impl("snm_out", TORCH_BOX(&snm::snm_out_op<snm::launch_cuda>));
+  library.impl("snm_counted", TORCH_BOX(&snm::snm_counted_op<snm::launch_cuda>));
+  library.impl("snm_counted_out", TORCH_BOX(&snm::snm_counted_out_op<snm::launch_cuda>));
 }

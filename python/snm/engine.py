@@ -1,6 +1,6 @@
 """Executes a program: one batch on its way through time."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -37,7 +37,7 @@ class Run:
         """How many time steps lie behind."""
         self.states: dict[str, SNMState] = {}
         self.totals: dict[str, Tensor] = {}
-        self.observers: tuple[Observer, ...] = ()
+        self.observers: Sequence[Observer] = ()
         self.tally: Tally | None = None
         """What counts all that is sent; None to count nothing."""
         self.image_sum: Tensor | float = 0.0

@@ -31,7 +31,7 @@ def pack_spikes(spikes: Tensor) -> Tensor:
         got = spikes.dtype if isinstance(spikes, Tensor) else type(spikes).__name__
         raise TypeError(f"pack_spikes: spikes must be an int8 tensor, got {got}")
     flat = spikes.flatten()
-    if flat.numel() and bool((flat.abs() > 1).any() | (flat == -128).any()):
+    if flat.numel() and bool(((flat < -1) | (flat > 1)).any()):
         raise ValueError(
             f"pack_spikes: spikes must be -1, 0 or 1, got {int(flat.min())} to {int(flat.max())}"
         )

@@ -104,6 +104,11 @@ class LayerRecording:
         self._check()
         return self._rule
 
+    @property
+    def nbytes(self) -> int:
+        """How many bytes the recording takes."""
+        return sum(kept.nbytes for kept in [*(sent for _, sent in self._spikes), *self._membrane])
+
     def __repr__(self) -> str:
         many = "all" if self.neurons is None else len(self.neurons)
         return (
@@ -219,6 +224,7 @@ class Recording(Mapping[str, LayerRecording]):
     def __repr__(self) -> str:
         return f"Recording({list(self._layers.values())})"
 
+    @torch.compiler.disable(reason="SpikingNetwork: what is recorded cannot be one graph")
     def _see(
         self,
         run: Run,
@@ -318,11 +324,11 @@ def _checked(neurons: Indices | None) -> Tensor | None:
     if neurons is None:
         return None
     found = torch.as_tensor(neurons).detach()
-    if found.dtype == torch.bool or found.is_floating_point() or found.is_complex():
-        raise TypeError(f"SpikingNetwork: neurons must be integer indices, got {found.dtype}")
     if found.dim() != 1 or len(found) == 0 or bool((found < 0).any()):
         raise ValueError(
             "SpikingNetwork: neurons must be one list of at least one index >= 0 into an image's "
             f"neurons, got {neurons}"
         )
+    if found.dtype == torch.bool or found.is_floating_point():
+        raise TypeError(f"SpikingNetwork: neurons must be integer indices, got {found.dtype}")
     return found.to(torch.int64, copy=True)

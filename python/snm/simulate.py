@@ -101,7 +101,7 @@ class SpikingNetwork(nn.Module):
         self.tuned_for = tuned_for
         self.tuning = tuning
         self.preprocessing = preprocessing
-        self._recordings: tuple[Recording, ...] = ()
+        self._observers: list[Observer] = []
         self._live: Run | None = None
         self._live_shape = torch.Size()
         self._seen: Tensor | None = None
@@ -261,7 +261,7 @@ class SpikingNetwork(nn.Module):
         tensor(True)
         """
         check_direct("SpikingNetwork", self)
-        if self._recordings:
+        if self._observers:
             raise RuntimeError(
                 "SpikingNetwork: until is not recorded, whose batch shrinks as images are "
                 "answered; record a call or anytime, in which images take the same steps"
@@ -310,8 +310,7 @@ class SpikingNetwork(nn.Module):
                 f"SpikingNetwork: images must be {list(self._live_shape)} as at the step before, "
                 f"got {list(images.shape)}; call reset() before others"
             )
-        run = self._live or Run(self.program, self.model, images)
-        run.observers = self._observers()
+        run = self._live or self._start(images)
         # Should a step end half-way, there is nothing left to go on from.
         self._live = None
         if self.encoder == "direct":
@@ -355,9 +354,9 @@ class SpikingNetwork(nn.Module):
 
         A call or :meth:`anytime` takes the place of what was recorded before; its first pass is
         not recorded. :meth:`step` adds to what the steps before it left, from the first one within.
-        Recordings within recordings do not touch each other. Not recorded are :meth:`until`,
-        whose batch shrinks, what ``torch.compile`` has compiled and what :meth:`capture` has
-        captured.
+        Recordings within recordings do not touch each other. :meth:`until`, whose batch shrinks,
+        and a new :meth:`capture` are refused, and calls of a captured network are not seen. Under
+        ``torch.compile`` every recorded layer breaks the graph, so that fullgraph=True raises.
 
         Args:
             paths: the layer of neurons, by its path in :attr:`layers`, or several; None for all.
@@ -385,11 +384,11 @@ class SpikingNetwork(nn.Module):
         ([0, 1, 1, 1], [0.75, 0.5, 0.25, 0.0])
         """
         recording = recording_of(self.layers, paths, what, neurons)
-        self._recordings = (*self._recordings, recording)
+        self._observers.append(recording._see)
         try:
             yield recording
         finally:
-            self._recordings = tuple(r for r in self._recordings if r is not recording)
+            self._observers.remove(recording._see)
 
     @torch.no_grad()
     def capture(self, example: Tensor, *, timesteps: int) -> CapturedNetwork:
@@ -421,7 +420,7 @@ class SpikingNetwork(nn.Module):
         ...     assert torch.equal(captured(images), net(images, timesteps=32))
         """
         check_direct("SpikingNetwork: capture", self)
-        if self._recordings:
+        if self._observers:
             raise RuntimeError(
                 "SpikingNetwork: a capture is not recorded; capture before or after the recording"
             )
@@ -497,10 +496,15 @@ class SpikingNetwork(nn.Module):
         assert isinstance(images, Tensor)
         return Constant(images) if self.encoder == "direct" else Poisson(images, generator)
 
-    def _run(self, images: Tensor, first_pass: FirstPass | None) -> Run:
+    def _start(self, images: Tensor) -> Run:
         """A simulation of images, or of images like the first frame, before its first step."""
         run = Run(self.program, self.model, images)
-        run.observers = self._observers()
+        run.observers = self._observers
+        return run
+
+    def _run(self, images: Tensor, first_pass: FirstPass | None) -> Run:
+        """The same, started as a first pass says."""
+        run = self._start(images)
         if first_pass is None:
             return run
         if not isinstance(first_pass, FirstPass):
@@ -511,14 +515,6 @@ class SpikingNetwork(nn.Module):
         check_direct("SpikingNetwork: first_pass", self)
         run.states = starting_states(first_pass, self.program, self.model, images)
         return run
-
-    def _observers(self) -> tuple[Observer, ...]:
-        """What watches a run."""
-        if self._recordings and torch.compiler.is_compiling():
-            raise RuntimeError(
-                "SpikingNetwork: a compiled network is not recorded; call the network itself"
-            )
-        return tuple(recording._see for recording in self._recordings)
 
     def _chunks(
         self,

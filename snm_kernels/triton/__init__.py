@@ -1,7 +1,7 @@
-"""The Triton backend: ``snm_kernels::snm_triton`` and ``snm_triton_out``.
+"""The Triton backend: ``snm_kernels::snm_triton``, ``snm_triton_counted`` and both with ``_out``.
 
-They take what ``snm`` and ``snm_out`` of csrc/ops.cpp take and return what those return. Under
-``TRITON_INTERPRET=1`` the kernel is interpreted, and the ops take CPU tensors.
+They take what ``snm``, ``snm_counted`` and the like of csrc/ops.cpp take and return what those
+return. Under ``TRITON_INTERPRET=1`` the kernel is interpreted, and the ops take CPU tensors.
 """
 
 from functools import cache
@@ -65,7 +65,7 @@ def _snm_triton(
     rule = (v_init, negative_threshold, strict, max_spikes, count_min, count_max)
     spikes = spikes_like(x, state_like(x), spikes_dtype)
     sent = None if spikes_dtype is None else spikes
-    return spikes, *_run(x, threshold, v, m, bias, residual, rule, sent)
+    return spikes, *_run("snm", x, threshold, v, m, bias, residual, rule, sent)
 
 
 def _snm_triton_out(
@@ -85,27 +85,84 @@ def _snm_triton_out(
 ) -> tuple[Tensor, Tensor]:
     """``snm_out`` of csrc/ops.cpp: the spikes go to out; v and m."""
     rule = (v_init, negative_threshold, strict, max_spikes, count_min, count_max)
+    _check_out("snm", out, x)
+    return _run("snm", x, threshold, v, m, bias, residual, rule, out)
+
+
+def _snm_triton_counted(
+    x: Tensor,
+    threshold: Tensor,
+    v: Tensor | None,
+    m: Tensor | None,
+    bias: Tensor | None,
+    residual: Tensor | None,
+    negative: Tensor | None,
+    v_init: float,
+    negative_threshold: float | None,
+    strict: bool,
+    max_spikes: int,
+    count_min: int,
+    count_max: int,
+    spikes_dtype: torch.dtype | None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """``snm_counted`` of csrc/ops.cpp: spikes, v, m and the negative spikes."""
+    rule = (v_init, negative_threshold, strict, max_spikes, count_min, count_max)
     like = state_like(x)
-    _check("out", out, x.shape, out.dtype, x)
-    adjacent = out.shape[0] == 1 or out.stride(0) >= like.numel()
-    _require(
-        adjacent and _same_places(out.select(0, 0), like), "out", "laid out as x", out.stride()
-    )
-    return _run(x, threshold, v, m, bias, residual, rule, out)
+    spikes, counted = spikes_like(x, like, spikes_dtype), _count_like(like)
+    sent = None if spikes_dtype is None else spikes
+    counts = (negative, counted)
+    state = _run("snm_counted", x, threshold, v, m, bias, residual, rule, sent, counts)
+    return spikes, *state, counted
+
+
+def _snm_triton_counted_out(
+    x: Tensor,
+    threshold: Tensor,
+    v: Tensor | None,
+    m: Tensor | None,
+    bias: Tensor | None,
+    residual: Tensor | None,
+    negative: Tensor | None,
+    v_init: float,
+    negative_threshold: float | None,
+    strict: bool,
+    max_spikes: int,
+    count_min: int,
+    count_max: int,
+    out: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """``snm_counted_out`` of csrc/ops.cpp: the spikes go to out; v, m and the negative spikes."""
+    rule = (v_init, negative_threshold, strict, max_spikes, count_min, count_max)
+    _check_out("snm_counted", out, x)
+    counted = _count_like(state_like(x))
+    counts = (negative, counted)
+    state = _run("snm_counted", x, threshold, v, m, bias, residual, rule, out, counts)
+    return *state, counted
 
 
 def _snm_triton_fake(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
     x, spikes_dtype = arguments[0], arguments[-1]
     v = state_like(x)
-    return spikes_like(x, v, spikes_dtype), v, torch.empty_like(v, dtype=torch.int32)
+    return spikes_like(x, v, spikes_dtype), v, _count_like(v)
 
 
 def _snm_triton_out_fake(*arguments: Any) -> tuple[Tensor, Tensor]:
     v = state_like(arguments[0])
-    return v, torch.empty_like(v, dtype=torch.int32)
+    return v, _count_like(v)
+
+
+def _snm_triton_counted_fake(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    spikes, v, m = _snm_triton_fake(*arguments)
+    return spikes, v, m, _count_like(v)
+
+
+def _snm_triton_counted_out_fake(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+    v, m = _snm_triton_out_fake(*arguments)
+    return v, m, _count_like(v)
 
 
 def _run(
+    op: str,
     x: Tensor,
     threshold: Tensor,
     v: Tensor | None,
@@ -114,22 +171,28 @@ def _run(
     residual: Tensor | None,
     rule: tuple[float, float | None, bool, int, int, int],
     spikes: Tensor | None,
+    counts: tuple[Tensor | None, Tensor | None] = (None, None),
 ) -> tuple[Tensor, Tensor]:
-    """Runs the kernel on x's device and current stream; returns v and m."""
+    """Runs the kernel on x's device and current stream; returns v and m.
+
+    ``counts`` are negative spikes: those sent before, and where to write all.
+    """
     v_init, negative_threshold, strict, max_spikes, count_min, count_max = rule
-    _require(x.dtype in _DRIVE_DTYPES, "x", f"one of {_DRIVE_DTYPES}", x.dtype)
-    _require(x.shape[0] >= 1, "x", "[T, *shape] with T >= 1", x.shape)
+    negative, counted = counts
+    _require(op, x.dtype in _DRIVE_DTYPES, "x", f"one of {_DRIVE_DTYPES}", x.dtype)
+    _require(op, x.shape[0] >= 1, "x", "[T, *shape] with T >= 1", x.shape)
     v_out = state_like(x)
-    m_out = torch.empty_like(v_out, dtype=torch.int32)
+    m_out = _count_like(v_out)
     drive = _aligned(x, v_out)
-    theta, theta_inner = _periodic("threshold", threshold, v_out)
-    offset, offset_inner = (None, 1) if bias is None else _periodic("bias", bias, v_out)
+    theta, theta_inner = _periodic(op, "threshold", threshold, v_out)
+    offset, offset_inner = (None, 1) if bias is None else _periodic(op, "bias", bias, v_out)
     added = None
     if residual is not None:
-        _check("residual", residual, x.shape, x.dtype, x)
+        _check(op, "residual", residual, x.shape, x.dtype, x)
         added = _aligned(residual, v_out)
     if spikes is not None:
-        _require(spikes.dtype in _SPIKE_DTYPES, "spikes", f"one of {_SPIKE_DTYPES}", spikes.dtype)
+        expected = f"one of {_SPIKE_DTYPES}"
+        _require(op, spikes.dtype in _SPIKE_DTYPES, "spikes", expected, spikes.dtype)
     neurons = v_out.numel()
     if neurons == 0:
         return v_out, m_out
@@ -155,10 +218,12 @@ def _run(
             offset,
             offset_inner,
             1 if offset is None else offset.numel(),
-            None if v is None else _state("v", v, v_out),
-            None if m is None else _state("m", m, m_out),
+            None if v is None else _state(op, "v", v, v_out),
+            None if m is None else _state(op, "m", m, m_out),
+            None if negative is None else _state(op, "negative", negative, m_out),
             v_out,
             m_out,
+            counted,
             sent,
             0 if sent is None else sent.stride(0),
             x.shape[0],
@@ -193,17 +258,30 @@ def multiprocessors(device: torch.device) -> int:
     return count
 
 
-def _require(holds: bool, argument: str, expected: object, got: object) -> None:
+def _count_like(v: Tensor) -> Tensor:
+    """Empty int32 memory, or number of spikes, laid out as the membrane v."""
+    return torch.empty_like(v, dtype=torch.int32)
+
+
+def _require(op: str, holds: bool, argument: str, expected: object, got: object) -> None:
     if not holds:
-        raise RuntimeError(f"snm: {argument} must be {expected}, got {got}")
+        raise RuntimeError(f"{op}: {argument} must be {expected}, got {got}")
 
 
 def _check(
-    argument: str, tensor: Tensor, shape: torch.Size, dtype: torch.dtype, like: Tensor
+    op: str, argument: str, tensor: Tensor, shape: torch.Size, dtype: torch.dtype, like: Tensor
 ) -> None:
-    _require(tensor.dtype == dtype, argument, dtype, tensor.dtype)
-    _require(tensor.shape == shape, argument, f"of shape {list(shape)}", list(tensor.shape))
-    _require(tensor.device == like.device, argument, f"on {like.device}", tensor.device)
+    _require(op, tensor.dtype == dtype, argument, dtype, tensor.dtype)
+    _require(op, tensor.shape == shape, argument, f"of shape {list(shape)}", list(tensor.shape))
+    _require(op, tensor.device == like.device, argument, f"on {like.device}", tensor.device)
+
+
+def _check_out(op: str, out: Tensor, x: Tensor) -> None:
+    like = state_like(x)
+    _check(op, "out", out, x.shape, out.dtype, x)
+    adjacent = out.shape[0] == 1 or out.stride(0) >= like.numel()
+    fits = adjacent and _same_places(out.select(0, 0), like)
+    _require(op, fits, "out", "laid out as x", out.stride())
 
 
 def _same_places(tensor: Tensor, like: Tensor) -> bool:
@@ -220,20 +298,20 @@ def _aligned(tensor: Tensor, like: Tensor) -> Tensor:
     return spikes_like(tensor, like, torch.float32 if inexact else tensor.dtype).copy_(tensor)
 
 
-def _state(argument: str, given: Tensor, like: Tensor) -> Tensor:
-    _check(argument, given, like.shape, like.dtype, like)
+def _state(op: str, argument: str, given: Tensor, like: Tensor) -> Tensor:
+    _check(op, argument, given, like.shape, like.dtype, like)
     return given if _same_places(given, like) else torch.empty_like(like).copy_(given)
 
 
-def _periodic(argument: str, given: Tensor, like: Tensor) -> tuple[Tensor, int]:
+def _periodic(op: str, argument: str, given: Tensor, like: Tensor) -> tuple[Tensor, int]:
     """A parameter in the memory order of ``like``, flat, and its inner repeat."""
     missing = like.dim() - given.dim()
     fits = missing >= 0 and all(
         size in (1, full) for size, full in zip(given.shape, like.shape[missing:], strict=True)
     )
-    _require(fits, argument, f"broadcastable to {list(like.shape)}", list(given.shape))
-    _require(given.dtype == torch.float32, argument, "float32", given.dtype)
-    _require(given.device == like.device, argument, f"on {like.device}", given.device)
+    _require(op, fits, argument, f"broadcastable to {list(like.shape)}", list(given.shape))
+    _require(op, given.dtype == torch.float32, argument, "float32", given.dtype)
+    _require(op, given.device == like.device, argument, f"on {like.device}", given.device)
     # What is expanded counts as broadcast.
     once = given[tuple(slice(1 if stride == 0 else None) for stride in given.stride())]
     order = sorted(range(like.dim()), key=like.stride, reverse=True)
@@ -244,7 +322,12 @@ def _periodic(argument: str, given: Tensor, like: Tensor) -> tuple[Tensor, int]:
 
 # PyTorch traces into a triton_op, but not into a kernel that Python interprets.
 _register: Any = custom_op if INTERPRETED else triton_op
-_register("snm_kernels::snm_triton", _snm_triton, mutates_args=()).register_fake(_snm_triton_fake)
-_register("snm_kernels::snm_triton_out", _snm_triton_out, mutates_args=("out",)).register_fake(
-    _snm_triton_out_fake
-)
+for _op, _fake in (
+    (_snm_triton, _snm_triton_fake),
+    (_snm_triton_out, _snm_triton_out_fake),
+    (_snm_triton_counted, _snm_triton_counted_fake),
+    (_snm_triton_counted_out, _snm_triton_counted_out_fake),
+):
+    _name = _op.__name__.removeprefix("_")
+    _written = ("out",) if _name.endswith("_out") else ()
+    _register(f"snm_kernels::{_name}", _op, mutates_args=_written).register_fake(_fake)

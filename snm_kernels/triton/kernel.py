@@ -59,7 +59,7 @@ def neuron_step(
         amplitude = tl.where(theta == 0.0, 0.0, amplitude)
     v = u - amplitude
     m = m + s
-    return s, amplitude, v, m
+    return corrects, s, amplitude, v, m
 
 
 @triton.jit
@@ -140,8 +140,10 @@ def snm_kernel(
     bias_period,
     v_in,
     m_in,
+    negative_in,
     v_out,
     m_out,
+    negative_out,
     spikes,
     spikes_step,
     time_steps,
@@ -160,7 +162,8 @@ def snm_kernel(
     AHEAD: tl.constexpr,
     APART: tl.constexpr,
 ):
-    """Runs BLOCK neurons over all time steps; residual, bias, v_in, m_in and spikes may be None.
+    """Runs BLOCK neurons over all time steps; residual, bias, spikes and all that ends in _in may
+    be None, and negative_out where nobody counts negative spikes.
 
     A time slice holds ``neurons`` adjacent elements. A row is requested AHEAD steps before it is
     used and is never one already written, so spikes may take the place of the drive.
@@ -174,6 +177,10 @@ def snm_kernel(
     offset = load_parameter(bias, bias_inner, bias_period, n, live, BIAS_SHARED, NARROW, BLOCK)
     v = starting_membrane(theta, v_init) if v_in is None else tl.load(v_in + n, mask=live)
     m = tl.zeros([BLOCK], tl.int32) if m_in is None else tl.load(m_in + n, mask=live)
+    if negative_out is not None:
+        negative = tl.zeros([BLOCK], tl.int32)
+        if negative_in is not None:
+            negative = tl.load(negative_in + n, mask=live)
 
     drives, residuals = (), ()
     for i in tl.static_range(AHEAD):
@@ -184,9 +191,11 @@ def snm_kernel(
     for start in range(0, whole, AHEAD):
         for i in tl.static_range(AHEAD):
             c = total_drive(drives, offset, residuals, i)
-            s, amplitude, v, m = neuron_step(
+            corrects, s, amplitude, v, m = neuron_step(
                 c, theta, upper, lower, v, m, max_spikes, count_min, count_max, STRICT, GRADED
             )
+            if negative_out is not None:
+                negative = negative + corrects.to(tl.int32)
             store_spikes(spikes, spikes_step, start + i, n, live, s, amplitude)
             # A row is asked for where its place is free: moving it would mean waiting for it.
             ahead = start + i + AHEAD
@@ -199,9 +208,13 @@ def snm_kernel(
     for i in tl.static_range(AHEAD - 1):
         if whole + i < time_steps:
             c = total_drive(drives, offset, residuals, i)
-            s, amplitude, v, m = neuron_step(
+            corrects, s, amplitude, v, m = neuron_step(
                 c, theta, upper, lower, v, m, max_spikes, count_min, count_max, STRICT, GRADED
             )
+            if negative_out is not None:
+                negative = negative + corrects.to(tl.int32)
             store_spikes(spikes, spikes_step, whole + i, n, live, s, amplitude)
     tl.store(v_out + n, v, mask=live)
     tl.store(m_out + n, m, mask=live)
+    if negative_out is not None:
+        tl.store(negative_out + n, negative, mask=live)

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from cases import CASES, Case
+from cases import CASES, COUNTED, Case
 from equality import assert_laid_out_as, assert_same_bits, assert_same_run
-from parity import BULKS, Bulk, compare, compare_bulk, to_cpu
+from parity import BULKS, Bulk, compare, compare_bulk, compare_counted, to_cpu
 from snm_kernels import SNMOutput, SNMState, backends, preset, snm
 from test_parity import NEURON_STEPS
 
@@ -37,6 +37,12 @@ def on_cpu(case: Case) -> SNMOutput:
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_gpu_equals_reference(case: Case, backend: str) -> None:
     assert compare(case, backend, DEVICE) == case.neuron_steps
+
+
+@each_backend
+@pytest.mark.parametrize("case", COUNTED, ids=str)
+def test_gpu_counts_as_reference(case: Case, backend: str) -> None:
+    assert compare_counted(case, backend, DEVICE) == case.neuron_steps
 
 
 @each_backend

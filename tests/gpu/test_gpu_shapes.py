@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from cases import DTYPES, RULES, Case, short
-from parity import compare
+from parity import compare, compare_counted
 from snm_kernels import backends, preset, triton
 
 if not torch.cuda.is_available():
@@ -42,6 +42,12 @@ WIDE = [
 @pytest.mark.parametrize("case", WIDE, ids=str)
 def test_wide_layers_equal_reference(case: Case, backend: str) -> None:
     assert compare(case, backend, "cuda") == case.neuron_steps
+
+
+@pytest.mark.parametrize("backend", ["cuda", "triton"])
+@pytest.mark.parametrize("case", WIDE[::2], ids=str)
+def test_wide_layers_count_as_reference(case: Case, backend: str) -> None:
+    assert compare_counted(case, backend, "cuda") == case.neuron_steps
 
 
 def most_narrow_neurons(backend: str, dtype: torch.dtype) -> int:

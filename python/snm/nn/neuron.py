@@ -6,7 +6,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from snm_kernels import SNM, SNMOutput, SNMRule, SNMState, snm
+from snm_kernels import SNM, SNMCounted, SNMOutput, SNMRule, SNMState, snm, snm_counted
 from snm_kernels.ops import Backend, Emit
 
 from .threshold import checked_threshold
@@ -87,6 +87,42 @@ class SNMNeuron(nn.Module):
         return snm(
             x,
             self.threshold,
+            rule=self.rule,
+            state=state,
+            bias=self.bias,
+            residual=residual,
+            emit=emit,
+            out=out,
+            backend=self.backend,
+        )
+
+    def counted(
+        self,
+        x: Tensor,
+        state: SNMState | None = None,
+        negative: Tensor | None = None,
+        *,
+        residual: Tensor | None = None,
+        emit: Emit = "amplitude",
+        out: Tensor | None = None,
+    ) -> SNMCounted:
+        """Runs the neurons as a call does, and counts each one's negative spikes beside it.
+
+        Args:
+            negative: int32, how many each neuron has sent before; None for 0.
+            x, state, residual, emit, out: as for a call.
+
+        Raises:
+            TypeError, ValueError: as :func:`snm_kernels.snm_counted`.
+
+        >>> run = SNMNeuron(1.0).counted(torch.tensor([[1.0], [1.0], [-1.0]]))
+        >>> run.state.m.item(), run.negative.item()
+        (1, 1)
+        """
+        return snm_counted(
+            x,
+            self.threshold,
+            negative=negative,
             rule=self.rule,
             state=state,
             bias=self.bias,

@@ -4,7 +4,7 @@ import dataclasses
 import math
 import types
 from collections import abc
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 
 def plain(value: Any) -> Any:
@@ -49,7 +49,6 @@ def typed(hint: Any, raw: Any) -> Any:
         return hint(**{name: typed(hints[name], part) for name, part in raw.items()})
     if hint is float:
         return math.nan if raw is None else float(raw)
-    kinds = tuple(map(type, inner)) or (hint,)
-    if type(raw) not in kinds:
+    if raw not in inner if origin is Literal else type(raw) is not hint:
         raise TypeError(f"must be {hint}, got {raw!r}")
     return raw
