@@ -31,10 +31,10 @@ def pack_spikes(spikes: Tensor) -> Tensor:
         got = spikes.dtype if isinstance(spikes, Tensor) else type(spikes).__name__
         raise TypeError(f"pack_spikes: spikes must be an int8 tensor, got {got}")
     flat = spikes.flatten()
-    if flat.numel() and bool(((flat < -1) | (flat > 1)).any()):
-        raise ValueError(
-            f"pack_spikes: spikes must be -1, 0 or 1, got {int(flat.min())} to {int(flat.max())}"
-        )
+    if flat.numel():
+        least, most = map(int, flat.aminmax())
+        if least < -1 or most > 1:
+            raise ValueError(f"pack_spikes: spikes must be -1, 0 or 1, got {least} to {most}")
     packed = flat.new_zeros(math.ceil(flat.numel() / _PER_BYTE), dtype=torch.uint8)
     for position in range(_PER_BYTE):
         codes = flat[position::_PER_BYTE].view(torch.uint8) & 3
