@@ -36,7 +36,10 @@ if TYPE_CHECKING:
 
 _STEPS = 32
 """Where nobody says how many, and the network is not tuned for some."""
-_HIDDEN = {"Spikes +", "Spikes −", "Synapses", "Saturated", "|v|/θ", "Mean activation", _PARTS}
+_HIDDEN = {
+    *("Spikes +", "Spikes −", "Synapses", "Saturated", "|v|/θ"),
+    *("Mean activation", "Spiking, made up of"),
+}
 """Columns that a terminal has no room for."""
 
 

@@ -64,7 +64,7 @@ def page(
         sheets.errors(report.diagnosis),
         sheets.energy(report),
     ]
-    return _template().render(
+    html = _template().render(
         report=report,
         title=title,
         facts=facts(report),
@@ -78,6 +78,7 @@ def page(
         css=Markup(_asset("page.css")),
         script=Markup(_asset("page.js")),
     )
+    return f"{html.strip()}\n"
 
 
 def read(html: str) -> Report:
