@@ -60,6 +60,11 @@ test: build-strict .venv/peers
 docs: .venv/docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
+report: build
+	mkdir -p build
+	$(BIN)/snm report demo --timesteps 8 --diagnose --out build/report.html build/report.json
+	ls -l build/report.html build/report.json
+
 wheel: .venv/installed
 	rm -rf dist/site dist/*.whl build/wheel
 	$(PIP_WHEEL) --wheel-dir build/wheel .
