@@ -11,6 +11,9 @@ from ..nn import SNMNeuron
 from .result import RATE_BINS, LayerReport
 from .synapses import Synapses
 
+_PART = 2**17
+"""Neurons that are added up at once on the CPU."""
+
 
 class SenderTally:
     """What one layer or max pooling sent. It stays on the device until the end.
@@ -33,15 +36,16 @@ class SenderTally:
         self._counts: Tensor | int = 0
 
     def add(self, sent: Tensor, negative: Tensor) -> None:
-        """Adds a batch.
+        """Adds images.
 
         Args:
             sent: spikes of either sign, int32 ``[B, ...]``.
             negative: those that are negative, likewise.
         """
         self.images += sent.shape[0]
-        self._negative = self._negative + negative.sum()
-        self._sent = self._sent + sent.sum(0)
+        # Of the images at hand int32 holds the sums, which is faster.
+        self._negative = self._negative + negative.sum(0, dtype=torch.int32).sum()
+        self._sent = self._sent + sent.sum(0, dtype=torch.int32).to(torch.int64)
         # How often each count came; their weighted sum is the sum of all counts.
         lengths = self.timesteps * self.most + 1
         self._counts = self._counts + sent.flatten().bincount(minlength=lengths)
@@ -98,27 +102,38 @@ class NeuronTally(SenderTally):
         super().__init__(path, timesteps, neuron.rule.max_spikes)
         self.neuron = neuron
         self._saturated: Tensor | int = 0
-        self._driven: Tensor | int = 0
+        self._driven: Tensor | float = 0.0
         self._residual: Tensor | float = 0.0
 
     def end(self, state: SNMState, negative: Tensor) -> None:
         """Adds a batch that has been simulated."""
-        v, m = state
-        self.add(m + 2 * negative, negative)
+        # On the CPU in parts that stay in the cache, of memory that the heap has at hand.
+        images = len(negative)
+        if negative.device.type == "cpu":
+            images = max(1, _PART * images // max(1, negative.numel()))
+        for v, m, taken in zip(*(x.split(images) for x in (*state, negative)), strict=True):
+            self._end(v, m, taken)
+
+    def _end(self, v: Tensor, m: Tensor, negative: Tensor) -> None:
+        self.add(torch.add(m, negative, alpha=2), negative)
         rule, threshold = self.neuron.rule, self.neuron.threshold
         most = min(self.timesteps * rule.max_spikes, rule.count_bounds[1])
-        self._saturated = self._saturated + ((m == most) & threshold.isfinite()).count_nonzero()
-        # What drove a neuron in all is what it sent and what is left; no silent one is above inf.
-        driven = v > threshold * (rule.v_init - m)
-        self._driven = self._driven + driven.count_nonzero()
-        left = torch.where(driven, v / threshold, 0.0).abs()
-        self._residual = self._residual + left.sum(dtype=torch.float64)
+        # Which is 1 and which 0, in numbers: on the CPU several times as fast as in bools.
+        full = (m - (most - 1)).clamp_(min=0)
+        left = v / threshold
+        # What drove a neuron in all is what it sent and what is left.
+        driven = torch.add(left, m).sub_(rule.v_init).clamp_(min=0).sign_()
+        if most == 0 or rule.v_init < 0:
+            full, driven = full * threshold.isfinite(), driven * threshold.isfinite()
+        self._saturated = self._saturated + full.sum()
+        self._driven = self._driven + driven.sum(dtype=torch.float64)
+        self._residual = self._residual + left.abs_().mul_(driven).sum(dtype=torch.float64)
 
     def _shares(self) -> tuple[float, float, float]:
         return (
             int((self.sent == 0).count_nonzero()) / self.sent.numel(),
             int(self._saturated) / (self.sent.numel() * self.images),
-            float(self._residual) / max(1, int(self._driven)),
+            float(self._residual) / max(1.0, float(self._driven)),
         )
 
 
