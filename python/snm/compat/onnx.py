@@ -40,10 +40,11 @@ def to_onnx(
 ) -> None:
     """Writes a network's simulation over T time steps as an ONNX model of standard operators.
 
-    The model takes ``images`` ``[B, ...]`` and returns ``logits``. Each layer of neurons is a call
-    of the function ``SignedNeuronMemory`` in the domain ``snm_kernels``, which the file holds: a
-    ``Scan`` over time with the operations of the rule in their order. Max poolings are sums over
-    time, ONNX's own pooling and differences. The neurons send the same spikes for the same drive,
+    The model takes ``images`` ``[B, ...]`` and returns ``logits``, what a call of the network does.
+    Each layer of neurons is a call of the function ``SignedNeuronMemory`` in the domain
+    ``snm_kernels``, which the file holds: a ``Scan`` over time with the operations of the rule in
+    their order. Max poolings are sums over time, ONNX's own pooling and differences. The neurons
+    send the same spikes for the same drive,
     bit for bit; but another runtime's convolutions and linear layers may sum in another order, so
     that a membrane next to its threshold may come to lie on the other side of it. Where all sums
     are exact in float32, as with weights and images of few binary digits, whole networks agree.
