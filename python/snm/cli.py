@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from .commands import convert, evaluate, run
+from .commands import convert, evaluate, report, run
 
 _DEMO_PACKAGES = ("matplotlib", "rich")
 _BENCH_PACKAGES = ("matplotlib", "pytest", "pytest_benchmark")
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "doctor", help="say which backends run here and, of the others, why not; test those that do"
     )
     _add_bench(commands)
-    for command in (evaluate, convert, run):
+    for command in (evaluate, convert, run, report):
         command.add(commands)
     options = parser.parse_args(arguments)
     if options.command == "demo":
@@ -51,6 +51,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _bench(options)
     if options.command == "evaluate":
         return 1 if _lacks("evaluate", _EVALUATE_PACKAGES) else evaluate.run(options)
+    if options.command == "report":
+        lacking = _lacks("report", _EVALUATE_PACKAGES, extra="evaluate")
+        return 1 if lacking else report.run(options)
     if options.command == "convert":
         return convert.run(options)
     if options.command == "run":
@@ -99,14 +102,13 @@ def _add_bench(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     bench.set_defaults(scale="full")
 
 
-def _lacks(command: str, packages: Sequence[str]) -> bool:
-    """Says which of a command's packages are not installed, if any."""
+def _lacks(command: str, packages: Sequence[str], extra: str = "") -> bool:
+    """Says which of a command's packages are not installed, if any, and what installs them: the
+    extra of that name, or of the command's."""
     missing = [name for name in packages if importlib.util.find_spec(name) is None]
     if missing:
-        print(
-            f"snm {command} needs {', '.join(missing)}: pip install 'snm-kernels[{command}]'",
-            file=sys.stderr,
-        )
+        install = f"pip install 'snm-kernels[{extra or command}]'"
+        print(f"snm {command} needs {', '.join(missing)}: {install}", file=sys.stderr)
     return bool(missing)
 
 

@@ -78,7 +78,8 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "model",
         metavar="MODEL",
-        help="torchvision:NAME, timm:NAME, MODULE:FUNCTION, or a network that was saved",
+        help="torchvision:NAME, timm:NAME, MODULE:FUNCTION, a network that was saved, or demo for "
+        "the packaged one",
     )
     parser.add_argument(
         "--checkpoint", type=Path, metavar="FILE", help=".safetensors, .pt or .pth: a state dict"
@@ -109,6 +110,21 @@ def request_of(options: argparse.Namespace) -> "Request":
         random_weights=options.random_weights,
         preprocessing=preprocessing_of(options),
         seed=options.seed,
+    )
+
+
+def add_data(parser: argparse.ArgumentParser, *, required: bool) -> None:
+    """The images that the network is shown."""
+    parser.add_argument(
+        "--data",
+        required=required,
+        metavar="KIND:FOLDER",
+        help="cifar10, cifar100, mnist, fashion-mnist, or folder for photos by class; or demo for "
+        "the packaged images",
+    )
+    parser.add_argument("--split", default="test", help="default: %(default)s")
+    parser.add_argument(
+        "--limit", type=positive, metavar="N", help="the first N images (default: all)"
     )
 
 
@@ -197,6 +213,26 @@ def conversion_of(options: argparse.Namespace, timesteps: int | None) -> "Conver
         fit_weights=not options.keep_weights,
         budget=options.budget,
         seed=options.seed,
+    )
+
+
+def data_of(options: argparse.Namespace, loaded: "Loaded") -> "Shards":
+    """The images that the network is shown.
+
+    Raises:
+        ValueError: the kind or split is unknown, or there is no image.
+    """
+    from snm.evaluate.batches import Shards
+    from snm.evaluate.datasets import open_dataset
+
+    dataset = open_dataset(options.data, options.split)
+    return Shards(
+        dataset,
+        loaded.preprocess,
+        range(min(len(dataset), options.limit or len(dataset))),
+        options.batch_size,
+        skip_corrupt=options.skip_corrupt,
+        workers=options.workers,
     )
 
 

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING
 
 from .arguments import (
     add_conversion,
+    add_data,
     add_model,
     add_work,
     calibration_of,
     complain,
     conversion_of,
+    data_of,
     described,
     layers_told,
     positive,
@@ -32,16 +34,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         help="accuracy and spikes of a model on a data set; under torchrun by many processes",
     )
     add_model(parser)
-    parser.add_argument(
-        "--data",
-        required=True,
-        metavar="KIND:FOLDER",
-        help="cifar10, cifar100, mnist, fashion-mnist, or folder for photos by class",
-    )
-    parser.add_argument("--split", default="test", help="default: %(default)s")
-    parser.add_argument(
-        "--limit", type=positive, metavar="N", help="the first N images (default: all)"
-    )
+    add_data(parser, required=True)
     parser.add_argument("--timesteps", type=positive, required=True, metavar="T")
     add_conversion(parser)
     add_work(parser)
@@ -80,22 +73,12 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _evaluate(options: argparse.Namespace) -> None:
-    from snm.evaluate.batches import Shards
-    from snm.evaluate.datasets import open_dataset
     from snm.evaluate.models import load_model
     from snm.evaluate.report import report_of
     from snm.evaluate.run import Evaluation, evaluate
 
     loaded = load_model(request_of(options))
-    dataset = open_dataset(options.data, options.split)
-    data = Shards(
-        dataset,
-        loaded.preprocess,
-        range(min(len(dataset), options.limit or len(dataset))),
-        options.batch_size,
-        skip_corrupt=options.skip_corrupt,
-        workers=options.workers,
-    )
+    data = data_of(options, loaded)
     calibration = calibration_of(options, loaded, options.data)
     evaluation = Evaluation(
         loaded,

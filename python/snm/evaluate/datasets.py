@@ -6,6 +6,7 @@ from pathlib import Path
 
 from .cifar import cifar
 from .idx import mnist
+from .packaged import NAME, packaged_images
 from .photos import PhotoDataset
 from .samples import Dataset
 
@@ -22,7 +23,7 @@ def open_dataset(text: str, split: str) -> Dataset:
     """The data set that a command line names.
 
     Args:
-        text: ``KIND:FOLDER``, a kind of :data:`KINDS`.
+        text: ``KIND:FOLDER``, a kind of :data:`KINDS`; or ``demo``, for the packaged images.
         split: ``"train"``, ``"test"``; with photos any folder's name.
 
     Raises:
@@ -34,12 +35,15 @@ def open_dataset(text: str, split: str) -> Dataset:
     Traceback (most recent call last):
     ...
     ValueError: evaluate: data must be KIND:FOLDER with a kind of cifar10, cifar100, mnist, \
-fashion-mnist, folder, got 'emnist:data'
+fashion-mnist, folder, or demo, got 'emnist:data'
     """
+    if text == NAME:
+        return packaged_images(split)
     kind, colon, folder = text.partition(":")
     if kind not in KINDS or not colon or not folder:
         raise ValueError(
-            f"evaluate: data must be KIND:FOLDER with a kind of {', '.join(KINDS)}, got {text!r}"
+            f"evaluate: data must be KIND:FOLDER with a kind of {', '.join(KINDS)}, or {NAME}, "
+            f"got {text!r}"
         )
     found = KINDS[kind](Path(folder), split)
     if len(found) == 0:

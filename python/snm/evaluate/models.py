@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ..files import load
 from ..simulate import SpikingNetwork
 from .checkpoint import digest_of, load_checkpoint
+from .packaged import NAME, packaged_network
 from .packages import needed
 from .preprocess import Preprocessing
 from .samples import Picture
@@ -25,7 +26,8 @@ class Request(NamedTuple):
     """What a command line says of a model."""
 
     source: str
-    """``torchvision:NAME``, ``timm:NAME``, ``MODULE:FUNCTION``, or a file of :func:`snm.save`."""
+    """``torchvision:NAME``, ``timm:NAME``, ``MODULE:FUNCTION``, a file of :func:`snm.save`, or
+    ``demo``."""
     checkpoint: Path | None = None
     """A state dict; see :func:`snm.evaluate.checkpoint.load_checkpoint`."""
     weights: str | None = None
@@ -77,6 +79,8 @@ def load_model(request: Request) -> Loaded:
                 "a checkpoint, or say that random weights are meant"
             )
         model, own = (_torchvision if kind == "torchvision" else _timm)(name, request)
+    elif request.source == NAME:
+        model, own = packaged_network()
     elif Path(request.source).is_file() or request.source.endswith(".safetensors"):
         if request.checkpoint is not None:
             raise ValueError("evaluate: a file of snm.save holds its weights; leave checkpoint out")
@@ -87,8 +91,8 @@ def load_model(request: Request) -> Loaded:
         model, own = _called(kind, name)
     else:
         raise ValueError(
-            "evaluate: model must be torchvision:NAME, timm:NAME, MODULE:FUNCTION or a file of "
-            f"snm.save, got {request.source!r}"
+            "evaluate: model must be torchvision:NAME, timm:NAME, MODULE:FUNCTION, a file of "
+            f"snm.save, or {NAME}, got {request.source!r}"
         )
     if request.checkpoint is not None:
         load_checkpoint(model, request.checkpoint)
