@@ -127,7 +127,7 @@ def main() -> None:
 
     tuned = snm.tune(model, calibration, options.timesteps, budget=options.budget)
     by_step = accuracies(tuned.net, test_images, test_labels, options.timesteps)
-    print(f"{tuned.chosen:10} {options.timesteps:3} time steps  {by_step[-1]:7.2%}")
+    print(f"{'tuned':10} {options.timesteps:3} time steps  {by_step[-1]:7.2%} ({tuned.chosen})")
 
 
 if __name__ == "__main__":

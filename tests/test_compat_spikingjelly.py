@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from spikingjelly.activation_based import ann2snn, base, functional, layer
+from spikingjelly.activation_based import ann2snn, base, functional, layer, surrogate
 from spikingjelly.activation_based.neuron import HalfThresholdIFNode, IFNode
 from torch import Tensor, nn
 
@@ -204,6 +204,15 @@ def test_a_gradient_is_refused() -> None:
             node(x)
     with torch.no_grad():
         assert node(x).any()
+
+
+def test_it_takes_what_code_hands_an_ifnode() -> None:
+    x = drive(11, 3, 5)
+    arguments = (0.8, None, surrogate.ATan(), True, "m", True)
+    theirs, ours = IFNode(*arguments), SNMNode(*arguments, preset="if")
+    assert torch.equal(theirs(x), ours(x))
+    assert torch.equal(theirs.v_seq, ours.v_seq)
+    assert ours.surrogate_function is arguments[2]
 
 
 @pytest.mark.parametrize(

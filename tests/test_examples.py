@@ -13,7 +13,6 @@ import pytest
 from nbclient import NotebookClient
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
-NOTEBOOK = EXAMPLES / "first_steps.ipynb"
 
 # What examples/ holds beside those run here: trained for hours, and a cluster's job.
 NOT_RUN = {"train_fashion_mnist.py", "cluster"}
@@ -87,7 +86,7 @@ def test_resnet() -> None:
     errors = [float(row) for row in re.findall(r"^ +\d+ +([\d.]+)%", printed, re.MULTILINE)]
     assert len(errors) == 7
     assert errors == sorted(errors, reverse=True)
-    assert errors[-1] < errors[0] / 3
+    assert errors[-1] < errors[0] / 2
 
 
 @pytest.fixture(scope="module")
@@ -113,10 +112,10 @@ def cifar10(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_cifar10(cifar10: Path, tmp_path: Path) -> None:
     weights = tmp_path / "weights.safetensors"
-    small = ("--data", cifar10, "--width", 8, "--budget", 10, "--timesteps", 2)
+    small = ("--data", cifar10, "--width", 8, "--timesteps", 2, "--budget", 5, "--test-images", 100)
     printed = run("cifar10.py", *small, "--epochs", 5, "--out", weights)
     relu = percent("ReLU network", printed)
-    assert "of 200 test images" in printed
+    assert "of 100 test images" in printed
     assert relu > 60
     steps = {
         int(t): float(accuracy)
@@ -124,9 +123,9 @@ def test_cifar10(cifar10: Path, tmp_path: Path) -> None:
     }
     assert list(steps) == [1, 2, 4, 8, 16, 32]
     assert abs(steps[32] - relu) < 8
-    assert percent("tuned        2 time steps", printed) > steps[1]
-    again = run("cifar10.py", *small, "--checkpoint", weights, "--test-images", 100)
-    assert "of 100 test images" in again
+    assert percent("tuned        2 time steps", printed) >= steps[1]
+    again = run("cifar10.py", *small, "--checkpoint", weights)
+    assert percent("ReLU network", again) == relu
 
 
 Write = Callable[[Path, np.ndarray], None]
@@ -179,7 +178,7 @@ def test_event_camera_on_recordings(tmp_path: Path) -> None:
         *("--epochs", 12),
     )
     assert "400 events a recording" in printed
-    assert "of 21 recordings" not in printed
+    assert "of 20 recordings" in printed
     assert percent("mean of 8 frames:", printed) == 100
     assert percent("after   8 frames:", printed) == 100
     assert "as in the batch: True" in printed
@@ -197,12 +196,11 @@ def test_event_camera_synthetic() -> None:
 
 
 def test_notebook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert NOTEBOOK.name == "first_steps.ipynb"
-    notebook = nbformat.read(NOTEBOOK, 4)
+    notebook = nbformat.read(EXAMPLES / "first_steps.ipynb", 4)
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
     assert not any(cell.outputs or cell.execution_count for cell in cells)
     assert cells[0].metadata.tags == ["parameters"]
-    cells[0].source = "IMAGES = 200\nTIMESTEPS = 16\nBUDGET = 10"
+    cells[0].source = "IMAGES = 200\nTIMESTEPS = 16\nBUDGET = 5"
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path))
     monkeypatch.setenv("JUPYTER_PREFER_ENV_PATH", "1")
@@ -211,7 +209,9 @@ def test_notebook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     printed = "".join(output.text for output in outputs if output.output_type == "stream")
     print(printed)
     assert percent("ReLU network:", printed) > 88
-    assert percent("snm-zero", printed.partition("T=8:")[2]) > 0
-    assert percent("4 time steps:", printed) > 80
+    assert float(re.search(r"snm-zero +T=4: ([\d.]+)%", printed)[1]) > 85
+    converted, tuned = re.search(r"([\d.]+)% as converted, ([\d.]+)% tuned", printed).groups()
+    assert float(tuned) > float(converted) - 2 > 80
+    assert float(re.search(r"([\d.]+)% right after", printed)[1]) > 85
     assert "the same network: True" in printed
     assert sum("image/png" in output.get("data", {}) for output in outputs) >= 1

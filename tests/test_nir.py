@@ -6,6 +6,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import nir
+import nirtorch
 import numpy as np
 import pytest
 import torch
@@ -148,6 +149,35 @@ def test_a_graph_is_one_of_nir() -> None:
     assert [node.metadata["path"] for node in neurons] == list(net.layers)
 
 
+def layer_of(node: SignedNeuronMemory) -> nn.Module:
+    return snm.nn.SNM(torch.as_tensor(node.threshold), node.rule, step_mode="s")
+
+
+def affine_of(node: nir.Affine) -> nn.Module:
+    layer = nn.Linear(*node.weight.shape[::-1])
+    layer.load_state_dict({name: torch.tensor(getattr(node, name)) for name in ("weight", "bias")})
+    return layer
+
+
+@pytest.mark.parametrize("name", ["plain", "residual"])
+def test_another_tool_walks_the_graph(name: str) -> None:
+    model, calibration, images = exact_network(name)
+    net = snm.convert(model, calibration, preset="snm-zero")
+    graph = to_nir(net)
+    with pytest.raises(ValueError, match=r"Unknown node type .*SignedNeuronMemory"):
+        nirtorch.nir_to_torch(graph, {})
+    # Its own maps leave out the bias, and count the batch as a dimension to flatten.
+    maps = {
+        SignedNeuronMemory: layer_of,
+        nir.Affine: affine_of,
+        nir.Flatten: lambda node: nn.Flatten(node.start_dim + 1, node.end_dim + 1),
+    }
+    walked = nirtorch.nir_to_torch(graph, maps)
+    with torch.no_grad():
+        logits = sum(walked(images)[0] for _ in range(4)) / 4
+    assert torch.equal(logits, net(images, timesteps=4))
+
+
 @pytest.mark.parametrize("optimise", [[], ["-O"]], ids=["plainly", "without assertions"])
 def test_who_does_not_know_the_neuron_stops_at_it(optimise: list[str], tmp_path: Path) -> None:
     model, calibration, _ = exact_network("plain")
@@ -159,6 +189,36 @@ def test_who_does_not_know_the_neuron_stops_at_it(optimise: list[str], tmp_path:
     assert done.returncode == 1
     assert "read" not in done.stdout
     assert "str2NIRNode" in done.stderr
+
+
+class SecondTermFirst(nn.Module):
+    """A sum whose second term is a view of what nothing else reads, so that it stays second."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.conv = nn.Conv2d(1, 4, 3), nn.Conv2d(4, 4, 3, padding=1)
+        self.head = nn.Linear(144, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.stem(x))
+        return self.head(torch.relu(x + self.conv(x).contiguous()).flatten(1))
+
+
+def test_the_bias_comes_behind_the_same_term() -> None:
+    torch.manual_seed(0)
+    net = snm.convert(SecondTermFirst().eval(), torch.rand(16, 1, 8, 8), preset="snm-zero")
+    last = list(net.layers.values())[-1]
+    last.bias = torch.rand(4, 1, 1) / 10
+    same = from_nir(to_nir(net))
+    for one in (net, same):
+        first, second = one.program.neurons
+        assert second.drive == first.name
+    images = torch.rand(8, 1, 8, 8)
+    states = []
+    for one in (net, same):
+        one.step(images)
+        states.append(one._live.states[one.program.neurons[-1].name].v)
+    assert torch.equal(*states)
 
 
 def test_refusal_names_everything() -> None:

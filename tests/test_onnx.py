@@ -158,6 +158,15 @@ def test_spikes_of_a_network_of_exact_sums(tmp_path: Path) -> None:
     assert np.array_equal(logits, net(images, timesteps=4).numpy())
 
 
+def test_spikes_of_a_network_that_pools_everywhere(tmp_path: Path) -> None:
+    model, calibration, images = exact_network("pooled")
+    net = snm.convert(model, calibration, preset="snm-zero")
+    assert net.program.tail_pools
+    to_onnx(net, tmp_path / "net.onnx", timesteps=4, outputs="spikes")
+    logits = assert_same_spikes(net, tmp_path / "net.onnx", images, 4)
+    assert np.array_equal(logits, net(images, timesteps=4).numpy())
+
+
 def test_the_model_holds_standard_operators_and_one_function(tmp_path: Path) -> None:
     model, calibration, images = exact_network("residual")
     net = snm.convert(model, calibration, readout="count")

@@ -158,3 +158,11 @@ def test_shared_weights_stay_shared(tmp_path: Path) -> None:
     snm.save(net, tmp_path / "net.safetensors")
     for found in (net, snm.load(tmp_path / "net.safetensors")):
         assert found.model.get_submodule("0").weight is found.model.get_submodule("2").weight
+
+
+def test_export_sees_a_plain_convolution() -> None:
+    conv = SmallMapConv2d.of(nn.Conv2d(4, 4, 3, padding=1).eval())
+    exported = torch.export.export(conv, (torch.rand(2, 4, 3, 3),))
+    called = {str(node.target) for node in exported.graph.nodes if node.op == "call_function"}
+    assert "aten.conv2d.default" in called
+    assert not any(name.startswith("snm.") for name in called)

@@ -34,7 +34,8 @@ class SmallMapConv2d(nn.Conv2d):
             return super().forward(x)
         if self.padding_mode != "zeros":
             x, padding = F.pad(x, self._reversed_padding_repeated_twice, self.padding_mode), (0, 0)
-        convolve = _opaque_conv2d if torch.compiler.is_compiling() else _conv2d
+        compiling = torch.compiler.is_compiling() and not torch.compiler.is_exporting()
+        convolve = _opaque_conv2d if compiling else _conv2d
         return convolve(x, self.weight, self.bias, self.stride, padding, self.dilation)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "SmallMapConv2d":

@@ -13,8 +13,8 @@ from torch.nn import functional as F
 
 import snm_kernels
 
-from ..convert import pooling as max_pooling
 from ..convert.paths import free_path
+from ..convert.pooling import pooling_of
 from ..convert.rewire import reads
 from ..engine import Run
 from ..errors import Offence
@@ -153,7 +153,7 @@ class _Writer:
             raise _Refusal(_NO_NODE)
         before, after = self._shape(operands[0]), self._shape(name)
         path = str(target) if module is not None else ""
-        pooled = _max_pooling(call, module, len(before) - 1)
+        pooled = pooling_of(call, self.net.model)
         if pooled is not None:
             node = RunningMaxPool.of(pooled, before)
             return self._node(path or name, node, operands, computed, path=path)
@@ -376,25 +376,6 @@ def _arguments(call: Call, module: nn.Module | None) -> dict[str, Any]:
         return dict(vars(module))
     names = ("kernel_size", "stride", "padding", "ceil_mode", "count_include_pad")
     return {**dict(zip(names, call.args[1:], strict=False)), **(call.kwargs or {})}
-
-
-def _max_pooling(call: Call, module: nn.Module | None, dims: int) -> Any:
-    """The windows of a max pooling; None for any other operation."""
-    arguments: dict[str, Any]
-    adaptive = type(module) in max_pooling.ADAPTIVE_MODULES
-    if module is not None:
-        if not adaptive and type(module) not in max_pooling.MODULES:
-            return None
-        arguments = dict(vars(module))
-    else:
-        adaptive = call.target in max_pooling.ADAPTIVE_FUNCTIONS
-        if not adaptive and call.target not in max_pooling.FUNCTIONS:
-            return None
-        names: tuple[str, ...] = ("output_size", "return_indices")
-        if not adaptive:
-            names = ("kernel_size", "stride", "padding", "dilation", "ceil_mode", "return_indices")
-        arguments = {**dict(zip(names, call.args[1:], strict=False)), **(call.kwargs or {})}
-    return max_pooling.windows_of(arguments, dims, adaptive)
 
 
 def _target_name(call: Call) -> str:

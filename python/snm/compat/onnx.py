@@ -17,6 +17,7 @@ from snm_kernels import SNMState
 from snm_kernels.pooling import adaptive_windows, max_pool_windows
 
 from ..checks import check_count
+from ..convert.pooling import pooling_of
 from ..engine import Run
 from ..nn import SNMNeuron
 from ..program import Call, Fire, Pooling, Program, Repeat, RunningMax, Step, Value
@@ -39,10 +40,11 @@ def to_onnx(
 ) -> None:
     """Writes a network's simulation over T time steps as an ONNX model of standard operators.
 
-    The model takes ``images`` ``[B, ...]`` and returns ``logits``. Each layer of neurons is a call
-    of the function ``SignedNeuronMemory`` in the domain ``snm_kernels``, which the file holds: a
-    ``Scan`` over time with the operations of the rule in their order. Max poolings are sums over
-    time, ONNX's own pooling and differences. The neurons send the same spikes for the same drive,
+    The model takes ``images`` ``[B, ...]`` and returns ``logits``, what a call of the network does.
+    Each layer of neurons is a call of the function ``SignedNeuronMemory`` in the domain
+    ``snm_kernels``, which the file holds: a ``Scan`` over time with the operations of the rule in
+    their order. Max poolings are sums over time, ONNX's own pooling and differences. The neurons
+    send the same spikes for the same drive,
     bit for bit; but another runtime's convolutions and linear layers may sum in another order, so
     that a membrane next to its threshold may come to lie on the other side of it. Where all sums
     are exact in float32, as with weights and images of few binary digits, whole networks agree.
@@ -136,7 +138,7 @@ class _AtOnce(nn.Module):
     def __init__(self, net: SpikingNetwork, steps: int, outputs: Outputs) -> None:
         super().__init__()
         self.model = net.model
-        self.program = _standard(net.program, steps)
+        self.program = _standard(net, steps)
         self.counted = net.readout == "count"
         self.steps = steps
         self.outputs = outputs
@@ -205,8 +207,8 @@ def _call(neuron: SNMNeuron, drive: Tensor) -> tuple[Tensor, SNMState]:
     return spikes, SNMState(v, m)
 
 
-def _standard(program: Program, steps: int) -> Program:
-    """The same program of operations that ONNX has, for so many steps."""
+def _standard(net: SpikingNetwork, steps: int) -> Program:
+    """A network's program made of operations that ONNX has, for so many steps."""
 
     def standard(step: Step) -> Step:
         if isinstance(step, RunningMax):
@@ -215,7 +217,20 @@ def _standard(program: Program, steps: int) -> Program:
             return Call(step.name, "function", partial(_repeat, steps), (Value(step.value),))
         return step
 
-    return replace(program, temporal=tuple(map(standard, program.temporal)))
+    def once(call: Call) -> Call:
+        pooling = pooling_of(call, net.model)
+        if pooling is None:
+            return call
+        pooled = call.args[0] if call.args else (call.kwargs or {})["input"]
+        return Call(call.name, "function", _StandardPooling.of(pooling).maxima, (pooled,))
+
+    program = net.program
+    return replace(
+        program,
+        static=tuple(map(once, program.static)),
+        temporal=tuple(map(standard, program.temporal)),
+        tail=tuple(map(once, program.tail)),
+    )
 
 
 def _repeat(steps: int, value: Tensor) -> Tensor:
@@ -255,14 +270,14 @@ class _StandardPooling(Pooling):
         shared = threshold is None or all(size == 1 for size in threshold.shape[-spatial:])
         if threshold is not None and not shared:
             values = _carried(values, threshold)
-        most = self._maxima(values.flatten(0, 1)).unflatten(0, x.shape[:2])
+        most = self.maxima(values.flatten(0, 1)).unflatten(0, x.shape[:2])
         sent = torch.cat([most[:1], most[1:] - most[:-1]])
         if threshold is not None and shared:
             sent = _carried(sent, threshold)
         return sent, totals[-1]
 
-    def _maxima(self, values: Tensor) -> Tensor:
-        """The maximum of every window of ``[T*B, C, ...]``."""
+    def maxima(self, values: Tensor) -> Tensor:
+        """The maximum of every window of ``[B, C, ...]``."""
         sizes = values.shape[2:]
         if self.output_size is not None:
             for dim, (size, output) in enumerate(zip(sizes, self.output_size, strict=True), 2):

@@ -7,7 +7,7 @@ import torch
 from torch import fx, nn
 from torch.nn import functional as F
 
-from ..program import Pooling
+from ..program import Call, Pooling
 from .operations import first_argument
 from .shapes import shape_for
 from .traced import Traced, by_name
@@ -73,6 +73,22 @@ def windows_of(arguments: Mapping[str, Any], dims: int, adaptive: bool) -> Pooli
         each("dilation", 1),
         bool(arguments.get("ceil_mode", False)),
     )
+
+
+def pooling_of(call: Call, layers: nn.Module) -> Pooling | None:
+    """The windows of a call of a program that is a max pooling; None for any other."""
+    if call.kind == "module":
+        module = layers.get_submodule(str(call.target))
+        adaptive = type(module) in ADAPTIVE_MODULES
+        dims = (ADAPTIVE_MODULES if adaptive else MODULES).get(type(module), 0)
+        return windows_of(vars(module), dims, adaptive) if dims else None
+    if call.kind != "function" or not callable(call.target):
+        return None
+    adaptive = call.target in ADAPTIVE_FUNCTIONS
+    dims = (ADAPTIVE_FUNCTIONS if adaptive else FUNCTIONS).get(call.target, 0)
+    names = _ADAPTIVE_ARGUMENTS if adaptive else _ARGUMENTS
+    arguments = {**dict(zip(names, call.args, strict=False)), **(call.kwargs or {})}
+    return windows_of(arguments, dims, adaptive) if dims else None
 
 
 def pools_channels(traced: Traced, node: fx.Node) -> bool:
