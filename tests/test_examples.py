@@ -214,4 +214,5 @@ def test_notebook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert float(tuned) > float(converted) - 2 > 80
     assert float(re.search(r"([\d.]+)% right after", printed)[1]) > 85
     assert "the same network: True" in printed
-    assert sum("image/png" in output.get("data", {}) for output in outputs) >= 1
+    assert "synaptic operations an image" in printed
+    assert sum("image/png" in output.get("data", {}) for output in outputs) == 2
