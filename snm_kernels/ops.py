@@ -248,12 +248,11 @@ def _run(
         return _run_reference(op, tensors, rule, spikes_dtype, out)
     if chosen == "triton":
         op = _triton_op(op)
-    if not op.counts:
-        tensors = tensors[:-1]
+    given = tensors if op.counts else tensors[:-1]
     if out is None:
-        spikes, *kept = op.run(*tensors, *_rule_arguments(rule), spikes_dtype)
+        spikes, *kept = op.run(*given, *_rule_arguments(rule), spikes_dtype)
         return None if spikes_dtype is None else spikes, *kept
-    return out, *op.run_out(*tensors, *_rule_arguments(rule), out)
+    return out, *op.run_out(*given, *_rule_arguments(rule), out)
 
 
 def _triton_op(op: _Op) -> _Op:
