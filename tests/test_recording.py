@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -354,6 +355,14 @@ def test_nothing_is_recorded_behind_it() -> None:
     with pytest.raises(TypeError, match="timesteps"), net.record():
         net(images, timesteps="many")
     assert not net._observers
+
+
+def test_a_recording_can_be_saved(tmp_path: Path) -> None:
+    net, images = converted("plain", preset="snm-zero")
+    with net.record() as recording:
+        net(images, timesteps=3)
+    torch.save(recording, tmp_path / "recording.pt")
+    assert_same(torch.load(tmp_path / "recording.pt", weights_only=False), recording)
 
 
 def test_steps_go_on() -> None:

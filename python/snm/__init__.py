@@ -12,7 +12,7 @@ True
 
 from snm_kernels import PRESETS, SNMRule, preset
 
-from . import nn
+from . import nn, plot
 from .convert import Statistics, calibrate, convert
 from .convert.convertible import Convertibility, convertible
 from .diagnose import diagnose
@@ -57,6 +57,7 @@ __all__ = [
     "load",
     "nn",
     "pack_spikes",
+    "plot",
     "preset",
     "replace_relu",
     "report",

@@ -15,15 +15,6 @@ PARTS = ("inherited", "correction", "clipping", "quantisation", "order")
 _LOSSES = PARTS[2:]
 """Those that advice is about: the first a layer cannot help, the second makes up for others."""
 
-# Colours of Okabe and Ito.
-_COLOURS = {
-    "inherited": "#999999",
-    "correction": "#009E73",
-    "clipping": "#D55E00",
-    "quantisation": "#0072B2",
-    "order": "#E69F00",
-}
-
 
 class Part(NamedTuple):
     """A part of a layer's error, or all of it; means over neurons and images, in units of the
@@ -138,7 +129,7 @@ calibrated on more images
         return _advice(part, layer, self.timesteps)
 
     def picture(self, path: str | os.PathLike[str]) -> None:
-        """Draws the parts of each layer's error as stacked bars.
+        """Draws the parts of each layer's error as stacked bars; see :func:`snm.plot.diagnosis`.
 
         Args:
             path: the file to write; its ending says of what kind, such as PNG or SVG.
@@ -156,32 +147,11 @@ calibrated on more images
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     diagnosis.picture(f"{folder}/parts.png")
         """
-        try:
-            from matplotlib.figure import Figure
-        except ModuleNotFoundError as error:
-            raise ModuleNotFoundError(
-                "Diagnosis: picture needs matplotlib: pip install 'snm-kernels[demo]'"
-            ) from error
-        layers = [layer for layer in self.layers.values() if layer.activation > 0]
-        figure = Figure(figsize=(max(4.8, 1.5 + 0.7 * len(layers)), 4.4), dpi=160)
-        figure.set_layout_engine("constrained")
-        axes = figure.subplots()
-        above, below = [0.0] * len(layers), [0.0] * len(layers)
-        for part, colour in _COLOURS.items():
-            heights = [100 * layer.parts[part].absolute / layer.activation for layer in layers]
-            bottoms = [
-                high if height >= 0 else low
-                for height, high, low in zip(heights, above, below, strict=True)
-            ]
-            axes.bar(range(len(layers)), heights, bottom=bottoms, color=colour, label=part)
-            above = [a + max(0.0, h) for a, h in zip(above, heights, strict=True)]
-            below = [b + min(0.0, h) for b, h in zip(below, heights, strict=True)]
-        axes.axhline(0, color="black", linewidth=0.8)
-        axes.set_xticks(range(len(layers)), [layer.path for layer in layers], rotation=30)
-        axes.set_ylabel("mean |error|, percent of the mean activation")
-        axes.set_title(f"What is lost in {self.timesteps} time steps", loc="left", fontsize=11)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(frameon=False)
+        # What draws it knows what it found.
+        from .plot import diagnosis
+
+        figure = diagnosis(self).get_figure(root=True)
+        assert figure is not None
         figure.savefig(path)
 
     def __str__(self) -> str:

@@ -241,6 +241,10 @@ class Recording(Mapping[str, LayerRecording]):
         if fire.path in self._layers:
             self._layers[fire.path]._add(run.neuron(fire), drive, residual, before)
 
+    def _end(self) -> None:
+        """Lets go of the run, so that what is left can be saved."""
+        self._run = None
+
 
 class _Chosen:
     """Takes chosen neurons out of tensors that have an entry for each.

@@ -389,6 +389,7 @@ class SpikingNetwork(nn.Module):
             yield recording
         finally:
             self._observers.remove(recording._see)
+            recording._end()
 
     @torch.no_grad()
     def capture(self, example: Tensor, *, timesteps: int) -> CapturedNetwork:
