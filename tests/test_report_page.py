@@ -1,6 +1,7 @@
 """The page of a report: what it draws and says, that it is one file, and the command that writes
 it."""
 
+import copy
 import dataclasses
 import json
 import math
@@ -408,8 +409,12 @@ def test_membranes_that_are_no_numbers_are_left_out(
     small: tuple[snm.SpikingNetwork, nn.Module, torch.Tensor],
 ) -> None:
     net, _, images = small
+    net = copy.deepcopy(net)
+    first = next(module for module in net.modules() if isinstance(module, nn.Linear))
+    nn.init.constant_(first.weight, math.inf)
     with net.record("1", neurons=[0]) as recording:
-        net(torch.full_like(images[:1], math.nan), timesteps=STEPS)
+        net(images[:1], timesteps=STEPS)
+    assert not recording["1"].membrane.isfinite().any()
     (chart,) = charts(figure(page(made(layer(1, "1")), recording=recording), "membrane"))
     (line,) = chart.iter("polyline")
     assert len(line.attrib["points"].split()) == 1
