@@ -62,7 +62,7 @@ docs: .venv/docs
 
 report: build
 	mkdir -p build
-	$(BIN)/snm report demo --timesteps 8 --diagnose --out build/report.html build/report.json
+	$(BIN)/snm report demo --timesteps 8 --diagnose --out build/report.html --out build/report.json
 	ls -l build/report.html build/report.json
 
 wheel: .venv/installed

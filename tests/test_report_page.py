@@ -1,6 +1,7 @@
 """The page of a report: what it draws and says, that it is one file, and the command that writes
 it."""
 
+import copy
 import dataclasses
 import json
 import math
@@ -404,6 +405,21 @@ def test_recording_is_drawn(small: tuple[snm.SpikingNetwork, nn.Module, torch.Te
         page(made(layer(1, "3")), recording=recording, neuron=("3", 5))
 
 
+def test_membranes_that_are_no_numbers_are_left_out(
+    small: tuple[snm.SpikingNetwork, nn.Module, torch.Tensor],
+) -> None:
+    net, _, images = small
+    net = copy.deepcopy(net)
+    first = next(module for module in net.modules() if isinstance(module, nn.Linear))
+    nn.init.constant_(first.weight, math.inf)
+    with net.record("1", neurons=[0]) as recording:
+        net(images[:1], timesteps=STEPS)
+    assert not recording["1"].membrane.isfinite().any()
+    (chart,) = charts(figure(page(made(layer(1, "1")), recording=recording), "membrane"))
+    (line,) = chart.iter("polyline")
+    assert len(line.attrib["points"].split()) == 1
+
+
 def test_neurons_to_draw_are_chosen(
     small: tuple[snm.SpikingNetwork, nn.Module, torch.Tensor],
 ) -> None:
@@ -434,7 +450,8 @@ def test_command_reports_on_the_packaged_network(
 ) -> None:
     out = [tmp_path / "report.html", tmp_path / "report.json"]
     few = ("--limit", "6", "--calibration-images", "20", "--timesteps", "3", "--device", "cpu")
-    line = ["report", "demo", *few, "--diagnose", "--batch-size", "4", "--out", *map(str, out)]
+    line = ["report", "demo", *few, "--diagnose", "--batch-size", "4"]
+    line += [word for path in out for word in ("--out", str(path))]
     assert cli.main(line) == 0
     printed = capsys.readouterr().out
     html = out[0].read_text(encoding="utf-8")
@@ -494,13 +511,23 @@ def test_command_says_what_is_wrong(
     assert cli.main(["report", *line, "--device", "cpu"]) == 1
     error = capsys.readouterr().err
     assert error.startswith("snm report: ")
+    assert "evaluate: " not in error
     assert message in error
 
 
-def test_files_end_as_they_should(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("report.pdf", "must end in .html or .json, got report.pdf"),
+        ("no/such/report.html", "must lie in a folder that there is, got no/such/report.html"),
+    ],
+)
+def test_files_are_checked_first(
+    name: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit, match="2"):
-        cli.main(["report", "demo", "--out", "report.pdf"])
-    assert "must end in .html or .json, got report.pdf" in capsys.readouterr().err
+        cli.main(["report", "demo", "--out", name])
+    assert message in capsys.readouterr().err
 
 
 def test_command_without_rich(

@@ -64,10 +64,10 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     parser.add_argument(
         "--out",
         type=_output,
-        nargs="+",
+        action="append",
         default=[],
         metavar="FILE",
-        help="a page, such as report.html, or all numbers, such as report.json, or both",
+        help="a page, such as report.html, or all numbers, such as report.json; may be given twice",
     )
     parser.add_argument("--title", help="of the page (default: names of model and data)")
     add_conversion(parser)
@@ -78,6 +78,8 @@ def _output(text: str) -> Path:
     path = Path(text)
     if path.suffix not in (".html", ".json"):
         raise argparse.ArgumentTypeError(f"must end in .html or .json, got {text}")
+    if not path.parent.is_dir():
+        raise argparse.ArgumentTypeError(f"must lie in a folder that there is, got {text}")
     return path
 
 
@@ -102,7 +104,7 @@ def _report(options: argparse.Namespace) -> None:
 
     if options.data is None:
         if options.model != NAME:
-            raise ValueError("report: data must name images, KIND:FOLDER, got none")
+            raise ValueError("evaluate: data must name images, KIND:FOLDER, got none")
         options.data = NAME
     loaded = load_model(request_of(options))
     data = data_of(options, loaded)

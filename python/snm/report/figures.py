@@ -12,8 +12,8 @@ from .quantities import digits, percent, quantity, round_quantity
 from .result import RATE_BINS, LayerReport, Report
 from .svg import Chart, Scale, apart, doublings, plain, ticks
 
-_MANY = 40
-"""Rows from which on they are low, and have their axis above as well."""
+_FEW, _MANY = 12, 40
+"""Rows up to which they are high; and from which on they are low, with their axis above as well."""
 _FEW_STEPS = 12
 """Time steps up to which they are drawn at equal distances."""
 
@@ -113,7 +113,7 @@ def layers(report: Report) -> Figure | None:
     found = list(report.layers.values())
     if not found:
         return None
-    height = 16 if len(found) > _MANY else 28
+    height = _height(len(found))
     rate_marks = ticks(
         -max(layer.negative_rate for layer in found),
         max(layer.positive_rate for layer in found),
@@ -126,7 +126,7 @@ def layers(report: Report) -> Figure | None:
     for name, layer, each in zip(report.layers, found, operations, strict=True):
         sent = _lines(rates, rate_marks, height)
         positive, negative = layer.positive_rate, layer.negative_rate
-        bar = {"top": 0.2 * height, "height": 0.6 * height}
+        bar = _band(height)
         sent.bar(0, positive, **bar, kind="positive", title=f"positive: {digits(positive)}")
         sent.bar(0, -negative, **bar, kind="negative", title=f"negative: {digits(negative)}")
         spent = _lines(cost, operation_marks, height)
@@ -212,7 +212,7 @@ def errors(diagnosis: Diagnosis | None) -> Figure | None:
     }
     if not shares:
         return None
-    height = 16 if len(shares) > _MANY else 28
+    height = _height(len(shares))
     marks = ticks(
         min(_sum_below(parts.values()) for parts in shares.values()),
         max(_sum_above(parts.values()) for parts in shares.values()),
@@ -227,9 +227,7 @@ def errors(diagnosis: Diagnosis | None) -> Figure | None:
             start = above if share >= 0 else below
             end = start + share
             title = f"{part}: {share:+.2f} %"
-            chart.bar(
-                start, end, top=0.2 * height, height=0.6 * height, kind=f"part {part}", title=title
-            )
+            chart.bar(start, end, **_band(height), kind=f"part {part}", title=title)
             above, below = max(above, end), min(below, end)
         total = sum(parts.values())
         chart.text(f"{total:.1f}".replace("-", "−"), above, 0.5 * height + 4, "value", right=6)
@@ -258,6 +256,15 @@ def axis(across: Scale, marks: Sequence[tuple[float, str]]) -> Markup:
         place = "first" if number == 0 else "last" if number == len(marks) - 1 else "between"
         chart.text(label, value, 14, f"tick middle {'origin' if value == 0 else place}")
     return chart.markup()
+
+
+def _height(rows: int) -> int:
+    return 36 if rows <= _FEW else 28 if rows <= _MANY else 16
+
+
+def _band(height: int) -> dict[str, float]:
+    """What of a row a bar takes."""
+    return {"top": 0.23 * height, "height": 0.54 * height}
 
 
 def _lines(across: Scale, marks: Sequence[float], height: int) -> Chart:
@@ -295,14 +302,8 @@ def _cost(across: Scale, cost: float, kind: str, energy: Energy) -> Markup:
     if kind == "snn" and energy.parts:
         start = 0.0
         for name, part in energy.parts.items():
-            chart.bar(
-                start,
-                start + part,
-                top=3,
-                height=16,
-                kind=kind,
-                title=f"{name}: {quantity(part, 'J')}",
-            )
+            title = f"{name}: {quantity(part, 'J')}"
+            chart.bar(start, start + part, top=3, height=16, kind=kind, title=title)
             start += part
     else:
         chart.bar(0, end, top=3, height=16, kind=kind)

@@ -125,7 +125,7 @@ class NeuronTally(SenderTally):
         driven = torch.add(left, m).sub_(rule.v_init).clamp_(min=0).sign_()
         if most == 0 or rule.v_init < 0:
             full, driven = full * threshold.isfinite(), driven * threshold.isfinite()
-        self._saturated = self._saturated + full.sum()
+        self._saturated = self._saturated + full.sum(dtype=torch.int32)
         self._driven = self._driven + driven.sum(dtype=torch.float64)
         self._residual = self._residual + left.abs_().mul_(driven).sum(dtype=torch.float64)
 

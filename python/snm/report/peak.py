@@ -27,14 +27,14 @@ class Peak:
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        # What is only found to be unused within would hide some of it.
-        gc.collect()
         self.bytes = 0
         """The most of all times; 0 if the system does not say."""
 
     @contextmanager
     def measured(self) -> Iterator[None]:
         """Measures what runs within."""
+        # What is only then found to be unused would hide some of it.
+        gc.collect()
         before = self._restart()
         yield
         self.bytes = max(self.bytes, self._highest() - before)

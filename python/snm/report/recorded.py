@@ -1,5 +1,6 @@
 """What a report's page draws of a recording: spikes of neurons, and the membrane of one."""
 
+import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -88,7 +89,9 @@ def membrane(recording: "Recording", neuron: tuple[str, int] | None) -> Figure |
         where = "0" if share == 0 else "−θ" if share == 1 else f"−{share:g} θ"
         levels.append((f"{'<' if rule.strict else '≤'} {where}: −", -share))
     heights = [rule.v_init, *after, *before, *(level for _, level in levels)]
-    marks = ticks(min(heights), max(heights), 4)
+    # A drive that is no number makes the membrane none.
+    finite = [height for height in heights if math.isfinite(height)]
+    marks = ticks(min(finite), max(finite), 4)
     chart = Chart(220, Scale(0, steps), Scale(marks[0], marks[-1]), inset=26)
     chart.y_axis([(mark, plain(mark)) for mark in marks])
     chart.x_axis(_step_marks(steps), "time steps")
@@ -98,7 +101,7 @@ def membrane(recording: "Recording", neuron: tuple[str, int] | None) -> Figure |
     points = [(0.0, rule.v_init)]
     for step, (high, low) in enumerate(zip(before, after, strict=True), 1):
         points += [(step, high), (step, low)]
-    chart.line(points, "membrane-line")
+    chart.line([point for point in points if math.isfinite(point[1])], "membrane-line")
     up = [(step, 4, 18) for step, spike in enumerate(train, 1) if spike > 0]
     down = [(step, 202, 216) for step, spike in enumerate(train, 1) if spike < 0]
     chart.strokes(up, "up")

@@ -22,6 +22,7 @@ class KeyFigure(NamedTuple):
 def facts(report: Report) -> list[tuple[str, str]]:
     """What was run, on what."""
     threads = f", {report.threads} thread{'' if report.threads == 1 else 's'}"
+    where = report.device + (threads if report.device == "cpu" else "")
     tuned = [] if report.tuned_for is None else [("Tuned for", f"T = {report.tuned_for}")]
     return [
         ("Time steps", f"T = {report.timesteps}"),
@@ -30,7 +31,7 @@ def facts(report: Report) -> list[tuple[str, str]]:
         ("Input", f"{report.encoder} coding"),
         ("Images", f"{report.images:,}"),
         ("Layers", f"{len(report.layers)}"),
-        ("Computed on", f"{report.device}{threads}, {report.dtype}"),
+        ("Computed on", f"{where}, {report.dtype}"),
         ("Version", f"snm-kernels {report.version}"),
     ]
 
