@@ -217,7 +217,17 @@ class Report:
         return "; ".join(parts)
 
     def to_json(self) -> str:
-        """All of it as JSON; NaN is null."""
+        """All of it as JSON; NaN is null.
+
+        >>> import torch
+        >>> from torch import nn
+        >>> from snm import convert, report
+        >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
+        >>> images = torch.ones(2, 4)
+        >>> found = report(convert(model, images), images, timesteps=8)
+        >>> json.loads(found.to_json())["layers"]["1"]["neurons"]
+        8
+        """
         return json.dumps(plain(self), indent=1, ensure_ascii=False, allow_nan=False)
 
     @classmethod
@@ -226,6 +236,15 @@ class Report:
 
         Raises:
             ValueError: it is none.
+
+        >>> import torch
+        >>> from torch import nn
+        >>> from snm import convert, report
+        >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
+        >>> images = torch.ones(2, 4)
+        >>> found = report(convert(model, images), images, timesteps=8)
+        >>> Report.from_json(found.to_json()).layers == found.layers
+        True
         """
         try:
             report: Report = typed(cls, json.loads(text))
@@ -241,6 +260,19 @@ class Report:
 
         Raises:
             ValueError: it ends otherwise.
+
+        >>> import torch
+        >>> from torch import nn
+        >>> from snm import convert, report
+        >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
+        >>> images = torch.ones(2, 4)
+        >>> found = report(convert(model, images), images, timesteps=8)
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     found.save(f"{folder}/report.json")
+        ...     text = Path(folder, "report.json").read_text(encoding="utf-8")
+        >>> Report.from_json(text).to_json() == found.to_json()
+        True
         """
         ending = Path(path).suffix
         if ending == ".html":
