@@ -4,7 +4,9 @@ import subprocess
 import sys
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
+import h5py
 import nir
 import nirtorch
 import numpy as np
@@ -92,6 +94,43 @@ def test_the_packaged_network_comes_back(tmp_path: Path) -> None:
     assert torch.equal(net(shown, timesteps=8), same(shown, timesteps=8))
 
 
+@pytest.mark.parametrize(
+    "field", ["threshold", "shape", "v_init", "negative_threshold", "strict", "max_spikes"]
+)
+def test_a_file_says_which_neuron(field: str, tmp_path: Path) -> None:
+    """What it lacks is not taken for that of another rule, such as plain integrate-and-fire."""
+    path = tmp_path / "net.nir"
+    net = snm.convert(nn.Sequential(nn.Linear(4, 3), nn.ReLU()).eval(), torch.rand(8, 4))
+    nir.write(path, to_nir(net))
+    with h5py.File(path, "a") as file:
+        del file["node"]["nodes"]["1"][field]
+    with pytest.raises(ValueError, match=f"nir: 1: SignedNeuronMemory: lacks {field}$"):
+        read(path)
+    nir.write(path, to_nir(net))
+    with h5py.File(path, "a") as file:
+        file["node"]["nodes"]["1"]["leak"] = 0.5
+    with pytest.raises(ValueError, match="has leak, which is not known"):
+        read(path)
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"threshold": np.ones(7, np.float32)}, r"has a threshold of \[7\] for \[3\] neurons"),
+        ({"bias": np.ones((2, 3), np.float32)}, r"has a bias of \[2, 3\] for \[3\] neurons"),
+        ({"max_spikes": 1.5}, "'float' object cannot be interpreted as an integer"),
+        ({"max_spikes": 128}, "max_spikes must be 1 to 127, got 128"),
+    ],
+    ids=["threshold", "bias", "fraction", "range"],
+)
+def test_neurons_that_there_are_not_are_refused(fields: dict[str, Any], reason: str) -> None:
+    graph = to_nir(snm.convert(nn.Sequential(nn.Linear(4, 3), nn.ReLU()).eval(), torch.rand(8, 4)))
+    for name, value in fields.items():
+        setattr(graph.nodes["1"], name, value)
+    with pytest.raises(GraphError, match=reason):
+        from_nir(graph)
+
+
 @pytest.mark.parametrize("readout", ["mean", "count"])
 @pytest.mark.parametrize("encoder", ["direct", "poisson", "frames"])
 def test_encoder_and_readout_come_back(encoder: str, readout: str, tmp_path: Path) -> None:
@@ -105,6 +144,9 @@ def test_encoder_and_readout_come_back(encoder: str, readout: str, tmp_path: Pat
         answers.append(one(given, timesteps=3))
     assert torch.equal(*answers)
     assert (same.encoder, same.readout) == (encoder, readout)
+    said = to_nir(net).metadata["snm"]["simulation"]
+    assert ("constant current" in said) == (encoder == "direct")
+    assert ("mean over time of what reaches the output" in said) == (readout == "mean")
 
 
 def test_normalised_form_comes_back(tmp_path: Path) -> None:
@@ -355,6 +397,18 @@ def test_graphs_of_another_kind_are_refused() -> None:
     with pytest.raises(GraphError, match="nowhere is connected to it, but no node"):
         from_nir(graph, if_reset="subtract")
     graph = foreign()
+    graph.edges.append(("pool", "flat"))
+    with pytest.raises(GraphError, match="flat: edge: pool is connected to it twice"):
+        from_nir(graph, if_reset="subtract")
+    graph = foreign()
+    graph.nodes["behind"] = nir.Scale(np.ones(4))
+    graph.edges.append(("output", "behind"))
+    with pytest.raises(GraphError, match="behind: edge: output is connected to it, but the output"):
+        from_nir(graph, if_reset="subtract")
+    graph = nir.NIRGraph.from_list(nir.Input(np.array([2])), nir.Scale(np.ones(2)))
+    with pytest.raises(GraphError, match="NIRGraph: has no neurons"):
+        from_nir(graph)
+    graph = foreign()
     graph.nodes["if.2"] = nir.IF(np.ones(1), np.ones(1))
     with pytest.raises(GraphError, match=r"is for \[1\] neurons, but is driven by \[6\]"):
         from_nir(graph, if_reset="subtract")
@@ -366,6 +420,20 @@ def test_graphs_of_another_kind_are_refused() -> None:
     graph.metadata["snm"]["encoder"] = "phase"
     with pytest.raises(GraphError, match="encoder='phase'"):
         from_nir(graph)
+
+
+@pytest.mark.parametrize(
+    ("convolution", "neurons"),
+    [("conv", "conv.weight"), ("a.b", "a"), ("training", "forward"), ("", "a..b")],
+)
+def test_nodes_may_have_any_name(convolution: str, neurons: str) -> None:
+    graph, expected = foreign(), from_nir(foreign(), if_reset="subtract")
+    names = {"conv": convolution, "if.1": neurons}
+    nodes = {names.get(name, name): node for name, node in graph.nodes.items()}
+    edges = [tuple(names.get(name, name) for name in edge) for edge in graph.edges]
+    net = from_nir(nir.NIRGraph(nodes, edges), if_reset="subtract")
+    images = torch.rand(3, 1, 4, 4)
+    assert torch.equal(net(images, timesteps=4), expected(images, timesteps=4))
 
 
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,11 +38,20 @@ _READERS_OF_SHAPES = ("getattr", "size", "dim", "ndimension", "step_shape", "ste
 _WEIGHTED = (F.conv1d, F.conv2d, F.linear)
 _NO_LAYER = "is called as a function; only the layer of that name is written"
 _NO_NODE = "NIR has no node for it"
-_SIMULATION = (
-    "Discrete time, steps of 1. Every image is a constant current: the input is the same at every "
-    "step. The answer is the mean over time of what reaches the output. Nodes computed 'once' are "
-    "constant in time; those computed 'once, on the mean' are linear or pool totals, so that they "
-    "may be computed on the mean over time of what they read."
+_ENCODERS: dict[str, str] = {
+    "direct": "Every image is a constant current: the input is the same at every step.",
+    "poisson": "The input is random at every step: with a the largest abs(x) of an image, each x "
+    "of it is sign(x) * a with probability abs(x) / a, else 0.",
+    "frames": "The input is another frame at every step.",
+}
+_READOUTS: dict[str, str] = {
+    "mean": "The answer is the mean over time of what reaches the output.",
+    "count": "The answer is how many spikes the last neurons have sent, those taken back "
+    "subtracted.",
+}
+_COMPUTED = (
+    "Nodes computed 'once' are constant in time; those computed 'once, on the mean' are linear or "
+    "pool totals, so that they may be computed on the mean over time of what they read."
 )
 
 
@@ -103,12 +112,13 @@ class _Writer:
 
     def _settings(self) -> dict[str, Any]:
         net = self.net
+        said = (_ENCODERS[net.encoder], _READOUTS[net.readout], _COMPUTED)
         found = {
             "version": snm_kernels.__version__,
             "encoder": net.encoder,
             "readout": net.readout,
             "fixed_size": net.fixed_size,
-            "simulation": _SIMULATION,
+            "simulation": " ".join(("Discrete time, steps of 1.", *said)),
         }
         if net.tuned_for is not None:
             found["tuned_for"] = net.tuned_for

@@ -89,6 +89,8 @@ class _Reader:
                 self._refuse(name, str(refusal))
         if self.offences:
             raise GraphError(self.offences)
+        if not self.neurons:
+            raise GraphError([Offence("", "NIRGraph", "has no neurons")])
         settings = self._settings()
         encoder: Encoder = settings["encoder"]
         shape = tuple(int(size) for size in self._only(nir.Input)[1].input_type["input"])
@@ -147,10 +149,15 @@ class _Reader:
         """For each node those it reads, in the order of their edges."""
         found: dict[str, list[str]] = {name: [] for name in self.source.nodes}
         for source, target in self.source.edges:
+            reason = ""
             if source not in found or target not in found:
-                raise GraphError(
-                    [Offence(target, "edge", f"{source} is connected to it, but no node")]
-                )
+                reason = f"{source} is connected to it, but no node"
+            elif source in found[target]:
+                reason = f"{source} is connected to it twice"
+            elif isinstance(self.source.nodes[source], nir.Output):
+                reason = f"{source} is connected to it, but the output"
+            if reason:
+                raise GraphError([Offence(target, "edge", reason)])
             found[target].append(source)
         return found
 
@@ -255,7 +262,13 @@ class _Reader:
             shape = tuple(int(size) for size in node.shape)
             bias = None if node.bias is None else _tensor(node.bias)
             cap = tuple(float(value) for value in node.metadata.get("cap", ()))
-            return _Neurons(_threshold(node.threshold), rule, bias, shape, cap)
+            threshold = _threshold(node.threshold)
+            for name, values in (("threshold", threshold), ("bias", bias)):
+                if values is not None and not _fits(values, shape):
+                    raise _Refusal(
+                        f"has a {name} of {list(values.shape)} for {list(shape)} neurons"
+                    )
+            return _Neurons(threshold, rule, bias, shape, cap)
         if not isinstance(node, nir.IF):
             return None
         if not self.subtract:
@@ -282,8 +295,7 @@ class _Reader:
         return fired
 
     def _module(self, wanted: str, layer: nn.Module, x: fx.Node) -> fx.Node:
-        path = free_path(wanted, self.used)
-        self.used.add(path)
+        path = self._free(wanted)
         holder = self.model
         *parents, last = path.split(".")
         for parent in parents:
@@ -294,11 +306,22 @@ class _Reader:
         return self._noted(self.graph.call_module(f"{PREFIX}.{path}", (x,)), path)
 
     def _times(self, function: Any, x: fx.Node, factor: Any, wanted: str) -> fx.Node:
-        path = free_path(wanted.replace(".", "_"), self.used)
-        self.used.add(path)
+        path = self._free(wanted.replace(".", "_"))
         self.model.register_buffer(path, _tensor(factor))
         constant = self._noted(self.graph.get_attr(f"{PREFIX}.{path}"), path)
         return self._function(function, (x, constant), path)
+
+    def _free(self, wanted: str) -> str:
+        """A path that no module or constant has, and no module's attribute; now used."""
+        holder, parts = self.model, []
+        for part in filter(None, wanted.split(".")):
+            taken = hasattr(holder, part) and part not in holder._modules
+            parts.append(f"{part}_" if taken else part)
+            holder = holder._modules.get(part) or nn.Module()
+        path = free_path(".".join(parts) or "node", self.used)
+        ends = [end for end, letter in enumerate(path) if letter == "."]
+        self.used |= {path, *(path[:end] for end in ends)}
+        return path
 
     def _function(self, function: Any, arguments: tuple[fx.Node, ...], path: str) -> fx.Node:
         return self._noted(self.graph.call_function(function, arguments), path)
@@ -400,6 +423,12 @@ def _threshold(values: Any) -> Tensor:
     if not bool((threshold > 0).all()):
         raise _Refusal("has a threshold that is not > 0")
     return threshold
+
+
+def _fits(values: Tensor, shape: tuple[int, ...]) -> bool:
+    """Whether they can be broadcast to a shape."""
+    sizes = zip(reversed(values.shape), reversed(shape), strict=False)
+    return values.dim() <= len(shape) and all(own in (1, size) for own, size in sizes)
 
 
 def _tensor(values: Any) -> Tensor:

@@ -1,8 +1,11 @@
 """What NIR lacks: nodes for signed neurons with memory and for max pooling of spikes."""
 
+import math
 import os
 from dataclasses import dataclass
-from typing import Any
+from dataclasses import fields as fields_of
+from operator import index
+from typing import Any, ClassVar
 
 import h5py
 import nir
@@ -17,8 +20,11 @@ from ..nn import SNMNeuron
 from ..program import Pooling
 
 
-class _Extension(nir.NIRNode):  # type: ignore[misc]
+class _Extension(nir.NIRNode):
     """A node some of whose fields may be None, which files leave out."""
+
+    needs: ClassVar[tuple[str, ...]]
+    """Fields that a file must have: without them it would hold another node."""
 
     def to_dict(self) -> dict[str, Any]:
         """As of any node."""
@@ -45,7 +51,7 @@ class SignedNeuronMemory(_Extension):
         shape: of the neurons of one image.
         bias: float32, broadcastable to ``shape``; None for none.
         v_init, strict, max_spikes: as of :class:`snm_kernels.SNMRule`.
-        negative_threshold: None for no negative spikes.
+        negative_threshold: None for no negative spikes, which files hold as NaN.
         count_min, count_max: None for no bound.
 
     Source: Wang, Zhang, Chen, Qu, "Signed Neuron with Memory", IJCAI 2022.
@@ -54,6 +60,10 @@ class SignedNeuronMemory(_Extension):
     >>> node.rule == SNMRule.integrate_and_fire_half()
     True
     """
+
+    needs: ClassVar = (
+        *("threshold", "shape", "v_init", "negative_threshold", "strict", "max_spikes"),
+    )
 
     threshold: np.ndarray[Any, Any]
     shape: np.ndarray[Any, Any]
@@ -69,6 +79,11 @@ class SignedNeuronMemory(_Extension):
         self.shape = np.array(self.shape, dtype=np.int64)
         self.input_type = {"input": self.shape}
         self.output_type = {"output": self.shape}
+
+    def to_dict(self) -> dict[str, Any]:
+        """As of any node."""
+        found = super().to_dict()
+        return {**found, "negative_threshold": found.get("negative_threshold", math.nan)}
 
     @classmethod
     def of(cls, neuron: SNMNeuron, shape: tuple[int, ...]) -> "SignedNeuronMemory":
@@ -93,14 +108,15 @@ class SignedNeuronMemory(_Extension):
         Raises:
             TypeError, ValueError: a field is out of its range.
         """
-        negative = self.negative_threshold
+        given = self.negative_threshold
+        negative = math.nan if given is None else float(given)
         return SNMRule(
             v_init=float(self.v_init),
-            negative_threshold=None if negative is None else float(negative),
+            negative_threshold=None if math.isnan(negative) else negative,
             strict=bool(self.strict),
-            max_spikes=int(self.max_spikes),
-            count_min=None if self.count_min is None else int(self.count_min),
-            count_max=None if self.count_max is None else int(self.count_max),
+            max_spikes=index(self.max_spikes),
+            count_min=None if self.count_min is None else index(self.count_min),
+            count_max=None if self.count_max is None else index(self.count_max),
         )
 
 
@@ -122,6 +138,8 @@ class RunningMaxPool(_Extension):
     >>> node.output_type["output"].tolist()
     [2, 4, 4]
     """
+
+    needs: ClassVar = ("input_shape",)
 
     input_shape: np.ndarray[Any, Any]
     kernel_size: np.ndarray[Any, Any] | None = None
@@ -170,7 +188,7 @@ def _pooled(sizes: list[int], pooling: Pooling) -> list[int]:
     return [max_pool_windows(*each, pooling.ceil_mode).output for each in along]
 
 
-EXTENSIONS: dict[str, type[nir.NIRNode]] = {
+EXTENSIONS: dict[str, type[_Extension]] = {
     cls.__name__: cls for cls in (SignedNeuronMemory, RunningMaxPool)
 }
 """By the type that files call them."""
@@ -202,7 +220,16 @@ def read_graph(path: str | os.PathLike[str]) -> nir.NIRGraph:
 def _node(name: str, fields: dict[str, Any]) -> nir.NIRNode:
     kind = fields["type"]
     if kind in EXTENSIONS:
-        return EXTENSIONS[kind].from_dict(fields)
+        return _extension(name, EXTENSIONS[kind], fields)
     if kind not in nir.ir.__all__:
         raise ValueError(f"nir: {name}: {kind}: is no node of NIR {nir.version}")
     return nir.dict2NIRNode(fields)
+
+
+def _extension(name: str, kind: type[_Extension], found: dict[str, Any]) -> nir.NIRNode:
+    known = {field.name for field in fields_of(kind)}
+    wrong = [f"lacks {field}" for field in kind.needs if field not in found]
+    wrong += [f"has {field}, which is not known" for field in found.keys() - known - {"type"}]
+    if wrong:
+        raise ValueError(f"nir: {name}: {kind.__name__}: {', '.join(wrong)}")
+    return kind.from_dict(found)
