@@ -42,6 +42,9 @@ def check(folder: Path) -> None:
         snm.save(net, Path(scratch) / "net.safetensors")
         loaded = snm.load(Path(scratch) / "net.safetensors")
         assert torch.equal(loaded(test, timesteps=16), net(test, timesteps=16))
+        page = Path(scratch) / "report.html"
+        snm.report(net, test[:10], timesteps=2).save(page)
+        assert "</html>" in page.read_text(encoding="utf-8")
         # Without the bench extra the command says what it needs.
         complete = importlib.util.find_spec("pytest_benchmark") is not None
         status = main(["bench", "--tiny", "--device", "cpu", "--out", f"{scratch}/bench"])

@@ -283,6 +283,23 @@ def test_what_nir_lacks_is_refused(name: str) -> None:
         to_nir(snm.convert(model, calibration))
 
 
+class PoolsSideBySide(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.pool, self.head = nn.Conv2d(1, 2, 1), nn.MaxPool2d(2), nn.Linear(16, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv(x)
+        x = self.pool(torch.cat([torch.relu(x), torch.relu(-x)], 1))
+        return self.head(torch.relu(x).flatten(1))
+
+
+def test_a_pooling_of_several_layers_is_refused() -> None:
+    net = snm.convert(PoolsSideBySide().eval(), torch.rand(4, 1, 4, 4))
+    with pytest.raises(GraphError, match="pool: RunningMax: pools layers side by side"):
+        to_nir(net)
+
+
 def test_poolings_that_nir_means_otherwise_are_refused() -> None:
     for pool, reason in (
         (nn.AvgPool2d(2, ceil_mode=True), "ceil_mode"),

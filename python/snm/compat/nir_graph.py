@@ -136,6 +136,8 @@ class _Writer:
             more = {"cap": np.array(step.cap)} if step.cap else {}
             return self._node(step.path, node, operands, computed, path=step.path, **more)
         if isinstance(step, RunningMax):
+            if step.value not in self.sources:
+                raise _Refusal("pools layers side by side; NIR has no concatenation")
             node = RunningMaxPool.of(step.pooling, self._shape(step.value))
             return self._node(step.name, node, (step.value,), computed, path=step.path)
         return self._call(step, computed)
