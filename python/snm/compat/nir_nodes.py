@@ -17,7 +17,7 @@ from ..nn import SNMNeuron
 from ..program import Pooling
 
 
-class _Extension(nir.NIRNode):  # type: ignore[misc]
+class _Extension(nir.NIRNode):
     """A node some of whose fields may be None, which files leave out."""
 
     def to_dict(self) -> dict[str, Any]:
