@@ -71,7 +71,9 @@ def test_damaged_idx_files_are_named(tmp_path: Path, kind: str) -> None:
         read_idx(path, 3)
 
 
-@pytest.mark.parametrize("content", [gzip.compress(WHOLE)[:-9], b"not gzip", b""])
+@pytest.mark.parametrize(
+    "content", [gzip.compress(WHOLE)[:-9], b"not gzip", b""], ids=["cut", "other", "empty"]
+)
 def test_damaged_gzip_files_are_named(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "images-idx3-ubyte.gz"
     path.write_bytes(content)
