@@ -129,10 +129,11 @@ def windows(case: PoolCase) -> Pooling:
 
 
 def assert_same_spikes(
-    net: snm.SpikingNetwork, path: Path, images: Tensor, timesteps: int
-) -> np.ndarray[Any, Any]:
-    """Compares a model's spikes with the network's; returns its logits."""
-    model = session(str(path))
+    net: snm.SpikingNetwork, folder: Path, images: Tensor, timesteps: int
+) -> None:
+    """Compares a model's spikes and logits with the network's."""
+    to_onnx(net, folder / "net.onnx", timesteps=timesteps, outputs="spikes")
+    model = session(str(folder / "net.onnx"))
     names = [output.name for output in model.get_outputs()]
     assert names == ["logits", *(f"{layer} spikes" for layer in net.layers)]
     for count in (1, len(images)):
@@ -141,7 +142,8 @@ def assert_same_spikes(
         for got, spikes in zip(found, expected.values(), strict=True):
             assert got.dtype == np.int8
             assert np.array_equal(got, spikes.numpy())
-    return logits
+        answer = net(images[:count], timesteps=timesteps).numpy()
+        assert np.array_equal(logits, answer)
 
 
 def test_spikes_of_a_network_of_exact_sums(tmp_path: Path) -> None:
@@ -153,18 +155,14 @@ def test_spikes_of_a_network_of_exact_sums(tmp_path: Path) -> None:
     assert any(neuron.threshold.isinf().any() for neuron in net.layers.values())
     assert all(neuron.bias is not None for neuron in net.layers.values())
     assert any(fire.residual for fire in net.program.neurons)
-    to_onnx(net, tmp_path / "net.onnx", timesteps=4, outputs="spikes")
-    logits = assert_same_spikes(net, tmp_path / "net.onnx", images, 4)
-    assert np.array_equal(logits, net(images, timesteps=4).numpy())
+    assert_same_spikes(net, tmp_path, images, 4)
 
 
 def test_spikes_of_a_network_that_pools_everywhere(tmp_path: Path) -> None:
     model, calibration, images = exact_network("pooled")
     net = snm.convert(model, calibration, preset="snm-zero")
     assert net.program.tail_pools
-    to_onnx(net, tmp_path / "net.onnx", timesteps=4, outputs="spikes")
-    logits = assert_same_spikes(net, tmp_path / "net.onnx", images, 4)
-    assert np.array_equal(logits, net(images, timesteps=4).numpy())
+    assert_same_spikes(net, tmp_path, images, 4)
 
 
 def test_the_model_holds_standard_operators_and_one_function(tmp_path: Path) -> None:

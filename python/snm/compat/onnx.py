@@ -55,9 +55,9 @@ def to_onnx(
         timesteps: T, >= 1.
         batch: images per call, >= 1; None for any number.
         outputs: what the model returns after the logits: ``"logits"``, nothing; ``"counts"``, for
-            each layer of neurons how many spikes each has sent, int32 ``[B, ...]``, named
-            ``"<path> counts"``; ``"spikes"``, what each sends at every step, int8 ``[T, B, ...]``,
-            named ``"<path> spikes"``.
+            each layer of neurons how many spikes each has sent, those taken back subtracted, int32
+            ``[B, ...]``, named ``"<path> counts"``; ``"spikes"``, what each sends at
+            every step, int8 ``[T, B, ...]``, named ``"<path> spikes"``.
 
     Raises:
         ModuleNotFoundError: onnx or onnxscript is not installed.
