@@ -118,7 +118,7 @@ def read(path: str | os.PathLike[str]) -> "nir.NIRGraph":
     Raises:
         ModuleNotFoundError: nir is not installed.
         ValueError: the file holds no graph, or a node of a type that neither NIR nor this package
-            has.
+            has, or one of this package's that lacks a field or has another.
         OSError: there is no such file, or it is no HDF5 file.
 
     >>> import nir, torch
