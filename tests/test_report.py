@@ -168,12 +168,35 @@ def test_json_brings_back_all_of_it(tmp_path: Path) -> None:
         found.save(tmp_path / "report.txt")
 
 
+def test_a_membrane_that_overflows_is_written_down(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 2)).eval()
+    nn.init.ones_(model[0].weight)
+    net = snm.convert(model, torch.rand(8, 2))
+    nn.init.constant_(net.model.get_submodule("0").weight, 10.0)
+    found = snm.report(net, torch.full((4, 2), 3e38), timesteps=T)
+    assert found.layers["1"].residual == math.inf
+    again = snm.Report.from_json(found.to_json())
+    assert repr(again) == repr(found)
+    found.save(tmp_path / "report.html")
+
+
+def test_a_network_without_weights_costs_nothing(tmp_path: Path) -> None:
+    images = torch.rand(4, 3)
+    found = snm.report(snm.convert(nn.Sequential(nn.ReLU()).eval(), images), images, timesteps=T)
+    assert [one.ratio for one in found.energy] == [1.0, 1.0, math.inf]
+    assert found.verdict.startswith("The spiking network does not spend less")
+    assert found.verdict in str(found)
+    found.save(tmp_path / "report.html")
+
+
 @pytest.mark.parametrize(
     "change",
     [
         lambda raw: raw.pop("macs"),
         lambda raw: raw.update(images="many"),
         lambda raw: raw.update(images=1.5),
+        lambda raw: raw.update(seconds="1"),
+        lambda raw: raw.update(seconds=True),
         lambda raw: raw.update(more=1),
         lambda raw: raw["rule"].update(max_spikes=0),
         lambda raw: raw["layers"]["2"].update(kind="other"),

@@ -1,5 +1,6 @@
 """What a network's operations cost, by several conventions side by side."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -35,7 +36,10 @@ class Energy:
 
     @property
     def ratio(self) -> float:
-        """The spiking network's energy in those of the quantised network."""
+        """The spiking network's energy in those of the quantised network; 1 if neither spends any,
+        inf if it alone does."""
+        if self.quantised == 0:
+            return 1.0 if self.snn == 0 else math.inf
         return self.snn / self.quantised
 
 

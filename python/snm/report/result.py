@@ -217,7 +217,17 @@ class Report:
         return "; ".join(parts)
 
     def to_json(self) -> str:
-        """All of it as JSON; NaN is null."""
+        """All of it as JSON; NaN is null, an infinity "inf" or "-inf".
+
+        >>> import json
+        >>> import torch
+        >>> from torch import nn
+        >>> from snm import convert, report
+        >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
+        >>> found = report(convert(model, torch.rand(32, 4)), torch.rand(8, 4), timesteps=16)
+        >>> json.loads(found.to_json())["timesteps"]
+        16
+        """
         return json.dumps(plain(self), indent=1, ensure_ascii=False, allow_nan=False)
 
     @classmethod
@@ -226,6 +236,14 @@ class Report:
 
         Raises:
             ValueError: it is none.
+
+        >>> import torch
+        >>> from torch import nn
+        >>> from snm import convert, report
+        >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
+        >>> found = report(convert(model, torch.rand(32, 4)), torch.rand(8, 4), timesteps=16)
+        >>> Report.from_json(found.to_json()).macs == found.macs
+        True
         """
         try:
             report: Report = typed(cls, json.loads(text))
@@ -241,6 +259,18 @@ class Report:
 
         Raises:
             ValueError: it ends otherwise.
+
+        >>> import tempfile
+        >>> import torch
+        >>> from torch import nn
+        >>> from snm import convert, report
+        >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
+        >>> found = report(convert(model, torch.rand(32, 4)), torch.rand(8, 4), timesteps=16)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder, "report.json")
+        ...     found.save(path)
+        ...     Report.from_json(path.read_text(encoding="utf-8")).timesteps
+        16
         """
         ending = Path(path).suffix
         if ending == ".html":
