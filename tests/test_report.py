@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import snm
+import snm_kernels
 from networks import IMAGE_2D, NETWORKS, Plain, exact, exact_images, exact_network
 from snm.report.energy import Energy, Operation, Work, energies
 from snm.report.layers import exact_sum
@@ -263,6 +264,30 @@ def test_what_the_conventions_say() -> None:
     for energy in (arithmetic, chip, memory):
         assert energy.snn == pytest.approx(sum(energy.parts.values()))
         assert energy.source
+
+
+@pytest.mark.parametrize(
+    ("rule", "bits"),
+    [
+        (snm_kernels.SNMRule(), 4),
+        (snm_kernels.SNMRule(max_spikes=4), 6),
+        (snm_kernels.SNMRule.st_bif(levels=3), 2),
+        (snm_kernels.SNMRule(max_spikes=4, count_max=40), 6),
+        (snm_kernels.SNMRule(max_spikes=4, count_max=15), 4),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:SpikingNetwork. neurons send no more")
+def test_the_quantised_network_tells_as_many_levels_apart(
+    rule: snm_kernels.SNMRule, bits: int
+) -> None:
+    model, calibration, images = exact_network("plain")
+    found = snm.report(snm.convert(model, calibration, preset=rule), images, timesteps=T)
+    assert found.bits == bits
+    arithmetic = found.energy[0]
+    later = found.macs.relu - found.macs.first
+    assert arithmetic.quantised == pytest.approx(
+        1e-12 * (4.6 * found.macs.first + (0.9 + 3.7 * bits / 32) * later)
+    )
 
 
 def judged(*ratios: float) -> str:

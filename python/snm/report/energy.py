@@ -29,8 +29,8 @@ class Energy:
     ann: float
     """Of its ReLU network, in 32 bits."""
     quantised: float
-    """Of the ReLU network whose activations are quantised to as many bits as it takes to count the
-    time steps; its weights, and the images, stay what they are, as the spiking network's do."""
+    """Of the ReLU network whose activations are quantised to as many bits as it takes to count a
+    neuron's spikes; its weights, and the images, stay what they are, as the spiking network's do."""
     parts: Mapping[str, float]
     """What ``snn`` is the sum of."""
 
@@ -95,7 +95,7 @@ def energies(work: Work, bits: int) -> tuple[Energy, ...]:
 
     Source of the baseline: Yan, Bai, Tang, Wong, "Reconsidering the Energy Efficiency of Spiking
     Neural Networks Inference from Analytical Perspectives", arXiv:2409.08290, which holds T time
-    steps against ceil(log2(T + 1)) bits. A product of a weight and an activation of b bits is
+    steps, of one spike each, against ceil(log2(T + 1)) bits. A product of a weight and an activation of b bits is
     taken to cost b / 32 of one of 32 bits, as it has so many partial products; Horowitz's integer
     products of 8 and 32 bits, in both factors, cost 0.2 and 3.1 pJ, nearly as 8² to 32². What reads
     the images is not made cheaper.

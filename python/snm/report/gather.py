@@ -174,13 +174,14 @@ class Gathering:
                 for layer in layers.values()
             ),
         )
+        rule = next(iter(net.layers.values())).rule
         name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu"
         return Report(
             timesteps=self.timesteps,
             images=self.images,
             layers=layers,
             macs=macs,
-            energy=energies(work, self.timesteps.bit_length()),
+            energy=energies(work, rule.largest_count(self.timesteps).bit_length()),
             seconds=self.seconds,
             relu_seconds=self.relu_seconds if self.model is not None else math.nan,
             peak_bytes=self.peak.bytes,
@@ -188,7 +189,7 @@ class Gathering:
             threads=torch.get_num_threads(),
             dtype=str(net.dtype).removeprefix("torch."),
             encoder=net.encoder,
-            rule=next(iter(net.layers.values())).rule,
+            rule=rule,
             tuned_for=net.tuned_for,
             accuracy=_shares(self.right, self.labelled),
             agreement=_shares(self.agreeing, self.images),

@@ -146,9 +146,10 @@ class Report:
 
     @property
     def bits(self) -> int:
-        """Of the quantised network: ceil(log2(T + 1)), which tell as many levels apart as the
-        counts of T time steps."""
-        return self.timesteps.bit_length()
+        """Of the quantised network: ceil(log2(n + 1)), which tell as many levels apart as counts of
+        spikes from 0 to n do, the largest that the rule allows in T time steps: T, or T times as
+        many as a step may send, and no more than the rule's bound."""
+        return self.rule.largest_count(self.timesteps).bit_length()
 
     @property
     def spikes(self) -> int:
