@@ -1,5 +1,6 @@
 """Reports: what is counted is what is seen from outside, and comes back from JSON."""
 
+import gc
 import json
 import math
 import re
@@ -336,12 +337,39 @@ def test_sums_that_no_int64_holds() -> None:
 
 def test_peak_of_what_is_freed_again() -> None:
     peak = Peak(torch.device("cpu"))
-    with peak.measured():
+    with peak.measured(2):
         torch.ones(2**24)
-    with peak.measured():
+    with peak.measured(3):
         pass
     # Linux updates its numbers every few dozen pages.
     assert 2**26 - 2**20 <= peak.bytes < 2**27
+
+
+class Cycle:
+    """Memory that only the collector frees."""
+
+    def __init__(self) -> None:
+        self.itself, self.held = self, torch.ones(2**22)
+
+
+def test_a_peak_is_not_hidden_by_what_is_collected_within() -> None:
+    peak = Peak(torch.device("cpu"))
+    Cycle()
+    with peak.measured(1):
+        gc.collect()
+        torch.ones(2**22)
+    assert peak.bytes >= 2**24 - 2**20
+
+
+def test_the_peak_is_taken_once_for_batches_of_a_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, net, images, _ = plain()
+    restarts: list[int] = []
+    restart = Peak._restart
+    monkeypatch.setattr(Peak, "_restart", lambda peak: restarts.append(1) or restart(peak))
+    sizes = [images[:2], images[:2], images[:1], images[:3]]
+    found = snm.report(net, sizes, timesteps=T)
+    assert (found.images, len(restarts)) == (8, 2)
+    assert found.peak_bytes >= 0
 
 
 @pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2"])

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from snm_kernels import SNMState
+from snm_kernels.ops import Emit
 
 from .nn import SNMNeuron
 from .program import Call, Fire, Program, Repeat, RunningMax, Step, repeat_over_time
@@ -153,7 +154,9 @@ class Run:
             del values[fire.drive]
         neuron = self.neuron(fire)
         counting = counted is not None and fire.read_out
-        emit = "spike" if counting or fire.pooled else "amplitude" if fire.sends else "none"
+        emit: Emit = "amplitude" if fire.sends else "none"
+        if counting or fire.pooled:
+            emit = "spike"
         out = drive if fire.reuses_drive and emit == "amplitude" else None
         before = self.states.get(fire.name)
         # Before spikes may overwrite the drive.

@@ -78,7 +78,7 @@ class Gathering:
             self._check_model(images)
         theirs = self._relu_network(images)
         self.images += len(source.images)
-        with self.peak.measured(), self._clocked("seconds"):
+        with self.peak.measured(len(source.images)), self._clocked("seconds"):
             run = self.net._run(source.images, None)
             run.tally = Tally()
             if labels is None and theirs is None:
@@ -90,7 +90,8 @@ class Gathering:
                 self._compare(answers, labels, theirs)
         if labels is not None and theirs is not None:
             self.relu_right.append((theirs == labels).sum())
-        self._count(run, run.tally)
+        with self._clocked("seconds"):
+            self._count(run, run.tally)
 
     def _compare(
         self, answers: Iterator[Tensor], labels: Tensor | None, theirs: Tensor | None
