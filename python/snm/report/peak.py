@@ -36,7 +36,7 @@ class Peak:
         """Measures what runs within.
 
         Args:
-            size: > 0, such as the number of images; only what is larger than all before is measured.
+            size: > 0, such as the number of images; only what is larger than before is measured.
         """
         if size <= self._largest:
             yield
