@@ -236,11 +236,13 @@ def _run(
         _check_tensor(name, "negative", negative, shape, torch.int32, device)
     if out is not None:
         _check_out(name, out, x, spikes_dtype)
-    tensors = (x, theta, v, m, offset, residual, negative)
+    tensors: tuple[Any, ...] = (x, theta, v, m, offset, residual)
+    if op.counts:
+        tensors = (*tensors, negative)
     if out is not None and not torch.compiler.is_compiling():
         _check_overlap(name, out, tensors)
     if torch.is_grad_enabled():
-        _refuse_grad(name, (*tensors, out))
+        _refuse_grad(name, (x, theta, v, m, offset, residual, negative, out))
 
     on_cpu = backend == "auto" and device.type == "cpu"
     chosen = "cpu" if on_cpu else _load.choose(backend, device, name)
@@ -248,11 +250,10 @@ def _run(
         return _run_reference(op, tensors, rule, spikes_dtype, out)
     if chosen == "triton":
         op = _triton_op(op)
-    given = tensors if op.counts else tensors[:-1]
     if out is None:
-        spikes, *kept = op.run(*given, *_rule_arguments(rule), spikes_dtype)
-        return None if spikes_dtype is None else spikes, *kept
-    return out, *op.run_out(*given, *_rule_arguments(rule), out)
+        found: tuple[Any, ...] = op.run(*tensors, *_rule_arguments(rule), spikes_dtype)
+        return found if spikes_dtype is not None else (None, *found[1:])
+    return out, *op.run_out(*tensors, *_rule_arguments(rule), out)
 
 
 def _triton_op(op: _Op) -> _Op:
@@ -281,7 +282,8 @@ def _run_reference(
     out: Tensor | None,
 ) -> tuple[Any, ...]:
     x = tensors[0]
-    sent, v, *counts = snm_reference(*tensors, rule=rule, spikes_dtype=spikes_dtype)
+    given = tensors if op.counts else (*tensors, None)
+    sent, v, *counts = snm_reference(*given, rule=rule, spikes_dtype=spikes_dtype)
     like = state_like(x)
     if spikes_dtype is not None and out is None:
         out = spikes_like(x, like, spikes_dtype)
@@ -409,7 +411,7 @@ def _check_overlap(op: str, out: Tensor, tensors: Sequence[Tensor | None]) -> No
     if out.untyped_storage().device.type == "meta":
         return
     start, end = _extent(out)
-    for name, read in zip(_READ, tensors, strict=True):
+    for name, read in zip(_READ, tensors, strict=False):
         if read is None:
             continue
         other_start, other_end = _extent(read)

@@ -90,6 +90,14 @@ class SNMRule:
         high = INT32_MAX if self.count_max is None else self.count_max
         return low, high
 
+    def largest_count(self, timesteps: int) -> int:
+        """The largest memory that there can be after so many time steps from 0.
+
+        >>> SNMRule.burst(max_spikes=4).largest_count(8), SNMRule.st_bif(levels=7).largest_count(8)
+        (32, 7)
+        """
+        return min(timesteps * self.max_spikes, self.count_bounds[1])
+
     @classmethod
     def snm(cls) -> "SNMRule":
         """The paper's neuron: signed spikes, none that would make the count negative.

@@ -241,6 +241,18 @@ def test_what_reads_analog_values_multiplies(encoder: str) -> None:
     assert found.layers["relu_1"].connections == 0
 
 
+@pytest.mark.parametrize("encoder", ["direct", "poisson", "frames"])
+def test_what_pools_the_image_is_before_the_first_neurons(encoder: str) -> None:
+    layers = [nn.Conv2d(2, 3, 1), nn.MaxPool2d(2), nn.Conv2d(3, 4, 1), nn.ReLU(), nn.Flatten()]
+    model, images = exact(nn.Sequential(*layers, nn.Linear(16, 3))), exact_images(3, (2, 4, 4))
+    net = snm.convert(model, images, encoder=encoder)
+    given = images.expand(T, *images.shape) if encoder == "frames" else images
+    found = snm.report(net, given, timesteps=T).macs
+    stem, behind = (int((model[n].weight != 0).sum()) for n in (0, 2))
+    once = 1 if encoder == "direct" else T
+    assert (found.first, found.steps) == (once * (16 * stem + 4 * behind), 0)
+
+
 class Gated(nn.Module):
     """Spikes times what the image gives, and matrices of the image that spikes multiply."""
 

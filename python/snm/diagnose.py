@@ -223,8 +223,7 @@ class _Watch:
 
     def _most(self, like: Tensor) -> Tensor:
         """The largest count that each neuron can have."""
-        rule = self.neuron.rule
-        most = min(self.timesteps * rule.max_spikes, rule.count_bounds[1])
+        most = self.neuron.rule.largest_count(self.timesteps)
         return torch.full_like(like, most, dtype=torch.int64)
 
     def _rate(self, count: Tensor) -> Tensor:

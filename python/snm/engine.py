@@ -154,7 +154,9 @@ class Run:
             del values[fire.drive]
         neuron = self.neuron(fire)
         counting = counted is not None and fire.read_out
-        emit: Emit = "spike" if counting or fire.pooled else "amplitude" if fire.sends else "none"
+        emit: Emit = "amplitude" if fire.sends else "none"
+        if counting or fire.pooled:
+            emit = "spike"
         out = drive if fire.reuses_drive and emit == "amplitude" else None
         before = self.states.get(fire.name)
         # Before spikes may overwrite the drive.

@@ -133,8 +133,8 @@ def _shifted(neuron: SNMNeuron, end: SNMState, steps: int) -> Tensor:
     tensor([-1.,  1.,  3.])
     """
     rule = neuron.rule
-    most = min(steps * rule.max_spikes, rule.count_bounds[1])
-    worth = (end.m + torch.floor(end.v / neuron.threshold)).clamp(0, most)
+    floors = torch.floor(end.v / neuron.threshold)
+    worth = (end.m + floors).clamp(0, rule.largest_count(steps))
     return (rule.v_init + (worth - end.m)) * _finite(neuron)
 
 

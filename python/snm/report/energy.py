@@ -1,5 +1,6 @@
 """What a network's operations cost, by several conventions side by side."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -28,14 +29,18 @@ class Energy:
     ann: float
     """Of its ReLU network, in 32 bits."""
     quantised: float
-    """Of the ReLU network whose activations are quantised to as many bits as it takes to count the
-    time steps; its weights, and the images, stay what they are, as the spiking network's do."""
+    """Of the ReLU network whose activations are quantised to as many bits as it takes to count a
+    neuron's spikes; its weights, and the images, stay what they are, as the spiking network's
+    do."""
     parts: Mapping[str, float]
     """What ``snn`` is the sum of."""
 
     @property
     def ratio(self) -> float:
-        """The spiking network's energy in those of the quantised network."""
+        """The spiking network's energy in those of the quantised network; 1 if neither spends any,
+        inf if it alone does."""
+        if self.quantised == 0:
+            return 1.0 if self.snn == 0 else math.inf
         return self.snn / self.quantised
 
 
@@ -91,10 +96,10 @@ def energies(work: Work, bits: int) -> tuple[Energy, ...]:
 
     Source of the baseline: Yan, Bai, Tang, Wong, "Reconsidering the Energy Efficiency of Spiking
     Neural Networks Inference from Analytical Perspectives", arXiv:2409.08290, which holds T time
-    steps against ceil(log2(T + 1)) bits. A product of a weight and an activation of b bits is
-    taken to cost b / 32 of one of 32 bits, as it has so many partial products; Horowitz's integer
-    products of 8 and 32 bits, in both factors, cost 0.2 and 3.1 pJ, nearly as 8² to 32². What reads
-    the images is not made cheaper.
+    steps, of one spike each, against ceil(log2(T + 1)) bits. A product of a weight and an
+    activation of b bits is taken to cost b / 32 of one of 32 bits, as it has so many partial
+    products; Horowitz's integer products of 8 and 32 bits, in both factors, cost 0.2 and 3.1 pJ,
+    nearly as 8² to 32². What reads the images is not made cheaper.
 
     >>> work = Work(3, (Operation(8, 4, 2, 3.0, 6.0, 0, "steps", 8),), ((4, 3.0),))
     >>> [f"{energy.snn:.3g} {energy.ann:.3g}" for energy in energies(work, 2)][0]

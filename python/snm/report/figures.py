@@ -192,8 +192,8 @@ def energy(report: Report) -> Figure | None:
         "Energy per image",
         "Estimates under several conventions, each drawn to its own scale; none is a measurement. "
         f"What there is to beat is the ReLU network with activations of {report.bits} bits, as "
-        f"many as it takes to count {report.timesteps} time steps. Gaps in a bar part what it is "
-        "the sum of.",
+        f"many as it takes to count a neuron’s spikes in {report.timesteps} time steps. Gaps in a "
+        "bar part what it is the sum of.",
         said + ".",
         panels=("",),
         rows=tuple(rows),

@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import torch
@@ -58,7 +58,6 @@ class Gathering:
         self.senders = _senders(net, timesteps)
         self.wiring: Wiring | None = None
         self.peak = Peak(self.device)
-        self.most_at_once = 0
         self.seconds, self.relu_seconds = 0.0, 0.0
         # Of answers after each step: how many are right, and the model's; of its own: how many.
         self.right: list[Tensor] = []
@@ -79,10 +78,7 @@ class Gathering:
             self._check_model(images)
         theirs = self._relu_network(images)
         self.images += len(source.images)
-        # To measure takes memory from the heap, which the system then has to give again.
-        larger = len(source.images) > self.most_at_once
-        self.most_at_once = max(self.most_at_once, len(source.images))
-        with self.peak.measured() if larger else nullcontext(), self._clocked("seconds"):
+        with self.peak.measured(len(source.images)), self._clocked("seconds"):
             run = self.net._run(source.images, None)
             run.tally = Tally()
             if labels is None and theirs is None:
@@ -94,7 +90,8 @@ class Gathering:
                 self._compare(answers, labels, theirs)
         if labels is not None and theirs is not None:
             self.relu_right.append((theirs == labels).sum())
-        self._count(run, run.tally)
+        with self._clocked("seconds"):
+            self._count(run, run.tally)
 
     def _compare(
         self, answers: Iterator[Tensor], labels: Tensor | None, theirs: Tensor | None
@@ -178,13 +175,14 @@ class Gathering:
                 for layer in layers.values()
             ),
         )
+        rule = next(iter(net.layers.values())).rule
         name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu"
         return Report(
             timesteps=self.timesteps,
             images=self.images,
             layers=layers,
             macs=macs,
-            energy=energies(work, self.timesteps.bit_length()),
+            energy=energies(work, rule.largest_count(self.timesteps).bit_length()),
             seconds=self.seconds,
             relu_seconds=self.relu_seconds if self.model is not None else math.nan,
             peak_bytes=self.peak.bytes,
@@ -192,7 +190,7 @@ class Gathering:
             threads=torch.get_num_threads(),
             dtype=str(net.dtype).removeprefix("torch."),
             encoder=net.encoder,
-            rule=next(iter(net.layers.values())).rule,
+            rule=rule,
             tuned_for=net.tuned_for,
             accuracy=_shares(self.right, self.labelled),
             agreement=_shares(self.agreeing, self.images),

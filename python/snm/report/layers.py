@@ -117,7 +117,7 @@ class NeuronTally(SenderTally):
     def _end(self, v: Tensor, m: Tensor, negative: Tensor) -> None:
         self.add(torch.add(m, negative, alpha=2), negative)
         rule, threshold = self.neuron.rule, self.neuron.threshold
-        most = min(self.timesteps * rule.max_spikes, rule.count_bounds[1])
+        most = rule.largest_count(self.timesteps)
         # Which is 1 and which 0, in numbers: on the CPU several times as fast as in bools.
         full = (m - (most - 1)).clamp_(min=0)
         left = v / threshold

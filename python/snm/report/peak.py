@@ -16,10 +16,10 @@ class Peak:
 
     On a GPU that is what torch has allocated. On the CPU it is the resident memory of the whole
     process, above what it was when all that was free had been given back to the system; only Linux
-    says it.
+    says it. Giving it back takes time, so what is no larger than before is not measured.
 
     >>> peak = Peak(torch.device("cpu"))
-    >>> with peak.measured():
+    >>> with peak.measured(1):
     ...     held = torch.ones(2**23)
     >>> peak.bytes == 0 or peak.bytes >= 2**24
     True
@@ -27,20 +27,29 @@ class Peak:
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
+        self._largest = 0
         self.bytes = 0
         """The most of all times; 0 if the system does not say."""
 
     @contextmanager
-    def measured(self) -> Iterator[None]:
-        """Measures what runs within."""
-        # What is only then found to be unused would hide some of it.
-        gc.collect()
+    def measured(self, size: int) -> Iterator[None]:
+        """Measures what runs within.
+
+        Args:
+            size: > 0, such as the number of images; only what is larger than before is measured.
+        """
+        if size <= self._largest:
+            yield
+            return
+        self._largest = size
         before = self._restart()
         yield
         self.bytes = max(self.bytes, self._highest() - before)
 
     def _restart(self) -> int:
         """Begins a new peak; returns what is in use."""
+        # What is only found to be unused within would hide some of it.
+        gc.collect()
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
             return torch.cuda.memory_allocated(self.device)

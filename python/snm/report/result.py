@@ -146,9 +146,10 @@ class Report:
 
     @property
     def bits(self) -> int:
-        """Of the quantised network: ceil(log2(T + 1)), which tell as many levels apart as the
-        counts of T time steps."""
-        return self.timesteps.bit_length()
+        """Of the quantised network: ceil(log2(n + 1)), which tell as many levels apart as counts of
+        spikes from 0 to n do, the largest that the rule allows in T time steps: T, or T times as
+        many as a step may send, and no more than the rule's bound."""
+        return self.rule.largest_count(self.timesteps).bit_length()
 
     @property
     def spikes(self) -> int:
@@ -217,16 +218,16 @@ class Report:
         return "; ".join(parts)
 
     def to_json(self) -> str:
-        """All of it as JSON; NaN is null.
+        """All of it as JSON; NaN is null, an infinity "inf" or "-inf".
 
+        >>> import json
         >>> import torch
         >>> from torch import nn
         >>> from snm import convert, report
         >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
-        >>> images = torch.ones(2, 4)
-        >>> found = report(convert(model, images), images, timesteps=8)
-        >>> json.loads(found.to_json())["layers"]["1"]["neurons"]
-        8
+        >>> found = report(convert(model, torch.rand(32, 4)), torch.rand(8, 4), timesteps=16)
+        >>> json.loads(found.to_json())["timesteps"]
+        16
         """
         return json.dumps(plain(self), indent=1, ensure_ascii=False, allow_nan=False)
 
@@ -241,9 +242,8 @@ class Report:
         >>> from torch import nn
         >>> from snm import convert, report
         >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
-        >>> images = torch.ones(2, 4)
-        >>> found = report(convert(model, images), images, timesteps=8)
-        >>> Report.from_json(found.to_json()).layers == found.layers
+        >>> found = report(convert(model, torch.rand(32, 4)), torch.rand(8, 4), timesteps=16)
+        >>> Report.from_json(found.to_json()).macs == found.macs
         True
         """
         try:
@@ -261,18 +261,17 @@ class Report:
         Raises:
             ValueError: it ends otherwise.
 
+        >>> import tempfile
         >>> import torch
         >>> from torch import nn
         >>> from snm import convert, report
         >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
-        >>> images = torch.ones(2, 4)
-        >>> found = report(convert(model, images), images, timesteps=8)
-        >>> from tempfile import TemporaryDirectory
-        >>> with TemporaryDirectory() as folder:
-        ...     found.save(f"{folder}/report.json")
-        ...     text = Path(folder, "report.json").read_text(encoding="utf-8")
-        >>> Report.from_json(text).to_json() == found.to_json()
-        True
+        >>> found = report(convert(model, torch.rand(32, 4)), torch.rand(8, 4), timesteps=16)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder, "report.json")
+        ...     found.save(path)
+        ...     Report.from_json(path.read_text(encoding="utf-8")).timesteps
+        16
         """
         ending = Path(path).suffix
         if ending == ".html":

@@ -185,7 +185,8 @@ class _Walk:
         read = pooled(rows, windows_of(step.pooling, tuple(rows.shape[2:])))
         self._as_they_are(read)
         analog = (read[1:2] != 0).to(read.dtype)
-        return self._stacked(self._sender(step.name, analog) * (1 - analog), analog, after=True)
+        sent = self._sender(step.name, analog) * (1 - analog)
+        return self._stacked(sent, analog, after=any(part.after for part in parts))
 
     def _as_they_are(self, rows: Tensor) -> None:
         """Notes spikes that are read without weights."""

@@ -8,7 +8,8 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 
 def plain(value: Any) -> Any:
-    """A value as JSON has it: dataclasses and named tuples as objects, NaN as null.
+    """A value as JSON has it: dataclasses and named tuples as objects, NaN as null, an infinity as
+    "inf" or "-inf".
 
     >>> from snm_kernels import SNMRule
     >>> plain({"rule": SNMRule(), "rates": (1, math.nan)})["rates"]
@@ -22,7 +23,9 @@ def plain(value: Any) -> Any:
         return {name: plain(part) for name, part in value.items()}
     if isinstance(value, tuple | list):
         return [plain(part) for part in value]
-    return None if isinstance(value, float) and math.isnan(value) else value
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else str(value)
+    return value
 
 
 def typed(hint: Any, raw: Any) -> Any:
@@ -48,7 +51,15 @@ def typed(hint: Any, raw: Any) -> Any:
             raise TypeError(f"{hint.__name__} has no {', '.join(sorted(unknown))}")
         return hint(**{name: typed(hints[name], part) for name, part in raw.items()})
     if hint is float:
-        return math.nan if raw is None else float(raw)
+        return _number(raw)
     if raw not in inner if origin is Literal else type(raw) is not hint:
         raise TypeError(f"must be {hint}, got {raw!r}")
     return raw
+
+
+def _number(raw: Any) -> float:
+    if raw is None:
+        return math.nan
+    if raw in ("inf", "-inf") or type(raw) in (int, float):
+        return float(raw)
+    raise TypeError(f"must be a number, got {raw!r}")
