@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch import nn
 
 import snm
 from networks import NETWORKS, exact_network
@@ -37,3 +38,13 @@ def test_another_number_of_steps_is_another_graph() -> None:
     compiled = torch.compile(net, backend="eager", fullgraph=True)
     for steps in (8, 9, 64, 256):
         assert torch.equal(compiled(images, timesteps=steps), net(images, timesteps=steps))
+
+
+def test_another_size_is_another_graph() -> None:
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    net = snm.convert(model.eval(), torch.rand(16, 1, 8, 8), norm="channel")
+    torch._dynamo.reset()
+    compiled = torch.compile(net, backend="eager", fullgraph=True)
+    for size in ((5, 1, 8, 8), (3, 1, 8, 8), (4, 1, 8, 8), (4, 1, 12, 8), (4, 1, 9, 10)):
+        images = torch.rand(size)
+        assert torch.equal(compiled(images, timesteps=8), net(images, timesteps=8))

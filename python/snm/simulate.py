@@ -627,8 +627,11 @@ class SpikingNetwork(nn.Module):
     def _steps_at_once(self, images: Tensor, timesteps: int | None) -> int:
         if self.chunk_steps is not None:
             return self.chunk_steps
-        elements = self._elements_per_step(images) * images.shape[0]
-        most: int = steps_that_fit(elements * images.element_size(), images.device)
+        bytes_per_step = self._elements_per_step(images) * images.shape[0] * images.element_size()
+        if torch.compiler.is_compiling():
+            # A graph is made for each size: how much of the time is unrolled depends on it.
+            bytes_per_step = len(range(bytes_per_step))
+        most: int = steps_that_fit(bytes_per_step, images.device)
         if timesteps is None:
             return most
         # Of one length: a convolution is slow on a few images that are left over.
