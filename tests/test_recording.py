@@ -1,6 +1,5 @@
 """What is recorded is what neurons did, and recording changes nothing."""
 
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -509,4 +508,4 @@ def test_the_memory_of_bounded_counts() -> None:
     memories = [layer.memory for layer in recording.values()]
     assert min(int(memory.min()) for memory in memories) >= -3
     assert max(int(memory.max()) for memory in memories) == 4
-    assert not math.isclose(float(memories[0].float().std()), 0.0)
+    assert memories[0].unique().numel() > 1
