@@ -5,6 +5,7 @@
 #include <type_traits>
 
 #include "convert.cuh"
+#include "launch.cuh"
 #include "running_max.h"
 
 namespace snm {
@@ -258,18 +259,18 @@ void launch_pool(const PoolArguments& a, void* scratch, cudaStream_t stream) {
   const bool covered = covers(a.windows[0]) && covers(a.windows[1]) && covers(a.windows[2]);
   if (!covered) {
     const int64_t inputs = planes * inputs_of(a);
-    running_total_kernel<In, Total><<<pool_blocks(inputs), kPoolThreads, 0, stream>>>(a, inputs);
+    launch(running_total_kernel<In, Total>, pool_blocks(inputs), kPoolThreads, 0, stream, a, inputs);
   }
   const unsigned blocks = pool_blocks(windows);
   if (scratch != nullptr) {
-    running_max_large_kernel<In, Total, Value, kCarries><<<blocks, kPoolThreads, 0, stream>>>(
-        a, windows, static_cast<Total*>(scratch), covered);
+    launch(running_max_large_kernel<In, Total, Value, kCarries>, blocks, kPoolThreads, 0, stream, a,
+           windows, static_cast<Total*>(scratch), covered);
   } else if (taps_of_window(a) <= 4) {
-    running_max_kernel<In, Total, Value, kCarries, 4, 4><<<blocks, kPoolThreads, 0, stream>>>(
-        a, static_cast<uint32_t>(windows), covered);
+    launch(running_max_kernel<In, Total, Value, kCarries, 4, 4>, blocks, kPoolThreads, 0, stream, a,
+           static_cast<uint32_t>(windows), covered);
   } else {
-    running_max_kernel<In, Total, Value, kCarries, 9, 2><<<blocks, kPoolThreads, 0, stream>>>(
-        a, static_cast<uint32_t>(windows), covered);
+    launch(running_max_kernel<In, Total, Value, kCarries, 9, 2>, blocks, kPoolThreads, 0, stream, a,
+           static_cast<uint32_t>(windows), covered);
   }
 }
 

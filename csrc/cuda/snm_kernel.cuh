@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "convert.cuh"
+#include "launch.cuh"
 #include "snm.h"
 
 namespace snm {
@@ -238,8 +239,8 @@ void launch_shape(const Arguments& a, cudaStream_t stream) {
     aligned = aligned && starts_aligned<Out>(a.spikes, a.spikes_step);
   }
   const auto blocks = static_cast<unsigned>(blocks_of<Shape>(a.neurons));
-  snm_kernel<In, Out, kGraded, kCounts, Shape>
-      <<<blocks, Shape::kThreads, 0, stream>>>(a, aligned);
+  launch(snm_kernel<In, Out, kGraded, kCounts, Shape>, blocks, Shape::kThreads, 0, stream, a,
+         aligned);
 }
 
 template <class In, class Out, bool kGraded, bool kCounts>
