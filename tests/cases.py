@@ -590,3 +590,12 @@ CASES = [
     *value_cases(),
 ]
 COUNTED = counted_cases()
+IN_PLACE = [
+    case
+    for case in CASES
+    if case.layout in ("contiguous", "channels_last", "unaligned", "reversed memory")
+    and case.emit == "amplitude"
+    and case.dtype in FLOATING
+    and case.out_dtype in (None, case.dtype)
+]
+"""Those whose spikes may be written over the drive."""
