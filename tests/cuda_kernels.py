@@ -37,7 +37,7 @@ class Kernel:
     @property
     def threads(self) -> int:
         """Of one block."""
-        return 256 if self.wide else 32
+        return 128 if self.wide else 32
 
     def name(self, kernels: dict[str, str]) -> str:
         """Its mangled name."""

@@ -18,9 +18,9 @@ from running_max_cases import POOL_CASES
 
 pytestmark = pytest.mark.skipif(shutil.which(COMPILER) is None, reason=f"there is no {COMPILER}")
 
-MANY, ONE = 132, 1
-"""Multiprocessors: of a GPU that the cases don't fill, and of one that they all do."""
-NARROW_THREADS = Kernel("float32", None, wide=False).threads
+MANY, NONE = 132, 0
+"""Multiprocessors: of a GPU that the cases don't fill, and so few that they all do."""
+WIDE_THREADS = str(Kernel("float32", None).threads)
 
 
 def library_of_compiler(name: str) -> str:
@@ -44,7 +44,7 @@ def run_cases(
     return subprocess.run(command, env=environment, capture_output=True, text=True)
 
 
-@pytest.mark.parametrize("multiprocessors", [MANY, ONE])
+@pytest.mark.parametrize("multiprocessors", [MANY, NONE])
 @pytest.mark.parametrize("sanitized", [False, True], ids=["plain", "sanitized"])
 def test_kernels_equal_reference(sanitized: bool, multiprocessors: int) -> None:
     process = run_cases(build(sanitized), multiprocessors, sanitized=sanitized)
@@ -62,7 +62,7 @@ def test_kernels_equal_reference(sanitized: bool, multiprocessors: int) -> None:
     run_once = [case for case in (*CASES, *COUNTED, *COUNTED, *IN_PLACE) if case.neurons > 0]
     pooled = [case for case in POOL_CASES if case.input_steps > 0]
     assert sum(summary["launches"].values()) >= len(run_once) + len(pooled)
-    assert (str(NARROW_THREADS) in summary["launches"]) == (multiprocessors == MANY)
+    assert (WIDE_THREADS in summary["launches"]) == (multiprocessors == NONE)
 
 
 ONE_KERNEL = ("launch_spikes<float>", "launch_rule<float, float, false>")
@@ -92,7 +92,7 @@ def test_broken_kernel_is_noticed(name: str, tmp_path: Path) -> None:
     library = build_changed(
         build(sanitized=True), tmp_path, broken["changes"], broken["source"], sanitized=True
     )
-    process = run_cases(library, ONE, sanitized=True, match=broken["match"])
+    process = run_cases(library, NONE, sanitized=True, match=broken["match"])
     assert broken["expected"] in process.stderr + process.stdout
 
 
