@@ -17,8 +17,8 @@ namespace snm {
 
 struct Nothing {};
 
-// How neurons are dealt out to threads. kNeurons: adjacent ones of a thread; kRows: so many rows,
-// of the drive and between them of the residual, are in shared memory or on their way there;
+// How neurons are dealt out to threads. kNeurons: adjacent ones of a thread; kRows: so many rows of
+// the drive are in shared memory or on their way there, in kGroups groups, each waited for at once;
 // kBlocks: a multiprocessor has registers for so many at least. docs/gpu.md has the arithmetic.
 template <class In, bool kGraded>
 struct Wide {
@@ -27,6 +27,7 @@ struct Wide {
   // 16 bytes of drive; half of that where the division of a graded rule needs the registers.
   static constexpr int kNeurons = (kGraded ? 8 : 16) / sizeof(In);
   static constexpr int kRows = 8;
+  static constexpr int kGroups = 4;
   static constexpr bool kCounts = false;
 };
 
@@ -38,6 +39,7 @@ struct Narrow {
   static constexpr int kBlocks = 16;
   static constexpr int kNeurons = 4 / sizeof(In);
   static constexpr int kRows = 32;
+  static constexpr int kGroups = 8;
   static constexpr bool kCounts = true;
 };
 
@@ -58,28 +60,34 @@ __device__ __forceinline__ Out sent(const Step<Lanes>& step) {
   else return step.amplitude;
 }
 
-// The rows of one thread in its block's shared memory; no other thread touches them.
+// The rows of one thread in its block's shared memory, which no other thread touches. The residual
+// has a ring of its own behind the drive's.
 template <class T, class Shape>
 struct Ring {
   using Row = Pack<T, Shape::kNeurons>;
   static constexpr unsigned kRowBytes = sizeof(Row) * Shape::kThreads;
   static constexpr unsigned kBytes = kRowBytes * Shape::kRows;
+  static constexpr int kGroupRows = Shape::kRows / Shape::kGroups;
   // An asynchronous copy moves 4 bytes at least.
   static constexpr bool kAsynchronous = sizeof(Row) >= 4;
-  static constexpr int kHalf = Shape::kRows / 2;
 
-  __device__ __forceinline__ static Row& at(unsigned place) {
+  const T* from;  // where the next row comes from
+  int64_t step;
+  unsigned first;  // byte of the ring
+
+  __device__ __forceinline__ Row& at(unsigned place) const {
     extern __shared__ __align__(16) unsigned char ring[];
-    return reinterpret_cast<Row*>(ring + place)[threadIdx.x];
+    return reinterpret_cast<Row*>(ring + first + place)[threadIdx.x];
   }
 
-  __device__ __forceinline__ static void ask(unsigned place, const T* from) {
+  __device__ __forceinline__ void ask(unsigned place) {
     __pipeline_memcpy_async(&at(place), from, sizeof(Row));
+    from += step;
   }
 
-  // Up to kHalf rows through registers, all of them under way before the first is waited for.
-  __device__ __forceinline__ static void fetch(unsigned place, unsigned apart, const T* from,
-                                               int64_t step, int rows) {
+  // Half of the ring through registers, all rows under way before the first is waited for.
+  static constexpr int kHalf = Shape::kRows / 2;
+  __device__ __forceinline__ void fetch(unsigned place, int rows) {
     Row fetched[kHalf];
 #pragma unroll
     for (int k = 0; k < kHalf; ++k) {
@@ -87,8 +95,9 @@ struct Ring {
     }
 #pragma unroll
     for (int k = 0; k < kHalf; ++k) {
-      if (k < rows) at(place + k * apart) = fetched[k];
+      if (k < rows) at(place + k * kRowBytes) = fetched[k];
     }
+    from += kHalf * step;
   }
 };
 
@@ -124,45 +133,33 @@ __global__ void __launch_bounds__(Shape::kThreads, Shape::kBlocks) snm_kernel(co
   const int64_t n = (static_cast<int64_t>(blockIdx.x) * Shape::kThreads + threadIdx.x) * kCount;
   if (n >= a.neurons) return;
 
-  const In* drive = static_cast<const In*>(a.drive) + n;
-  const In* residual = static_cast<const In*>(a.residual) + n;
   const bool added = a.residual != nullptr;
-  const unsigned step_bytes = added ? 2 * Rows::kRowBytes : Rows::kRowBytes;
   const int time_steps = static_cast<int>(a.time_steps);
-  int asked = 0;
-  // Asks for the next row into a place that has been read. A group of copies is one row, an empty
-  // one where there are no more. What cannot be copied so is fetched where half of the ring has
-  // been read.
-  const auto ask = [&](unsigned place) {
-    if constexpr (Rows::kAsynchronous) {
-      const bool wanted = asked++ < time_steps;
-      if (wanted) {
-        Rows::ask(place, drive);
-        drive += a.drive_step;
+  Rows drive{static_cast<const In*>(a.drive) + n, a.drive_step, 0};
+  Rows residual{static_cast<const In*>(a.residual) + n, a.residual_step, Rows::kBytes};
+  const auto ask = [&](unsigned place, bool wanted) {
+    if (!wanted) return;
+    drive.ask(place);
+    if (added) residual.ask(place);
+  };
+  const auto fetch = [&](unsigned place, int rows) {
+    drive.fetch(place, rows);
+    if (added) residual.fetch(place, rows);
+  };
+  if constexpr (Rows::kAsynchronous) {
+#pragma unroll 1
+    for (int group = 0; group < Shape::kGroups; ++group) {
+#pragma unroll
+      for (int k = 0; k < Rows::kGroupRows; ++k) {
+        const int row = group * Rows::kGroupRows + k;
+        ask(row * Rows::kRowBytes, row < time_steps);
       }
       __pipeline_commit();
-      if (added) {
-        if (wanted) {
-          Rows::ask(place + Rows::kRowBytes, residual);
-          residual += a.residual_step;
-        }
-        __pipeline_commit();
-      }
-    } else if ((place + step_bytes) % (Rows::kBytes / 2) == 0) {
-      const int half = added ? Rows::kHalf / 2 : Rows::kHalf;
-      const int rows = std::min(half, time_steps - asked);
-      const unsigned first = place - (half - 1) * step_bytes;
-      Rows::fetch(first, step_bytes, drive, a.drive_step, rows);
-      drive += half * a.drive_step;
-      if (added) {
-        Rows::fetch(first + Rows::kRowBytes, step_bytes, residual, a.residual_step, rows);
-        residual += half * a.residual_step;
-      }
-      asked += half;
     }
-  };
-#pragma unroll 1
-  for (unsigned place = 0; place < Rows::kBytes; place += step_bytes) ask(place);
+  } else {
+    fetch(0, time_steps);
+    fetch(Rows::kBytes / 2, time_steps - Rows::kHalf);
+  }
 
   float theta[kCount], bias[kCount];
   Thresholds<Lanes> own[kCount];
@@ -190,37 +187,50 @@ __global__ void __launch_bounds__(Shape::kThreads, Shape::kBlocks) snm_kernel(co
 
   auto* to = static_cast<std::conditional_t<kSends, Out, In>*>(a.spikes) + n;
   unsigned place = 0;
-#pragma unroll 1
-  for (int t = 0; t < time_steps; ++t) {
-    // For all groups but the youngest, which are rows of later steps.
-    __pipeline_wait_prior(Shape::kRows - 2);
+  const auto advance = [&](unsigned place) {
     float c[kCount];
-    // All at once, before the place is asked into.
-    const auto row = Rows::at(place);
+    // All of it, before the place is asked into.
+    const auto row = drive.at(place);
     row.widen_to(c);
 #pragma unroll
     for (int i = 0; i < kCount; ++i) c[i] = c[i] + bias[i];
     if (added) {
       float more[kCount];
-      const auto other = Rows::at(place + Rows::kRowBytes);
+      const auto other = residual.at(place);
       other.widen_to(more);
 #pragma unroll
       for (int i = 0; i < kCount; ++i) c[i] = c[i] + more[i];
     }
-    ask(place);
-    place = (place + step_bytes) % Rows::kBytes;
-
     Pack<std::conditional_t<kSends, Out, In>, kCount> spikes;
 #pragma unroll
     for (int i = 0; i < kCount; ++i) {
-      const Step<Lanes> done =
-          step<kGraded, Lanes>(c[i], own[i], v.values[i], m[i], limits[i]);
+      const Step<Lanes> done = step<kGraded, Lanes>(c[i], own[i], v.values[i], m[i], limits[i]);
       if constexpr (Shape::kCounts) negative.values[i] += done.corrects;
       if constexpr (kSends) spikes.values[i] = sent<Out>(done);
     }
     if constexpr (kSends) {
       spikes.store(to);
       to += a.spikes_step;
+    }
+  };
+#pragma unroll 1
+  for (int t = 0; t < time_steps; t += Rows::kGroupRows) {
+    // The oldest group is there; the others are on their way.
+    __pipeline_wait_prior(Shape::kGroups - 1);
+#pragma unroll
+    for (int k = 0; k < Rows::kGroupRows; ++k) {
+      if (t + k >= time_steps) break;
+      advance(place + k * Rows::kRowBytes);
+      if constexpr (Rows::kAsynchronous) {
+        ask(place + k * Rows::kRowBytes, t + k + Shape::kRows < time_steps);
+      }
+    }
+    place = (place + Rows::kGroupRows * Rows::kRowBytes) % Rows::kBytes;
+    if constexpr (Rows::kAsynchronous) {
+      __pipeline_commit();
+    } else if (place % (Rows::kBytes / 2) == 0) {
+      // That half has been read; the other one holds the next rows.
+      fetch(place ^ (Rows::kBytes / 2), time_steps - t - Rows::kGroupRows - Rows::kHalf);
     }
   }
   v.store(a.v_out + n);
@@ -273,11 +283,11 @@ bool fits(const Arguments& a) {
 template <class In, class Out, bool kGraded, class Shape>
 void launch_shape(Arguments a, cudaStream_t stream) {
   const auto blocks = static_cast<unsigned>(blocks_of<Shape>(a.neurons));
+  const size_t bytes = Ring<In, Shape>::kBytes * (a.residual == nullptr ? 1 : 2);
   int64_t left = a.time_steps;
   while (true) {
     a.time_steps = std::min(left, kMostSteps);
-    launch(snm_kernel<In, Out, kGraded, Shape>, blocks, Shape::kThreads,
-           Ring<In, Shape>::kBytes, stream, a);
+    launch(snm_kernel<In, Out, kGraded, Shape>, blocks, Shape::kThreads, bytes, stream, a);
     left -= a.time_steps;
     if (left == 0) return;
     a.drive = static_cast<const In*>(a.drive) + kMostSteps * a.drive_step;

@@ -65,7 +65,7 @@ def test_kernels_equal_reference(sanitized: bool, multiprocessors: int) -> None:
     assert (WIDE_THREADS in summary["launches"]) == (multiprocessors == NONE)
 
 
-ONE_KERNEL = ("launch_spikes<float>", "launch_rule<float, float, false>")
+ONE_KERNEL = ("launch_spikes<float>", "launch_rule<float, float>")
 """Of a file of them, those that send float32 amplitudes: enough for these cases."""
 BROKEN: dict[str, dict[str, Any]] = {
     "a row past the last one is read": {
@@ -74,14 +74,23 @@ BROKEN: dict[str, dict[str, Any]] = {
         "match": "2x2/2-float32",
         "expected": "AddressSanitizer: heap-",
     },
-    "the distance of rows is taken for aligned": {
+    "a drive that starts between words is taken for aligned": {
         "source": "snm_float32.cu",
         "changes": {
             "snm_float32.cu": ONE_KERNEL,
-            "snm_kernel.cuh": ("&& step * sizeof(T) % 16 == 0", "&& step >= 0"),
+            "snm_kernel.cuh": ("reinterpret_cast<uintptr_t>(pointer) % word == 0 &&", ""),
         },
-        "match": "1025 neurons-float32",
+        "match": "unaligned drive-float32-None",
         "expected": "of 16 bytes at the misaligned address",
+    },
+    "a group of rows too few is waited for": {
+        "source": "snm_float32.cu",
+        "changes": {
+            "snm_float32.cu": ONE_KERNEL,
+            "snm_kernel.cuh": ("wait_prior(Shape::kGroups - 1)", "wait_prior(Shape::kGroups)"),
+        },
+        "match": "ring-float32-amplitude",
+        "expected": '"failures": ["ring-float32-amplitude',
     },
 }
 
@@ -94,6 +103,17 @@ def test_broken_kernel_is_noticed(name: str, tmp_path: Path) -> None:
     )
     process = run_cases(library, NONE, sanitized=True, match=broken["match"])
     assert broken["expected"] in process.stderr + process.stdout
+
+
+def test_what_a_launch_is_too_short_for_goes_on_in_the_next(tmp_path: Path) -> None:
+    changes = {"ternary.cuh": ("int64_t{1} << 22", "int64_t{1} << 4")}
+    library = build_changed(build(sanitized=False), tmp_path, changes, "snm_float32.cu", False)
+    process = run_cases(library, MANY, sanitized=False, match="ring-float32")
+    summary = json.loads(process.stdout)
+    assert summary["failures"] == []
+    # 70 steps by 16.
+    cases = [case for case in (*CASES, *IN_PLACE) if "ring-float32" in case.name]
+    assert sum(summary["launches"].values()) == 5 * len(cases) > 0
 
 
 @pytest.fixture(scope="module")
