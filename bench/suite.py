@@ -1,4 +1,4 @@
-"""Runs the benchmark: a process for each part of it, one record and its tables at the end.
+"""Runs the benchmark: a process for each part of it, and one record, written after every part.
 
 Processes of their own, because a heap's or an instruction set's setting is read once a process, and
 because what one part leaves behind, torch.compile above all, slows down the next.
@@ -69,9 +69,10 @@ def parts(device: str, scale: str) -> Iterator[Part]:
         "sweep": [Part("sweep", "test_sweep.py")],
         "layouts": [Part("layouts", "test_layouts.py")],
         "network": [Part("network", module) for module in networks],
+        "chunks": [Part("chunks", "test_chunks.py")],
         "calls": [Part("calls", module) for module in ("test_calls.py", "test_first_call.py")],
     }
-    for suite in wanted.suites:
+    for suite in wanted.suites[device]:
         yield from of_suite[suite]
 
 
@@ -93,11 +94,12 @@ def run(device: str, scale: str, folder: Path, limit: float = float("inf")) -> i
     queue = [*parts(device, scale)]
     for part, following in zip(queue, [*queue[1:], None], strict=True):
         _run_part(part, found, end - time.monotonic())
+        # Should this process be ended, what it has measured is there.
+        found.write(folder / "record.json")
+        (folder / "tables.md").write_text(tables.every_table(found), encoding="utf-8")
         ended = following is None or following.suite != part.suite
         if ended and found.of_suite(part.suite):
             print(f"\n{aligned(tables.TABLES[part.suite](found))}\n", flush=True)
-    found.write(folder / "record.json")
-    (folder / "tables.md").write_text(tables.every_table(found), encoding="utf-8")
     picture.draw(found, folder / "roofline.svg")
     print(found.heading())
     for reason in found.skipped:
