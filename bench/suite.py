@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -54,8 +54,16 @@ class Part(NamedTuple):
         return {**kept, **heap, **isa, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
 
 
-def parts(device: str, scale: str) -> Iterator[Part]:
-    """The processes of a run, in order; a GPU needs neither heaps nor instruction sets."""
+def unknown(device: str, scale: str, suites: Sequence[str]) -> list[str]:
+    """The suites that a run does not have."""
+    return [suite for suite in suites if suite not in SCALES[scale].suites[device]]
+
+
+def parts(device: str, scale: str, suites: Sequence[str] = ()) -> Iterator[Part]:
+    """The processes of a run, of all suites or these, in order.
+
+    A GPU needs neither heaps nor instruction sets.
+    """
     wanted, on_cpu = SCALES[scale], device == "cpu"
     best = ISAS.index(snm_kernels.build_info().isa)
     older = ISAS[best + 1 :] if on_cpu and wanted.every_isa else ()
@@ -72,11 +80,17 @@ def parts(device: str, scale: str) -> Iterator[Part]:
         "chunks": [Part("chunks", "test_chunks.py")],
         "calls": [Part("calls", module) for module in ("test_calls.py", "test_first_call.py")],
     }
-    for suite in wanted.suites[device]:
+    for suite in suites or wanted.suites[device]:
         yield from of_suite[suite]
 
 
-def run(device: str, scale: str, folder: Path, limit: float = float("inf")) -> int:
+def run(
+    device: str,
+    scale: str,
+    folder: Path,
+    limit: float = float("inf"),
+    suites: Sequence[str] = (),
+) -> int:
     """Runs all parts, prints each table when it is full, and writes what it found.
 
     Args:
@@ -84,6 +98,7 @@ def run(device: str, scale: str, folder: Path, limit: float = float("inf")) -> i
         scale: a name in ``scale.SCALES``.
         folder: for ``record.json``, ``tables.md`` and ``roofline.svg``; it is made.
         limit: seconds after which the part that runs is ended, and no other begun.
+        suites: of those of the scale, in the order in which to run them; none for all.
 
     Returns:
         0 if every part ran to its end, else 1. The record is written either way.
@@ -91,7 +106,7 @@ def run(device: str, scale: str, folder: Path, limit: float = float("inf")) -> i
     end = time.monotonic() + limit
     found = record.begin(scale, device)
     folder.mkdir(parents=True, exist_ok=True)
-    queue = [*parts(device, scale)]
+    queue = [*parts(device, scale, suites)]
     for part, following in zip(queue, [*queue[1:], None], strict=True):
         _run_part(part, found, end - time.monotonic())
         # Should this process be ended, what it has measured is there.
