@@ -27,8 +27,8 @@ out=$(realpath -m "${OUT:-build/on_gpu}")
 limit=${LIMIT:-480}
 
 # Seconds of each stage at most, 480 in all. The benchmark also takes what those before it leave.
-wheels=10 gpu=5 device=20 build=85 doctor=20 backends=10 tests=95
-benchmarks=70 sanitizer=120 profile=45
+wheels=10 gpu=5 device=20 build=110 doctor=25 backends=10 tests=90
+benchmarks=45 sanitizer=120 profile=45
 # From the interrupt on which a stage writes down what it has to its end, and for this script's own.
 grace=10 closing=2
 
@@ -68,7 +68,7 @@ wanted() { [[ -z ${STAGES:-} || " $STAGES " == *" $1 "* ]]; }
 
 # stage NAME SECONDS LOG COMMAND...: runs a command for so long at most, its output in a log.
 stage() {
-  local name=$1 seconds=$2 log=$out/$3 start=$SECONDS status=0 room
+  local name=$1 seconds=$2 log=$out/$3 start=$SECONDS status=0 room before
   shift 3
   wanted "$name" || return 0
   room=$(left)
@@ -78,11 +78,12 @@ stage() {
     return
   fi
   echo "=== $name" | tee -a "$log"
+  before=$(wc -l <"$log")
   # An interrupt makes pytest print, and the benchmark write, what there is; whoever starts this
   # script may have it ignored. Into a file, since a pipe is held by processes that outlive a stage.
   timeout --signal=INT --kill-after="$grace" "$seconds" env --default-signal=INT "$@" \
     >>"$log" 2>&1 || status=$?
-  tail -n 15 "$log"
+  tail -n "+$((before + 1))" "$log" | tail -n 15
   case $status in
     0) note "$name" passed $((SECONDS - start)) "$seconds" ;;
     124 | 137) note "$name" "out of time" $((SECONDS - start)) "$seconds" ;;
@@ -151,11 +152,16 @@ for tool in memcheck racecheck initcheck; do
     --error-exitcode 1 "$python" bench/sanitized_run.py
 done
 
+metrics=(
+  dram__throughput.avg.pct_of_peak_sustained_elapsed
+  dram__bytes_read.sum
+  dram__bytes_write.sum
+  gpu__time_duration.sum
+)
 stage profile "$profile" ncu.log ncu --clock-control none --target-processes application-only \
   --kernel-name regex:snm_kernel --section SpeedOfLight --section MemoryWorkloadAnalysis \
   --section WarpStateStats --section Occupancy --section LaunchStats --print-details all \
-  --metrics dram__throughput.avg.pct_of_peak_sustained_elapsed,dram__bytes_read.sum,dram__bytes_write.sum,gpu__time_duration.sum \
-  "$python" bench/profiled_run.py
+  --metrics "$(IFS=, && echo "${metrics[*]}")" "$python" bench/profiled_run.py
 
 if [[ -f $out/tables.md ]]; then
   cat "$out/tables.md"

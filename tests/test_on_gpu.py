@@ -190,6 +190,7 @@ def test_commands(machine: Machine) -> None:
     assert 240 < measuring < 480 - 120 - 45
     assert "bench/sanitized_run.py" in arguments["memcheck"]
     assert "--clock-control none" in arguments["profile"]
+    assert "dram__bytes_write.sum,gpu__time" in arguments["profile"]
 
 
 def test_failing_stages_stop_no_other(machine: Machine) -> None:
