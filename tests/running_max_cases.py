@@ -358,6 +358,88 @@ def value_cases() -> list[PoolCase]:
     return spikes + amplitudes
 
 
+def word_cases() -> list[PoolCase]:
+    """Spikes of which four lie in one word, and shapes in which they do not quite."""
+    windows: dict[str, tuple[Any, ...]] = {
+        "2x2/2": (2,),
+        "3x3/2": (3, 2, 1),
+        "3x3/2, ceil": (3, 2, 1, 1, True),
+        "2x2/(3, 2)": (2, (3, 2)),
+        "1x2/(1, 2)": ((1, 2), (1, 2)),
+        "2x3/(1, 2)": ((2, 3), (1, 2), (1, 1)),
+        "2x2/2, dilated": (2, 2, 1, 2),
+        "3x3/1": (3, 1, 1),
+    }
+    shapes = ((2, 4, 5, 8), (1, 8, 7, 12), (3, 12, 6, 4), (2, 6, 4, 10), (1, 7, 3, 16))
+    two = {name: windows[name] for name in ("2x2/2", "3x3/2")}
+    shape = (2, 8, 6, 8)
+    return [
+        *(
+            PoolCase(f"words {shape}-{name}-{layout}", shape, window, emit="spike", layout=layout)
+            for shape, (name, window), layout in product(shapes, windows.items(), FORMATS)
+        ),
+        *(
+            PoolCase(
+                f"words {name} to {short(out_dtype)}-{drive}-{layout}",
+                shape,
+                window,
+                out_dtype=out_dtype,
+                drive=drive,
+                theta="silent",
+                layout=layout,
+                total="given",
+            )
+            for (name, window), out_dtype, drive, layout in product(
+                two.items(), FLOATING, ("ordinary", "graded"), FORMATS
+            )
+        ),
+        *(
+            PoolCase(
+                f"words {name}-threshold {kind}-{layout}",
+                shape,
+                window,
+                threshold=kind,
+                layout=layout,
+            )
+            for (name, window), kind, layout in product(two.items(), THRESHOLDS, FORMATS)
+        ),
+        *(
+            PoolCase(f"words {name}-{layout}", shape, window, layout=layout, total="permuted")
+            for (name, window), layout in product(two.items(), LAYOUTS)
+        ),
+        *(
+            PoolCase(
+                f"words {name}-{steps} steps-{layout}",
+                shape,
+                window,
+                time_steps=steps,
+                layout=layout,
+            )
+            for (name, window), steps, layout in product(
+                two.items(), (1, 2, 3, 4, 6, 7, 8, 9, 66), FORMATS
+            )
+        ),
+        *(
+            PoolCase(f"words of many {name}-{layout}", (3, 36, 12, 20), window, layout=layout)
+            for (name, window), layout in product(two.items(), FORMATS)
+        ),
+        *(
+            PoolCase(f"words 3d, {window[0]}-{layout}", (1, 4, 5, 6, 8), window, layout=layout)
+            for window, layout in product(
+                ((2,), (3, 2, 1), ((1, 2, 2),), ((1, 3, 3), (1, 2, 2), (0, 1, 1))), FORMATS
+            )
+        ),
+        *(
+            PoolCase(f"words 1d, {window[0]}-{layout}", (2, 4, 16), window, layout=layout)
+            for window, layout in product(((2,), (3, 2, 1), (4,)), FORMATS)
+        ),
+        *(
+            PoolCase(f"words adaptive {size}-{layout}", (2, 4, 7, 8), output=size, layout=layout)
+            for size, layout in product((3, (7, 4), (4, 4)), FORMATS)
+        ),
+    ]
+
+
 POOL_CASES = [
     *window_cases(),
     *adaptive_cases(),
@@ -366,4 +448,5 @@ POOL_CASES = [
     *layout_cases(),
     *threshold_cases(),
     *value_cases(),
+    *word_cases(),
 ]

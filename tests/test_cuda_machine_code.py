@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
@@ -10,7 +11,18 @@ import pytest
 
 import snm_kernels
 from cuda_kernels import BYTES, DTYPES, Kernel
-from machine_code import FUSED_MULTIPLY_ADD, LOCAL_MEMORY, count, cuobjdump, kernels
+from machine_code import (
+    FUSED_MULTIPLY_ADD,
+    LOCAL_MEMORY,
+    accesses,
+    count,
+    cuobjdump,
+    hot_path,
+    instructions,
+    kernels,
+    main_loop,
+    steps_ahead,
+)
 
 LIBRARY = Path(snm_kernels.__file__).parent / "libsnm_cuda.so"
 TARGETS = snm_kernels.build_info().cuda_architectures.split()
@@ -25,8 +37,9 @@ pytestmark = pytest.mark.skipif(
 # For each dtype of drive and of spikes: ternary or graded, counting negative spikes or not, of wide
 # or narrow shape.
 NEURON_KERNELS = 4 * 5 * 2 * 2 * 2
-# Of the running maximum: three sizes of windows for five kinds of input, and the totals alone.
-POOL_KERNELS = 3 * 5 + 4
+# Of the running maximum: three sizes of windows for five kinds of input, the totals alone, and four
+# ways in which spikes lie in words.
+POOL_KERNELS = 3 * 5 + 4 + 4
 KERNELS_PER_TARGET = NEURON_KERNELS + POOL_KERNELS
 
 
@@ -85,6 +98,45 @@ def test_a_step_moves_its_bytes_once_and_in_the_widest_words(
 def test_rows_of_later_steps_are_on_their_way(sass: dict[str, str], kernel: Kernel) -> None:
     # The step being computed is not ahead; nor are the instructions of the asking.
     assert kernel.measure(sass).steps_ahead > kernel.ahead - 1.5
+
+
+@dataclass(frozen=True)
+class Packed:
+    """An instantiation of csrc/cuda/running_max_packed.cuh."""
+
+    packing: str
+    taps: int
+    windows: int
+    most_instructions: int
+    """For a window and a step."""
+
+    def __str__(self) -> str:
+        return f"{self.packing}, {self.taps} words"
+
+
+PACKED = [
+    Packed("channels", 4, 4, 16),
+    Packed("channels", 9, 4, 28),
+    Packed("pairs", 2, 2, 20),
+    Packed("triples", 3, 2, 31),
+]
+
+
+@pytest.mark.parametrize("kernel", PACKED, ids=str)
+def test_spikes_in_words_are_loaded_as_words(sass: dict[str, str], kernel: Packed) -> None:
+    number = ["channels", "pairs", "triples"].index(kernel.packing)
+    pattern = f"running_max_packed_kernelILNS_7PackingE{number}ELi{kernel.taps}E"
+    (listing,) = (listing for name, listing in sass.items() if pattern in name)
+    loop = main_loop(instructions(listing))
+    ahead = 4
+    loads = {i for i in loop if i.opcode.startswith("LDG")}
+    single = {i for i in loads if i.bytes == 1}
+    assert {i.bytes for i in loads - single} == {4}
+    assert len(loads - single) == ahead * kernel.taps
+    assert len(single) == (ahead * kernel.taps if kernel.packing == "triples" else 0)
+    path = hot_path(loop, loads, len(loads), accesses(loop, "STG", kernel.windows), ahead)
+    assert len(path) / (ahead * kernel.windows) <= kernel.most_instructions
+    assert steps_ahead(path, loads, ahead) > ahead - 1
 
 
 def test_nothing_is_contracted_and_nothing_lives_in_local_memory(sass: dict[str, str]) -> None:

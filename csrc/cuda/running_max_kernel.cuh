@@ -11,6 +11,8 @@
 namespace snm {
 
 constexpr int kPoolThreads = 256;
+// Steps whose inputs are on their way while one is being computed.
+constexpr int kAhead = 4;
 
 // What the windows compare, given an input's total.
 __device__ __forceinline__ void value_of(int32_t total, float, int32_t& value) { value = total; }
@@ -19,35 +21,69 @@ __device__ __forceinline__ void value_of(int32_t total, float theta, float& valu
 }
 __device__ __forceinline__ void value_of(float total, float, float& value) { value = total; }
 
-__device__ __forceinline__ int32_t added(int32_t total, int8_t x) { return total + x; }
+// An input between its load and its use; bytes would be packed into registers and taken out again.
+template <class In>
+using Loaded = std::conditional_t<std::is_same_v<In, int8_t>, int32_t, In>;
+
+__device__ __forceinline__ int32_t added(int32_t total, int32_t x) { return total + x; }
 template <class In>
 __device__ __forceinline__ float added(float total, In x) {
   return total + widen(x);
 }
 
-// Sends by how much a window's maximum changed; theta is that of counted spikes.
-template <class Value>
-__device__ __forceinline__ void send(const PoolArguments& a, int64_t place, Value change,
-                                     float theta) {
-  float amplitude;
+// Adjacent elements, stored at once.
+template <class T, int kCount>
+struct alignas(sizeof(T) * kCount) Elements {
+  T values[kCount];
+};
+
+template <class T, int kCount, class Element>
+__device__ __forceinline__ void store(void* to, int64_t place, Element element) {
+  Elements<T, kCount> elements;
+#pragma unroll
+  for (int i = 0; i < kCount; ++i) elements.values[i] = element(i);
+  *reinterpret_cast<Elements<T, kCount>*>(static_cast<T*>(to) + place) = elements;
+}
+
+// Sends by how much the maxima of adjacent windows changed; theta are those of counted spikes.
+template <class Value, int kCount>
+__device__ __forceinline__ void send(const PoolArguments& a, int64_t place,
+                                     const Value (&change)[kCount], const float (&theta)[kCount]) {
   if constexpr (std::is_same_v<Value, int32_t>) {
     if (a.sent_type == DType::kInt8) {
-      static_cast<int8_t*>(a.sent)[place] = static_cast<int8_t>(change);
+      store<int8_t, kCount>(a.sent, place, [&](int i) { return static_cast<int8_t>(change[i]); });
       return;
     }
-    amplitude = carried(change, theta);
-  } else {
-    amplitude = change;
   }
+  const auto amplitude = [&](int i) {
+    if constexpr (std::is_same_v<Value, int32_t>) return carried(change[i], theta[i]);
+    else return change[i];
+  };
   switch (a.sent_type) {
     case DType::kFloat16:
-      static_cast<__half*>(a.sent)[place] = __float2half_rn(amplitude);
+      store<__half, kCount>(a.sent, place, [&](int i) { return __float2half_rn(amplitude(i)); });
       break;
     case DType::kBFloat16:
-      static_cast<__nv_bfloat16*>(a.sent)[place] = __float2bfloat16_rn(amplitude);
+      store<__nv_bfloat16, kCount>(a.sent, place,
+                                   [&](int i) { return __float2bfloat16_rn(amplitude(i)); });
       break;
     default:
-      static_cast<float*>(a.sent)[place] = amplitude;
+      store<float, kCount>(a.sent, place, amplitude);
+  }
+}
+
+// Calls advance(k, more) for every step: k counts them modulo kAhead, `more` says whether there is
+// one kAhead later. Left at any step: were it only after kAhead of them, the compiler would read
+// inputs too early.
+template <class Advance>
+__device__ __forceinline__ void over_time(int64_t time_steps, Advance advance) {
+  for (int64_t left = time_steps;; left -= kAhead) {
+    const int steps = left < 2 * kAhead ? static_cast<int>(left) : 2 * kAhead;
+#pragma unroll
+    for (int k = 0; k < kAhead; ++k) {
+      if (k >= steps) return;
+      advance(k, k + kAhead < steps);
+    }
   }
 }
 
@@ -106,9 +142,8 @@ struct Window {
 };
 
 // Totals in registers. A tap outside the input is the first one once more, which changes no
-// maximum. kCarries: thresholds differ within windows. kAhead: steps by which a load precedes its
-// use.
-template <class In, class Total, class Value, bool kCarries, int kTaps, int kAhead>
+// maximum. kCarries: thresholds differ within windows.
+template <class In, class Total, class Value, bool kCarries, int kTaps>
 __global__ void __launch_bounds__(kPoolThreads, 2)
     running_max_kernel(const PoolArguments a, const uint32_t windows, const bool writes_totals) {
   const uint32_t thread = blockIdx.x * kPoolThreads + threadIdx.x;
@@ -149,36 +184,32 @@ __global__ void __launch_bounds__(kPoolThreads, 2)
   }
   if constexpr (std::is_same_v<Value, int32_t>) theta[0] = *window.theta;
 
-  In ahead[kAhead][kTaps];
+  Loaded<In> ahead[kAhead][kTaps];
+  const auto ask_for_next = [&](int k) {
 #pragma unroll
-  for (int step = 0; step < kAhead; ++step) {
-    if (step < a.time_steps) {
+    for (int tap = 0; tap < kTaps; ++tap) ahead[k][tap] = input[place[tap]];
+    input += a.input_step;
+  };
 #pragma unroll
-      for (int tap = 0; tap < kTaps; ++tap) {
-        ahead[step][tap] = input[step * a.input_step + place[tap]];
-      }
-    }
+  for (int k = 0; k < kAhead; ++k) {
+    if (k < a.time_steps) ask_for_next(k);
   }
-  for (int64_t start = 0; start < a.time_steps; start += kAhead) {
+  int64_t to = n;
+  const auto advance = [&](int k, bool more) {
+    Value most = least<Value>();
 #pragma unroll
-    for (int step = 0; step < kAhead; ++step) {
-      const int64_t t = start + step;
-      if (t >= a.time_steps) break;
-      const bool more = t + kAhead < a.time_steps;
-      const In* later = input + (t + kAhead) * a.input_step;
-      Value most = least<Value>();
-#pragma unroll
-      for (int tap = 0; tap < kTaps; ++tap) {
-        total[tap] = added(total[tap], ahead[step][tap]);
-        if (more) ahead[step][tap] = later[place[tap]];
-        Value value;
-        value_of(total[tap], theta[kCarries ? tap : 0], value);
-        most = tap == 0 ? value : larger(value, most);
-      }
-      send(a, t * a.sent_step + n, most - last, theta[0]);
-      last = most;
+    for (int tap = 0; tap < kTaps; ++tap) {
+      total[tap] = added(total[tap], ahead[k][tap]);
+      Value value;
+      value_of(total[tap], theta[kCarries ? tap : 0], value);
+      most = tap == 0 ? value : larger(value, most);
     }
-  }
+    if (more) ask_for_next(k);
+    send<Value, 1>(a, to, {most - last}, {theta[0]});
+    to += a.sent_step;
+    last = most;
+  };
+  over_time(a.time_steps, advance);
   if (writes_totals) {
     // Windows that share an input write the same to it.
     Total* total_out = static_cast<Total*>(a.total_out);
@@ -224,7 +255,7 @@ __global__ void __launch_bounds__(kPoolThreads, 2)
         }
       }
     }
-    if (t >= 0) send(a, t * a.sent_step + n, most - last, shared);
+    if (t >= 0) send<Value, 1>(a, t * a.sent_step + n, {most - last}, {shared});
     last = most;
   }
 }
@@ -252,24 +283,28 @@ inline unsigned pool_blocks(int64_t threads) {
   return static_cast<unsigned>((threads + kPoolThreads - 1) / kPoolThreads);
 }
 
+// Runs the totals of inputs that lie in no window; whether there are none.
+template <class In, class Total>
+bool launch_uncovered(const PoolArguments& a, cudaStream_t stream) {
+  if (covers(a.windows[0]) && covers(a.windows[1]) && covers(a.windows[2])) return true;
+  const int64_t inputs = a.batch * a.channels * inputs_of(a);
+  launch(running_total_kernel<In, Total>, pool_blocks(inputs), kPoolThreads, 0, stream, a, inputs);
+  return false;
+}
+
 template <class In, class Total, class Value, bool kCarries>
 void launch_pool(const PoolArguments& a, void* scratch, cudaStream_t stream) {
-  const int64_t planes = a.batch * a.channels;
-  const int64_t windows = planes * outputs_of(a);
-  const bool covered = covers(a.windows[0]) && covers(a.windows[1]) && covers(a.windows[2]);
-  if (!covered) {
-    const int64_t inputs = planes * inputs_of(a);
-    launch(running_total_kernel<In, Total>, pool_blocks(inputs), kPoolThreads, 0, stream, a, inputs);
-  }
+  const int64_t windows = a.batch * a.channels * outputs_of(a);
+  const bool covered = launch_uncovered<In, Total>(a, stream);
   const unsigned blocks = pool_blocks(windows);
   if (scratch != nullptr) {
     launch(running_max_large_kernel<In, Total, Value, kCarries>, blocks, kPoolThreads, 0, stream, a,
            windows, static_cast<Total*>(scratch), covered);
   } else if (taps_of_window(a) <= 4) {
-    launch(running_max_kernel<In, Total, Value, kCarries, 4, 4>, blocks, kPoolThreads, 0, stream, a,
+    launch(running_max_kernel<In, Total, Value, kCarries, 4>, blocks, kPoolThreads, 0, stream, a,
            static_cast<uint32_t>(windows), covered);
   } else {
-    launch(running_max_kernel<In, Total, Value, kCarries, 9, 2>, blocks, kPoolThreads, 0, stream, a,
+    launch(running_max_kernel<In, Total, Value, kCarries, 9>, blocks, kPoolThreads, 0, stream, a,
            static_cast<uint32_t>(windows), covered);
   }
 }

@@ -125,6 +125,15 @@ inline float __fsub_rn(float a, float b) { return a - b; }
 inline float __fmul_rn(float a, float b) { return a * b; }
 inline float __fmaf_rn(float a, float b, float c) { return std::fma(a, b, c); }
 
+// The sum of c and of the products of four signed bytes each.
+inline int __dp4a(int a, int b, int c) {
+  unsigned sum = static_cast<unsigned>(c);
+  for (int n = 0; n < 4; ++n) {
+    sum += static_cast<unsigned>(static_cast<int8_t>(a >> (8 * n)) * static_cast<int8_t>(b >> (8 * n)));
+  }
+  return static_cast<int>(sum);
+}
+
 // Byte n of the result is byte selector[n] of the eight of low and high.
 inline unsigned __byte_perm(unsigned low, unsigned high, unsigned selector) {
   if ((selector & ~0x7777u) != 0) emulated::fault("__byte_perm with selector ", selector);
