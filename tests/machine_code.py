@@ -59,7 +59,7 @@ class Instruction(NamedTuple):
     @property
     def bytes(self) -> int:
         """What a thread moves from or to global memory."""
-        if not self.opcode.startswith(("LDG", "STG")):
+        if not self.opcode.startswith(("LDG.", "LDGSTS.", "STG.")):
             return 0
         widths = {"128": 16, "64": 8, "U16": 2, "S16": 2, "U8": 1, "S8": 1}
         return next((widths[p] for p in self.opcode.split(".") if p in widths), 4)
