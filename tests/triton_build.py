@@ -33,13 +33,15 @@ class Build:
     """Whether negative spikes are counted, and with extras on from a given number."""
     aligned: bool = True
     """Whether pointers, strides and the number of neurons are multiples of 16."""
+    shared: bool = False
+    """Whether one threshold is that of all neurons."""
     ones: bool = False
     """Whether integers are 1, which specialises on them."""
     fusion: bool = False
     """Whether the compiler may contract products and sums, as torch.compile lets it."""
 
     def __str__(self) -> str:
-        flags = ("wide", "graded", "extras", "counted", "ones", "fusion")
+        flags = ("wide", "graded", "extras", "counted", "shared", "ones", "fusion")
         words = [f"sm_{self.architecture}", self.drive, str(self.spikes)]
         words += [name for name in flags if getattr(self, name)]
         words += [] if self.wide else ["narrow"]
@@ -53,19 +55,24 @@ class Build:
         return WIDE if self.wide else NARROW
 
     @property
+    def sizes(self) -> tuple[int, int]:
+        """Bytes of an element of the drive and of the spikes."""
+        return BYTES[self.drive], BYTES.get(self.spikes, 0)
+
+    @property
     def block(self) -> int:
         """Neurons of a block."""
-        return self.shape.block(BYTES[self.drive])
+        return self.shape.block(*self.sizes)
 
     @property
     def neurons(self) -> int:
         """Of one thread."""
-        return self.shape.each(BYTES[self.drive])
+        return self.shape.each(*self.sizes)
 
     @property
     def ahead(self) -> int:
         """Time steps by which a row is asked for before it is used."""
-        return self.shape.ahead(BYTES[self.drive])
+        return self.shape.ahead(*self.sizes)
 
     @property
     def copies(self) -> bool:
@@ -129,11 +136,11 @@ def compiled(build: Build, tmp: Path) -> Compiled:
     constants = {
         "STRICT": False,
         "GRADED": build.graded,
-        "THRESHOLD_SHARED": False,
+        "THRESHOLD_SHARED": build.shared,
         "BIAS_SHARED": False,
         "NARROW": True,
         "BLOCK": build.block,
-        "STAGES": build.shape.stages(BYTES[build.drive]),
+        "STAGES": build.shape.stages(*build.sizes),
         "UNROLL": build.shape.unroll,
     }
     signature, constexprs, attributes = {}, {}, {}

@@ -30,30 +30,30 @@ class Shape(NamedTuple):
 
     warps: int
     """Of a block."""
-    neurons: int
-    """Of a thread, at least."""
+    vector_bytes: int
+    """That a thread moves at once, of the wider of drive and spikes."""
     unroll: int
     """Time steps in one pass of the loop, which waits once."""
 
-    def each(self, size: int) -> int:
-        """Neurons of a thread; ``size`` is a drive's. A copy moves 4 bytes at least."""
-        return max(self.neurons, 4 // size)
+    def each(self, drive: int, spikes: int) -> int:
+        """Neurons of a thread, given the sizes of elements. A copy moves 4 bytes at least."""
+        return max(self.vector_bytes // max(drive, spikes), 4 // drive)
 
-    def block(self, size: int) -> int:
+    def block(self, drive: int, spikes: int) -> int:
         """Neurons of a block."""
-        return 32 * self.warps * self.each(size)
+        return 32 * self.warps * self.each(drive, spikes)
 
-    def ahead(self, size: int) -> int:
+    def ahead(self, drive: int, spikes: int) -> int:
         """Time steps by which a row is asked for before it is used."""
-        return RING_BYTES // (size * self.each(size))
+        return RING_BYTES // (drive * self.each(drive, spikes))
 
-    def stages(self, size: int) -> int:
+    def stages(self, drive: int, spikes: int) -> int:
         """Passes of the loop under way at once: the one that computes, and those ahead."""
-        return self.ahead(size) // self.unroll + 1
+        return self.ahead(drive, spikes) // self.unroll + 1
 
 
-WIDE = Shape(warps=4, neurons=8, unroll=1)
-NARROW = Shape(warps=1, neurons=1, unroll=4)
+WIDE = Shape(warps=4, vector_bytes=16, unroll=1)
+NARROW = Shape(warps=1, vector_bytes=4, unroll=4)
 """For layers too small to fill the device."""
 
 _DRIVE_DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.int32)
@@ -214,11 +214,11 @@ def _run(
     if INTERPRETED and spikes is not None and spikes.dtype == torch.bfloat16:
         sent = torch.empty_like(spikes, dtype=torch.float32)
 
-    size = drive.element_size()
+    sizes = drive.element_size(), 0 if sent is None else sent.element_size()
     # Two wide blocks on every multiprocessor are enough for the memory's bandwidth.
-    fills = triton.cdiv(neurons, WIDE.block(size)) >= 2 * multiprocessors(x.device)
+    fills = triton.cdiv(neurons, WIDE.block(*sizes)) >= 2 * multiprocessors(x.device)
     shape = WIDE if fills else NARROW
-    block = shape.block(size)
+    block = shape.block(*sizes)
     run = snm_kernel if INTERPRETED else wrap_triton(snm_kernel)
     with torch.accelerator.device_index(x.device.index if torch.cuda.device_count() else None):
         run[(triton.cdiv(neurons, block),)](
@@ -253,7 +253,7 @@ def _run(
             BIAS_SHARED=offset is None or offset.numel() == 1,
             NARROW=neurons < 2**31,
             BLOCK=block,
-            STAGES=shape.stages(size),
+            STAGES=shape.stages(*sizes),
             UNROLL=shape.unroll,
             num_warps=shape.warps,
             enable_fp_fusion=False,
