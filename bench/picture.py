@@ -7,7 +7,7 @@ from pathlib import Path
 import matplotlib
 
 from snm.bench.record import Record
-from snm.bench.tables import COPY, OURS, READ, bandwidth, share
+from snm.bench.tables import COPY, OURS, READ, bandwidth, share, usual_op
 
 _DTYPES = {"float32": "o", "bfloat16": "s", "float16": "^"}
 _SENT = {"amplitude": "tab:blue", "spike": "tab:orange", "none": "tab:green"}
@@ -46,7 +46,7 @@ def _warm(record: Record) -> dict[str, str]:
 
 def _draw_roofline(record: Record, axes: "matplotlib.axes.Axes") -> None:
     axes.set(xlabel="bytes per neuron-step", ylabel="GB/s", title="T = 32, 2²⁰ neurons")
-    for row in record.of_suite("op", **_best(record)):
+    for row in usual_op(record, **_best(record)):
         name, dtype = row["contender"], row["dtype"]
         if name in (COPY, READ):
             if dtype == "float32":

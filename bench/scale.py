@@ -14,6 +14,8 @@ class Scale:
     """Of rounds for each contender, by device; a slow one gets its few rounds all the same."""
     features: tuple[int, int, int]
     """``[C, H, W]`` of the layer that all but the sweep run, at a batch of 8."""
+    layers: dict[str, tuple[tuple[int, int], ...]]
+    """T and N that the op runs besides, by device."""
     timesteps: tuple[int, ...]
     """T of the sweep."""
     neurons: tuple[int, ...]
@@ -22,8 +24,8 @@ class Scale:
     """Names in ``peers.PEERS``; None for all."""
     networks: dict[str, tuple[str, ...]]
     """Names in ``models.MODELS``, by device."""
-    suites: tuple[str, ...]
-    """Of those that ``suite.parts`` knows, in order."""
+    suites: dict[str, tuple[str, ...]]
+    """Of those that ``suite.parts`` knows, in order, by device."""
     heaps: tuple[str, ...]
     """On which the rivals run."""
     every_isa: bool
@@ -36,12 +38,20 @@ class Scale:
         return [(t, n) for n in self.neurons for t in self.timesteps if t * n <= LARGEST]
 
 
-_ALL = ("op", "sweep", "rivals", "network", "layouts", "calls")
+_ALL = {
+    "cpu": ("op", "sweep", "rivals", "network", "layouts", "calls"),
+    # Time on a GPU may be short: what is asked of it first comes first.
+    "cuda": ("op", "chunks", "network", "calls", "sweep", "layouts", "rivals"),
+}
 
 SCALES = {
     "full": Scale(
-        seconds={"cpu": 1.0, "cuda": 0.3},
+        seconds={"cpu": 1.0, "cuda": 0.2},
         features=(128, 32, 32),
+        layers={
+            "cpu": (),
+            "cuda": ((32, 2**22), (32, 2**24), (256, 2**12), (256, 2**16)),
+        },
         timesteps=(4, 32, 256, 1024),
         neurons=(2**12, 2**16, 2**20, 2**24),
         rivals=None,
@@ -60,6 +70,7 @@ SCALES = {
     "quick": Scale(
         seconds={"cpu": 0.15, "cuda": 0.15},
         features=(128, 32, 32),
+        layers={"cpu": (), "cuda": ()},
         timesteps=(4, 256),
         neurons=(2**12, 2**16, 2**20),
         rivals=("published step code", "SpikingJelly FlexSN, compiled"),
@@ -72,11 +83,12 @@ SCALES = {
     "tiny": Scale(
         seconds={"cpu": 0.0, "cuda": 0.0},
         features=(8, 8, 8),
+        layers={"cpu": (), "cuda": ()},
         timesteps=(4,),
         neurons=(2**6,),
         rivals=("published step code",),
         networks={"cpu": (), "cuda": ()},
-        suites=("op", "rivals"),
+        suites={"cpu": ("op", "rivals"), "cuda": ("op", "rivals")},
         heaps=("warm", "cold"),
         every_isa=False,
         compiled_networks=False,

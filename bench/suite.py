@@ -1,4 +1,4 @@
-"""Runs the benchmark: a process for each part of it, one record and its tables at the end.
+"""Runs the benchmark: a process for each part of it, and one record, written after every part.
 
 Processes of their own, because a heap's or an instruction set's setting is read once a process, and
 because what one part leaves behind, torch.compile above all, slows down the next.
@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -54,8 +54,16 @@ class Part(NamedTuple):
         return {**kept, **heap, **isa, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
 
 
-def parts(device: str, scale: str) -> Iterator[Part]:
-    """The processes of a run, in order; a GPU needs neither heaps nor instruction sets."""
+def unknown(device: str, scale: str, suites: Sequence[str]) -> list[str]:
+    """The suites that a run does not have."""
+    return [suite for suite in suites if suite not in SCALES[scale].suites[device]]
+
+
+def parts(device: str, scale: str, suites: Sequence[str] = ()) -> Iterator[Part]:
+    """The processes of a run, of all suites or these, in order.
+
+    A GPU needs neither heaps nor instruction sets.
+    """
     wanted, on_cpu = SCALES[scale], device == "cpu"
     best = ISAS.index(snm_kernels.build_info().isa)
     older = ISAS[best + 1 :] if on_cpu and wanted.every_isa else ()
@@ -69,13 +77,20 @@ def parts(device: str, scale: str) -> Iterator[Part]:
         "sweep": [Part("sweep", "test_sweep.py")],
         "layouts": [Part("layouts", "test_layouts.py")],
         "network": [Part("network", module) for module in networks],
+        "chunks": [Part("chunks", "test_chunks.py")],
         "calls": [Part("calls", module) for module in ("test_calls.py", "test_first_call.py")],
     }
-    for suite in wanted.suites:
+    for suite in suites or wanted.suites[device]:
         yield from of_suite[suite]
 
 
-def run(device: str, scale: str, folder: Path, limit: float = float("inf")) -> int:
+def run(
+    device: str,
+    scale: str,
+    folder: Path,
+    limit: float = float("inf"),
+    suites: Sequence[str] = (),
+) -> int:
     """Runs all parts, prints each table when it is full, and writes what it found.
 
     Args:
@@ -83,6 +98,7 @@ def run(device: str, scale: str, folder: Path, limit: float = float("inf")) -> i
         scale: a name in ``scale.SCALES``.
         folder: for ``record.json``, ``tables.md`` and ``roofline.svg``; it is made.
         limit: seconds after which the part that runs is ended, and no other begun.
+        suites: of those of the scale, in the order in which to run them; none for all.
 
     Returns:
         0 if every part ran to its end, else 1. The record is written either way.
@@ -90,14 +106,15 @@ def run(device: str, scale: str, folder: Path, limit: float = float("inf")) -> i
     end = time.monotonic() + limit
     found = record.begin(scale, device)
     folder.mkdir(parents=True, exist_ok=True)
-    queue = [*parts(device, scale)]
+    queue = [*parts(device, scale, suites)]
     for part, following in zip(queue, [*queue[1:], None], strict=True):
         _run_part(part, found, end - time.monotonic())
+        # Should this process be ended, what it has measured is there.
+        found.write(folder / "record.json")
+        (folder / "tables.md").write_text(tables.every_table(found), encoding="utf-8")
         ended = following is None or following.suite != part.suite
         if ended and found.of_suite(part.suite):
             print(f"\n{aligned(tables.TABLES[part.suite](found))}\n", flush=True)
-    found.write(folder / "record.json")
-    (folder / "tables.md").write_text(tables.every_table(found), encoding="utf-8")
     picture.draw(found, folder / "roofline.svg")
     print(found.heading())
     for reason in found.skipped:

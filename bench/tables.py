@@ -15,10 +15,20 @@ def op_table(record: Record) -> str:
     """T = 32, 2²⁰ neurons: every dtype and everything that can be sent, on each instruction set."""
     sections = []
     for isa in _values(record.of_suite("op"), "isa"):
-        rows = record.of_suite("op", isa=isa)
         on = f", instruction set {isa}" if isa else ""
-        sections.append(f"{_size(rows[0])}{on}:\n\n{_op_rows(rows)}")
+        for rows in _by_size(record.of_suite("op", isa=isa)):
+            sections.append(f"{_size(rows[0])}{on}:\n\n{_op_rows(rows)}")
     return "\n".join(sections) or NOTHING
+
+
+def usual_op(record: Record, **wanted: object) -> list[Row]:
+    """The op's rows of its usual size, which is run first."""
+    return next(iter(_by_size(record.of_suite("op", **wanted))), [])
+
+
+def _by_size(rows: list[Row]) -> list[list[Row]]:
+    sizes = dict.fromkeys((row["timesteps"], row["neurons"]) for row in rows)
+    return [[row for row in rows if (row["timesteps"], row["neurons"]) == size] for size in sizes]
 
 
 def _op_rows(rows: list[Row]) -> str:
@@ -144,9 +154,31 @@ def network_table(record: Record) -> str:
     return "\n".join(sections) or NOTHING
 
 
+def chunks_table(record: Record) -> str:
+    """Whole networks on a GPU, by how much memory a chunk of time steps may take."""
+    head = ("contender", "chunk, MiB", "time steps", "ms per image", "time / largest chunk")
+    sections = []
+    for network in _values(record.of_suite("chunks"), "network"):
+        rows = record.of_suite("chunks", network=network)
+        cells = [
+            (
+                row["contender"],
+                str(row["chunk_mebibytes"]),
+                str(row["chunk_steps"]),
+                number(1e3 * row["seconds"] / row["images"]),
+                ratio(row["beside"].get(row["yardstick"], {"ratio": 1.0})["ratio"]),
+            )
+            for row in rows
+        ]
+        first = rows[0]
+        size = f"{network}, {first['dtype']}, batch {first['images']}, T = {first['timesteps']}"
+        sections.append(f"{size}:\n\n{table(head, cells, words=1)}")
+    return "\n".join(sections) or NOTHING
+
+
 def short_op_table(record: Record) -> str:
     """The op and its rivals, float32, warm heap: a line each."""
-    op = record.of_suite("op", isa=record.machine["isa"] if record.device == "cpu" else None)
+    op = usual_op(record, isa=record.machine["isa"] if record.device == "cpu" else None)
     ours = [row for row in op if row["dtype"] == "float32"]
     heap = "warm" if record.device == "cpu" else None
     rivals = [row for row in record.of_suite("rivals", heap=heap) if row["rule"] and _is_rival(row)]
@@ -224,12 +256,13 @@ TABLES: dict[str, Callable[[Record], str]] = {
     "layouts": layouts_table,
     "calls": calls_table,
     "network": network_table,
+    "chunks": chunks_table,
     "short-op": short_op_table,
     "short-network": short_network_table,
 }
 """By the name that the pages and the suites know them by."""
 
-LONG = ("op", "sweep", "rivals", "network", "layouts", "calls")
+LONG = ("op", "sweep", "rivals", "network", "chunks", "layouts", "calls")
 
 
 def every_table(record: Record) -> str:

@@ -9,11 +9,12 @@ from snm.bench.scale import Scale
 from snm.bench.timing import time_beside
 from snm_kernels import SNMState, snm
 
-COPY = "copy_"
+COPY, TRITON = "copy_", "snm, no state, Triton"
 
 
 def cases(device: str, scale: Scale) -> list[str]:  # noqa: ARG001
-    return [COPY, "snm, state given", "snm, state and output given", "snm, no state"]
+    ours = ["snm, state given", "snm, state and output given", "snm, no state"]
+    return [COPY, *ours, *([TRITON] if device == "cuda" else [])]
 
 
 def test_call(benchmark: BenchmarkFixture, case: str, device: str, scale: Scale) -> None:
@@ -25,6 +26,7 @@ def test_call(benchmark: BenchmarkFixture, case: str, device: str, scale: Scale)
         "snm, state given": partial(snm, x, theta, state=state),
         "snm, state and output given": partial(snm, x, theta, state=state, out=out),
         "snm, no state": partial(snm, x, theta),
+        TRITON: partial(snm, x, theta, backend="triton"),
     }
     time_beside(
         benchmark,

@@ -1,5 +1,7 @@
 """The op at its usual size, T = 32 and 2²⁰ neurons: every dtype, and everything it can send.
 
+On a GPU the variants of docs/gpu.md at other sizes too, and kernels alone, see rotation.py.
+
 ``copy_`` of the drive is the yardstick of bandwidth, and ``sum`` of it, as float32, that of a
 kernel which only reads. A kernel whose stores go past the caches can be faster than ``copy_``,
 which reads every line before it writes it.
@@ -12,15 +14,22 @@ import pytest
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
+from snm.bench.rotation import Call, in_turn, sets_of
 from snm.bench.scale import Scale
 from snm.bench.timing import time_beside
-from snm.bench.workload import Workload, inputs_of
+from snm.bench.workload import Inputs, Workload
 from snm_kernels import backends, snm
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 BACKENDS = {"cpu": ("cpu",), "cuda": ("cuda", "triton")}
 EMITS = ("amplitude", "spike", "none")
 COPY, READ = "copy_", "sum, a pure read"
+ELSEWHERE = {
+    torch.float32: EMITS,
+    torch.bfloat16: ("amplitude",),
+    torch.float16: ("spike", "none"),
+}
+"""What is run at other sizes than the usual one."""
 
 
 class Case(NamedTuple):
@@ -38,37 +47,57 @@ class Case(NamedTuple):
 def cases(device: str, scale: Scale) -> list[Case]:
     found = []
     for dtype in DTYPES:
-        workload = Workload(device, dtype, features=scale.features)
-        found += [Case(workload, COPY, "amplitude"), Case(workload, READ, "none")]
-        found += [
-            Case(workload, f"snm, {emit}", emit, backend)
-            for backend in BACKENDS[device]
-            for emit in EMITS
-        ]
+        found += _cases_of(Workload(device, dtype, features=scale.features), EMITS)
+    for timesteps, neurons in scale.layers[device]:
+        for dtype, emits in ELSEWHERE.items():
+            found += _cases_of(Workload(device, dtype, timesteps, 1, (neurons,)), emits)
     return found
+
+
+def _cases_of(workload: Workload, emits: tuple[str, ...]) -> list[Case]:
+    return [
+        Case(workload, COPY, "amplitude"),
+        Case(workload, READ, "none"),
+        *(
+            Case(workload, f"snm, {emit}", emit, backend)
+            for backend in BACKENDS[workload.device]
+            for emit in emits
+        ),
+    ]
 
 
 def test_neuron(benchmark: BenchmarkFixture, case: Case, scale: Scale) -> None:
     workload, contender, emit, backend = case
     if backend and not (status := backends()[backend]).available:
         pytest.skip(f"backend {backend}: {status.reason}")
-    drive, threshold, out = inputs_of(workload)
-    out_of = {"amplitude": out, "spike": torch.zeros_like(drive, dtype=torch.int8), "none": None}
-    sent_bytes = {"amplitude": drive.itemsize, "spike": 1, "none": 0}
-    yardsticks = {COPY: partial(out.copy_, drive), READ: drive.view(torch.float32).sum}
-    run = yardsticks.get(contender) or partial(
-        snm, drive, threshold, emit=emit, out=out_of[emit], backend=backend
-    )
+    yardsticks = {COPY: copy, READ: read}
+    compared = yardsticks if workload.device == "cpu" else [READ if emit == "none" else COPY]
+    sent_bytes = {"amplitude": workload.dtype.itemsize, "spike": 1, "none": 0}
     time_beside(
         benchmark,
-        run,
+        in_turn(workload, yardsticks.get(contender) or partial(neuron, emit, backend)),
         workload.device,
         scale.seconds[workload.device],
-        {name: call for name, call in yardsticks.items() if name != contender},
+        {name: in_turn(workload, yardsticks[name]) for name in compared if name != contender},
+        calls=len(sets_of(workload)),
         suite="op",
         contender=contender,
         backend=backend,
         yardstick=READ if emit == "none" else COPY,
-        bytes_per_neuron_step=drive.itemsize + sent_bytes[emit],
+        bytes_per_neuron_step=workload.dtype.itemsize + sent_bytes[emit],
         **workload.info(),
     )
+
+
+def copy(inputs: Inputs) -> Call:
+    return partial(inputs.out.copy_, inputs.drive)
+
+
+def read(inputs: Inputs) -> Call:
+    return inputs.drive.view(torch.float32).sum
+
+
+def neuron(emit: str, backend: str, inputs: Inputs) -> Call:
+    drive, threshold, out = inputs
+    out_of = {"amplitude": out, "spike": torch.zeros_like(drive, dtype=torch.int8), "none": None}
+    return partial(snm, drive, threshold, emit=emit, out=out_of[emit], backend=backend)

@@ -1,5 +1,5 @@
 """From few time steps to many and from a layer in the cache to one of 2²⁴ neurons, float32: the op
-in turn with ``copy_`` of its own drive."""
+in turn with ``copy_`` of its own drive; on a GPU kernels alone, see rotation.py."""
 
 from functools import partial
 from typing import NamedTuple
@@ -7,10 +7,12 @@ from typing import NamedTuple
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
+from snm.bench.rotation import in_turn, sets_of
 from snm.bench.scale import Scale
+from snm.bench.test_neuron import COPY, copy, neuron
 from snm.bench.timing import time_beside
-from snm.bench.workload import Workload, inputs_of
-from snm_kernels import backends, snm
+from snm.bench.workload import Workload
+from snm_kernels import backends
 
 BACKENDS = {"cpu": ("cpu",), "cuda": ("cuda", "triton")}
 
@@ -37,17 +39,17 @@ def test_sweep(benchmark: BenchmarkFixture, case: Case, scale: Scale) -> None:
     workload, backend = case
     if not (status := backends()[backend]).available:
         pytest.skip(f"backend {backend}: {status.reason}")
-    drive, threshold, out = inputs_of(workload)
     time_beside(
         benchmark,
-        partial(snm, drive, threshold, out=out, backend=backend),
+        in_turn(workload, partial(neuron, "amplitude", backend)),
         workload.device,
         scale.seconds[workload.device],
-        {"copy_": partial(out.copy_, drive)},
+        {COPY: in_turn(workload, copy)},
+        calls=len(sets_of(workload)),
         suite="sweep",
         contender="snm, amplitude",
         backend=backend,
-        yardstick="copy_",
-        bytes_per_neuron_step=2 * drive.itemsize,
+        yardstick=COPY,
+        bytes_per_neuron_step=2 * workload.dtype.itemsize,
         **workload.info(),
     )

@@ -32,6 +32,7 @@ def time_beside(
     device: str,
     seconds: float,
     beside: Mapping[str, Callable[[], object]],
+    calls: int = 1,
     **info: Any,
 ) -> None:
     """Benchmarks a call; every round runs the calls beside it first.
@@ -45,13 +46,14 @@ def time_beside(
         device: ``"cpu"`` or ``"cuda"``.
         seconds: about how long all rounds take; a slow call gets ``MIN_ROUNDS`` all the same.
         beside: what it is compared with, by name.
+        calls: how many calls each of these stands for, kept with the row; times are of one.
         info: kept with the row.
     """
-    calls = [run, *beside.values()]
+    timed = [run, *beside.values()]
     warm_up = min(WARM_UP_SECONDS, seconds)
-    each = [_launches(call, device, warm_up) for call in calls]
+    each = [_launches(call, device, warm_up) for call in timed]
     rounds_of = [
-        _round(call, launches, device) for call, (launches, _) in zip(calls, each, strict=True)
+        _round(call, launches, device) for call, (launches, _) in zip(timed, each, strict=True)
     ]
     a_round = sum(launches * took for launches, took in each)
     rounds = max(MIN_ROUNDS, min(MAX_ROUNDS, math.ceil(seconds / a_round)))
@@ -63,11 +65,11 @@ def time_beside(
             a_round_of()
             times.append(time.perf_counter() - start)
 
-    benchmark.extra_info.update(info, device=device)
+    benchmark.extra_info.update(info, device=device, calls=calls)
     benchmark.pedantic(rounds_of[0], setup=run_others, rounds=rounds)
     if benchmark.stats is None:
         return
-    own = [took / each[0][0] for took in benchmark.stats.stats.data]
+    own = [took / each[0][0] / calls for took in benchmark.stats.stats.data]
     row: dict[str, Any] = {
         "seconds": statistics.median(own),
         "spread": spread(own),
@@ -75,7 +77,7 @@ def time_beside(
         "beside": {},
     }
     for name, times, (launches, _) in zip(beside, others, each[1:], strict=True):
-        other = [took / launches for took in times]
+        other = [took / launches / calls for took in times]
         ratios = [a / b for a, b in zip(own, other, strict=True)]
         row["beside"][name] = {
             "seconds": statistics.median(other),

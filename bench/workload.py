@@ -1,7 +1,7 @@
 """The layers of neurons that every contender runs, and their inputs."""
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from math import prod
 from typing import NamedTuple
 
@@ -59,12 +59,12 @@ class Workload:
 @lru_cache(maxsize=1)
 def inputs_of(workload: Workload) -> Inputs:
     """The workload's tensors: the same for all contenders, and the same in every process."""
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator(workload.device).manual_seed(0)
+    drawn = partial(torch.randint, generator=generator, device=workload.device)
     sizes = (workload.timesteps, workload.batch, *workload.features)
-    drive = torch.randint(-64, 97, sizes, generator=generator, dtype=torch.int8)
-    drive = (drive.to(torch.float32) / 64).to(workload.device, workload.dtype)
-    threshold = torch.randint(8, 25, workload.features, generator=generator) / 16
-    return Inputs(drive, threshold.to(workload.device), torch.zeros_like(drive))
+    drive = (drawn(-64, 97, sizes, dtype=torch.int8).to(torch.float32) / 64).to(workload.dtype)
+    threshold = drawn(8, 25, workload.features) / 16
+    return Inputs(drive, threshold, torch.zeros_like(drive))
 
 
 def at_one_threshold(inputs: Inputs) -> Inputs:

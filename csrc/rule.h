@@ -32,15 +32,19 @@ struct Scalar {
   static SNM_INLINE T select(Mask mask, T a, T b) {
     return mask ? a : b;
   }
-  // a where the first mask holds, else b where the second does, else 0; the difference of two
-  // masks; and that added to a count.
+  // a where the first mask holds, else b where the second does, else 0.
   static SNM_INLINE Float either(Mask first, Float a, Mask second, Float b) {
     return first ? a : second ? b : 0.0f;
   }
+  // The difference s of two masks; as many thetas; u less those; and s added to a count.
   static SNM_INLINE Int sign(Mask first, Mask second) {
     return static_cast<int32_t>(first) - static_cast<int32_t>(second);
   }
-  static SNM_INLINE Int count(Int value, Mask first, Mask second) {
+  static SNM_INLINE Float amplitude(Mask first, Mask second, Int, Float theta) {
+    return either(first, theta, second, -theta);
+  }
+  static SNM_INLINE Float less(Float u, Float amplitude, Int, Float) { return u - amplitude; }
+  static SNM_INLINE Int count(Int value, Mask first, Mask second, Int) {
     return value + sign(first, second);
   }
   static SNM_INLINE Float to_float(Int value) { return static_cast<float>(value); }
@@ -81,21 +85,22 @@ struct Step {
   typename V::Float amplitude;
 };
 
-// One time step with drive c. kGraded: the rule allows more than one spike a step.
-template <bool kGraded, class V = Scalar>
+// One time step with drive c. kGraded: the rule allows more than one spike a step. A GPU has bounds
+// of the count of its own, see csrc/cuda/ternary.cuh.
+template <bool kGraded, class V = Scalar, class Limits = Rule>
 SNM_INLINE Step<V> step(typename V::Float c, const Thresholds<V>& own, typename V::Float& v,
-                        typename V::Int& m, const Rule& rule) {
+                        typename V::Int& m, const Limits& rule) {
   using Float = typename V::Float;
   using Int = typename V::Int;
   using Mask = typename V::Mask;
-  const Float zero{};
   const Float u = v + c;
   const Mask fires = (u >= own.upper) & (m < rule.count_max);
   const Mask below = rule.strict ? u < own.lower : u <= own.lower;
   const Mask corrects = below & (m > rule.count_min);
   Int s = V::sign(fires, corrects);
-  Float amplitude = V::either(fires, own.theta, corrects, -own.theta);
+  Float amplitude = V::amplitude(fires, corrects, s, own.theta);
   if constexpr (kGraded) {
+    const Float zero{};
     const Float gamma = zero + static_cast<float>(rule.max_spikes);
     // Of what is at least 0, the conversion to an integer is the floor.
     const Float fit = V::select(fires, u / own.theta, zero);
@@ -104,11 +109,12 @@ SNM_INLINE Step<V> step(typename V::Float c, const Thresholds<V>& own, typename 
     const Int full = rule.count_max - limit;
     s = V::select(fires, rule.count_max - V::select(m > full, m, full), s);
     amplitude = V::to_float(s) * own.theta;
+    v = u - amplitude;
     m = m + s;
   } else {
-    m = V::count(m, fires, corrects);
+    v = V::less(u, amplitude, s, own.theta);
+    m = V::count(m, fires, corrects, s);
   }
-  v = u - amplitude;
   return {fires, corrects, s, amplitude};
 }
 

@@ -441,6 +441,31 @@ def size_cases() -> list[Case]:
     ]
 
 
+def ring_cases() -> list[Case]:
+    """More steps than a GPU's kernel has under way, by words of 16 bytes and by odd elements."""
+    rules = {"snm": SNM, "graded": RULES["graded and signed"]}
+    return [
+        Case(
+            f"ring-{short(dtype)}-{emit}-{prod(shape)} neurons-{name}-{residual} residual",
+            70,
+            shape,
+            rules[name],
+            dtype,
+            emit,
+            threshold="channel",
+            residual=residual,
+            state=state,
+        )
+        for dtype, emit in product(DTYPES, EMITS)
+        for shape, name, residual, state in (
+            ((2, 8, 6, 8), "snm", None, None),
+            ((2, 8, 6, 8), "graded", "contiguous", "given"),
+            ((5, 7), "snm", "contiguous", "int32 limits"),
+            ((5, 7), "graded", None, None),
+        )
+    ]
+
+
 def tile_cases() -> list[Case]:
     """Parameters whose pattern crosses the 64 and 1024 neurons that kernels work in."""
     patterns = [
@@ -584,9 +609,19 @@ CASES = [
     *conversion_cases(),
     *length_cases(),
     *size_cases(),
+    *ring_cases(),
     *tile_cases(),
     *layout_cases(),
     *parameter_cases(),
     *value_cases(),
 ]
 COUNTED = counted_cases()
+IN_PLACE = [
+    case
+    for case in CASES
+    if case.layout in ("contiguous", "channels_last", "unaligned", "reversed memory")
+    and case.emit == "amplitude"
+    and case.dtype in FLOATING
+    and case.out_dtype in (None, case.dtype)
+]
+"""Those whose spikes may be written over the drive."""

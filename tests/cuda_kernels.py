@@ -17,27 +17,36 @@ class Kernel:
     spikes: str | None
     graded: bool = False
     wide: bool = True
-    counted: bool = False
 
     def __str__(self) -> str:
         words = [self.drive, str(self.spikes), "wide" if self.wide else "narrow"]
-        words += [name for name in ("graded", "counted") if getattr(self, name)]
-        return "-".join(words)
+        return "-".join(words + ["graded"] * self.graded)
 
     @property
     def neurons(self) -> int:
         """Of one thread."""
-        return (8 if self.graded else 16) // BYTES[self.drive] if self.wide else 1
+        words = (8 if self.graded else 16) if self.wide else 4
+        return words // BYTES[self.drive]
 
     @property
-    def ahead(self) -> int:
-        """Steps whose drive is asked for before one is computed."""
-        return 4 if self.wide else 16
+    def rows(self) -> int:
+        """In shared memory or on their way there."""
+        return 8 if self.wide else 32
+
+    @property
+    def group(self) -> int:
+        """Rows that are waited for at once."""
+        return self.rows // (4 if self.wide else 8)
 
     @property
     def threads(self) -> int:
         """Of one block."""
-        return 256 if self.wide else 32
+        return 128 if self.wide else 32
+
+    @property
+    def shared_bytes(self) -> int:
+        """Of shared memory that a block takes."""
+        return self.rows * self.threads * self.neurons * BYTES[self.drive]
 
     def name(self, kernels: dict[str, str]) -> str:
         """Its mangled name."""
@@ -46,8 +55,7 @@ class Kernel:
         if spikes == drive and len(drive) > 1:
             spikes = "S1_"
         shape = "4Wide" if self.wide else "6Narrow"
-        flags = f"Lb{int(self.graded)}ELb{int(self.counted)}E"
-        pattern = f"snm_kernelI{drive}{spikes}{flags}NS_{shape}"
+        pattern = f"snm_kernelI{drive}{spikes}Lb{int(self.graded)}ENS_{shape}"
         (name,) = (name for name in kernels if pattern in name)
         return name
 
@@ -56,7 +64,9 @@ class Kernel:
         return measure(
             kernels[self.name(kernels)],
             neurons=self.neurons,
-            ahead=self.ahead,
+            steps=self.group,
             drive=BYTES[self.drive],
             spikes=BYTES[self.spikes],
+            # Of a division, or the membrane's last operation.
+            once="MUFU.RCP" if self.graded else "FFMA",
         )

@@ -43,6 +43,10 @@ class Instruction(NamedTuple):
     """``@P0`` or alike; empty if it always runs."""
     opcode: str
     operands: str
+    scoreboard: int | None
+    """What counts it until its result is there; for a copy to shared memory ``LDGDEPBAR`` says."""
+    waits_for: frozenset[int]
+    """Scoreboards that have to be at zero first."""
 
     @property
     def target(self) -> int | None:
@@ -65,24 +69,45 @@ class Instruction(NamedTuple):
         return next((widths[p] for p in self.opcode.split(".") if p in widths), 4)
 
     @property
-    def written(self) -> set[str]:
-        """The registers that a load fills."""
-        first = re.match(r"R(\d+)", self.operands)
-        return {f"R{int(first[1]) + i}" for i in range(max(1, self.bytes // 4))} if first else set()
+    def half_rate(self) -> bool:
+        """Whether a multiprocessor does 64 of it a cycle, not 128: comparisons, choices, integers.
 
-    @property
-    def read(self) -> set[str]:
-        """The registers that it reads, among others it may read."""
-        pairs = re.sub(r"R(\d+)\.64", lambda r: f"R{r[1]} R{int(r[1]) + 1}", self.operands)
-        found = re.findall(r"\bR\d+\b", pairs)
-        stores = self.opcode.startswith("ST") or not re.match(r"R\d", self.operands)
-        return set(found if stores else found[1:])
+        From "Throughput of Native Arithmetic Instructions" in NVIDIA's CUDA C++ programming guide.
+        """
+        return self.opcode.split(".")[0] in HALF_RATE
+
+
+HALF_RATE = {
+    *("FSETP", "FSET", "FSEL", "FMNMX", "ISETP", "SEL", "IMNMX", "VIMNMX", "PLOP3", "P2R", "R2P"),
+    *("IADD3", "VIADD", "LEA", "LOP3", "SHF", "PRMT", "SGXT", "F2FP", "IABS", "LOP", "BMSK"),
+}
 
 
 def instructions(listing: str) -> list[Instruction]:
-    """The instructions of one function."""
-    line = re.compile(r"^\s+/\*([0-9a-f]{4,})\*/\s+(?:(@!?U?P\w+)\s+)?(\S+) ?(.*?) ?;", re.M)
-    return [Instruction(int(r[1], 16), r[2] or "", r[3], r[4]) for r in line.finditer(listing)]
+    """The instructions of one function.
+
+    The upper half of each, on the line below, holds what it waits for and what it is counted by.
+    """
+    line = re.compile(
+        r"^\s+/\*([0-9a-f]{4,})\*/\s+(?:(@!?U?P\w+)\s+)?(\S+) ?(.*?) ?;.*\n"
+        r"\s+/\* 0x([0-9a-f]{16}) \*/",
+        re.M,
+    )
+    found = []
+    for r in line.finditer(listing):
+        upper = int(r[5], 16)
+        scoreboard, waits = upper >> 46 & 7, upper >> 52 & 63
+        found.append(
+            Instruction(
+                int(r[1], 16),
+                r[2] or "",
+                r[3],
+                r[4],
+                None if scoreboard == 7 else scoreboard,
+                frozenset(n for n in range(6) if waits >> n & 1),
+            )
+        )
+    return found
 
 
 def main_loop(code: list[Instruction]) -> list[Instruction]:
@@ -99,47 +124,63 @@ def accesses(code: list[Instruction], opcode: str, width: int) -> set[Instructio
 
 
 def hot_path(
-    loop: list[Instruction], rows: set[Instruction], loads: int, sent: set[Instruction], stores: int
+    loop: list[Instruction], wanted: list[tuple[set[Instruction], int]]
 ) -> list[Instruction]:
-    """The shortest way through a loop with so many loads of ``rows`` and stores of ``sent``.
+    """The shortest way through a loop with so many instructions of each set.
 
     What takes longer serves a residual, the end of a slice, or the slow cases of a division.
     """
     places = {i.address: at for at, i in enumerate(loop)}
-    # By place: for each number of loads and stores so far, the shortest way there.
-    ways: list[dict[tuple[int, int], list[Instruction]]] = [{} for _ in range(len(loop) + 1)]
-    ways[0] = {(0, 0): []}
+    counts = tuple(count for _, count in wanted)
+    # By place: for each number of those so far, the shortest way there.
+    ways: list[dict[tuple[int, ...], list[Instruction]]] = [{} for _ in range(len(loop) + 1)]
+    ways[0] = {(0,) * len(wanted): []}
     for at, i in enumerate(loop):
         after = [at + 1] if i.may_go_on else []
         if i.target in places:
             target = places[i.target]
             after += [target] if target > at else [len(loop)] if target == 0 else []
-        for (loaded, stored), way in ways[at].items():
-            now = (loaded + (i in rows), stored + (i in sent))
+        for so_far, way in ways[at].items():
+            now = tuple(n + (i in of) for n, (of, _) in zip(so_far, wanted, strict=True))
+            if any(n > most for n, most in zip(now, counts, strict=True)):
+                continue
             for place in after:
                 best = ways[place].get(now)
                 if best is None or len(way) + 1 < len(best):
                     ways[place][now] = [*way, i]
-    return ways[-1][loads, stores]
+    return ways[-1][counts]
 
 
-def steps_ahead(path: list[Instruction], rows: set[Instruction], ahead: int) -> float:
-    """By how many time steps the loads of rows precede their first use, at least.
+def least_under_way(path: list[Instruction], rows: set[Instruction]) -> int:
+    """How many of the loads of rows are under way at any time of a loop's pass, at least.
 
-    ``path`` leads through ``ahead`` time steps. Less than those means that it waits for some row
-    before that row's turn.
+    What an instruction waits for is there. A scoreboard at zero means all that it counts; only
+    ``DEPBAR.LE`` waits until so many groups of copies, the youngest, are left.
     """
-    size = len(path)
-    shortest = size
-    for at, load in enumerate(path):
-        if load in rows:
-            later = (d for d in range(1, size) if _reads(path[(at + d) % size], load))
-            shortest = min(shortest, next(later, size))
-    return ahead * shortest / size
-
-
-def _reads(instruction: Instruction, load: Instruction) -> bool:
-    return bool(instruction.read & load.written)
+    loads: dict[int, int] = {}
+    copies: dict[int, list[int]] = {}
+    open_group = 0
+    least = 0
+    # More passes than rows can be under way: the last one is as all later ones.
+    for _ in range(64):
+        least = len(path) * len(rows)
+        for each in path:
+            for scoreboard in each.waits_for:
+                loads[scoreboard] = 0
+                copies[scoreboard] = []
+            if each.opcode == "DEPBAR.LE":
+                scoreboard, left = re.match(r"SB(\d), 0x([0-9a-f]+)", each.operands).groups()
+                groups = copies.get(int(scoreboard), [])
+                copies[int(scoreboard)] = groups[max(0, len(groups) - int(left, 16)) :]
+            if each.opcode == "LDGDEPBAR":
+                copies.setdefault(each.scoreboard or 0, []).append(open_group)
+                open_group = 0
+            elif each in rows and each.opcode.startswith("LDGSTS"):
+                open_group += 1
+            elif each in rows:
+                loads[each.scoreboard] = loads.get(each.scoreboard, 0) + 1
+            least = min(least, sum(loads.values()) + sum(map(sum, copies.values())) + open_group)
+    return least
 
 
 @dataclass(frozen=True)
@@ -152,31 +193,40 @@ class Measured:
     bytes_stored: float
     instructions: float
     """Issued without residual, those that a predicate turns off included."""
+    half_rate: float
+    """Those of them that run at half the rate."""
     steps_ahead: float
-    """By how many steps a load precedes its use, at least."""
+    """Of how many later steps the rows are under way at any time, at least."""
 
 
 @cache
-def measure(listing: str, *, neurons: int, ahead: int, drive: int, spikes: int) -> Measured:
+def measure(
+    listing: str, *, neurons: int, steps: int, drive: int, spikes: int, once: str = ""
+) -> Measured:
     """Measures the machine code of a kernel of the neuron.
 
     Args:
         listing: of one function.
         neurons: of one thread.
-        ahead: time steps in one pass of the loop.
+        steps: time steps in one pass of the loop.
         drive, spikes: bytes of one element; 0 for no spikes.
+        once: an opcode that a neuron's step has once, so that no path can leave one out.
     """
     loop = main_loop(instructions(listing))
     load_width, store_width = (min(16, neurons * size) for size in (drive, spikes))
-    rows, sent = accesses(loop, "LDG", load_width), accesses(loop, "STG", store_width)
-    loads = ahead * neurons * drive // load_width
-    stores = ahead * neurons * spikes // max(1, store_width)
-    path = hot_path(loop, rows, loads, sent, stores)
-    per = ahead * neurons
+    copies = any(i.opcode.startswith("LDGSTS") for i in loop)
+    rows = accesses(loop, "LDGSTS" if copies else "LDG.", load_width)
+    sent = accesses(loop, "STG", store_width)
+    loads = steps * neurons * drive // load_width
+    stores = steps * neurons * spikes // max(1, store_width)
+    per = steps * neurons
+    marks = {i for i in loop if once and i.opcode.startswith(once)}
+    path = hot_path(loop, [(rows, loads), (sent, stores), (marks, per if once else 0)])
     return Measured(
         load_width,
         sum(i.bytes for i in path if i in rows) / per,
         sum(i.bytes for i in path if i.opcode.startswith("STG")) / per,
         len(path) / per,
-        steps_ahead(path, rows, ahead),
+        sum(i.half_rate for i in path) / per,
+        steps * least_under_way(path, rows) / loads,
     )

@@ -7,6 +7,7 @@ instruction set and Triton's interpreter.
 import argparse
 import json
 import traceback
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -63,6 +64,29 @@ def compare_counted(case: Case, backend: str, device: str = "cpu") -> int:
     return case.neuron_steps
 
 
+def compare_in_place(case: Case, backend: str, device: str = "cpu") -> int:
+    """Compares a run that writes its spikes over the drive with the reference."""
+    expected = snm(**case.inputs(), backend="reference")
+    inputs = case.inputs(device)
+    actual = snm(**inputs, out=inputs["x"], backend=backend)
+    assert actual.spikes is inputs["x"]
+    assert_same_run(to_cpu(actual), expected)
+    return case.neuron_steps
+
+
+def compare_all(
+    runs: Sequence[tuple[Callable[[Any, str], int], Any]], backend: str
+) -> tuple[int, list[str]]:
+    """The steps that pairs of a comparison and a case compared, and what failed."""
+    compared, failures = 0, []
+    for run, item in runs:
+        try:
+            compared += run(item, backend)
+        except Exception:
+            failures.append(f"{item}: {traceback.format_exc(limit=-1)}")
+    return compared, failures
+
+
 @dataclass(frozen=True)
 class Bulk:
     """Many neurons of one preset, aimed at their thresholds."""
@@ -102,12 +126,7 @@ def main() -> None:
     cases = [(compare, case) for case in CASES] + [(compare_counted, case) for case in COUNTED]
     runs = [run for run in cases if run[1].neuron_steps <= arguments.most_neuron_steps]
     runs += [(compare_bulk, bulk) for bulk in BULKS if arguments.bulk]
-    compared, failures = 0, []
-    for run, item in runs:
-        try:
-            compared += run(item, arguments.backend)
-        except Exception:
-            failures.append(f"{item}: {traceback.format_exc(limit=-1)}")
+    compared, failures = compare_all(runs, arguments.backend)
     summary = {"isa": build_info().isa, "cases": len(runs), "neuron_steps": compared}
     print(json.dumps({**summary, "failures": failures}))
 

@@ -5,13 +5,13 @@ As a program it does so in a process of its own, as parity.py does for the neuro
 
 import argparse
 import json
-import traceback
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from equality import assert_same_bits, strides
+from parity import compare_all
 from running_max_cases import POOL_CASES, PoolCase
 from snm_kernels import RunningMaxOutput, build_info
 
@@ -67,12 +67,8 @@ def main() -> None:
     torch.set_num_threads(1)
     cases = [case for case in POOL_CASES if case.input_steps <= arguments.most_input_steps]
     cases = cases[:: arguments.every]
-    compared, failures = 0, []
-    for case in cases:
-        try:
-            compared += compare_pooling(case, arguments.backend)
-        except Exception:
-            failures.append(f"{case}: {traceback.format_exc(limit=-1)}")
+    runs = [(compare_pooling, case) for case in cases]
+    compared, failures = compare_all(runs, arguments.backend)
     summary = {"isa": build_info().isa, "cases": len(cases), "input_steps": compared}
     print(json.dumps({**summary, "failures": failures}))
 

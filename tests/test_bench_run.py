@@ -104,6 +104,12 @@ def test_full_run_covers_heaps_and_instruction_sets() -> None:
         assert ("MALLOC_MMAP_MAX_" in part.environment()) == (part.heap == "warm")
 
 
+def test_chosen_suites_run_in_their_order(capsys: pytest.CaptureFixture[str]) -> None:
+    assert [part.suite for part in parts("cuda", "full", ("calls", "op"))] == ["calls"] * 2 + ["op"]
+    assert main(["bench", "--device", "cpu", "--suites", "op", "chunks"]) == 1
+    assert "--suites must be of this run, got chunks" in capsys.readouterr().err
+
+
 def test_missing_rivals_are_named() -> None:
     absent = PEERS["SpikingJelly FlexSN"]._replace(needs=("torch", "not_there"))
     assert absent.missing() == "not_there not installed: pip install 'snm-kernels[bench]'"

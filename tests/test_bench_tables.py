@@ -91,6 +91,41 @@ def test_network() -> None:
     ]
 
 
+CHUNKS = [
+    op_row(
+        "snm",
+        seconds,
+        0,
+        suite="chunks",
+        network="A network",
+        images=8,
+        chunk_mebibytes=mebibytes,
+        chunk_steps=steps,
+        yardstick="1024 MiB",
+        beside=others,
+    )
+    for mebibytes, steps, seconds, others in (
+        (1024, 10, 0.08, {}),
+        (32, 2, 0.06, {"1024 MiB": beside(0.08, 0.75)}),
+    )
+]
+
+
+def test_chunks() -> None:
+    assert cells(tables.chunks_table(record(CHUNKS))) == [
+        ["snm", "1024", "10", "10.0", "1.00"],
+        ["snm", "32", "2", "7.50", "0.75"],
+    ]
+
+
+def test_other_sizes_of_the_op_have_their_own_tables() -> None:
+    larger = op_row("snm, amplitude", 1e-3, 8, timesteps=32, beside=OURS["beside"])
+    both = record([COPY, OURS, larger])
+    assert tables.op_table(both).count("| contender |") == 2
+    assert tables.usual_op(both) == [COPY, OURS]
+    assert len(cells(tables.short_op_table(both))) == 2
+
+
 def test_short_tables() -> None:
     assert cells(tables.short_op_table(made_up()))[-1] == ["A rival cpu", "8.00", "0.12", "10.0"]
     assert cells(tables.short_network_table(made_up())) == [

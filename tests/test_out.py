@@ -4,20 +4,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from cases import CASES, FLOATING, Case, padded_time
+from cases import CASES, IN_PLACE, Case, padded_time
 from equality import assert_same_bits, assert_same_run
 from snm_kernels import SNMState, snm
 
 SENDING = [case for case in CASES if case.emit != "none"]
 BACKENDS = ["cpu", "reference"]
-IN_PLACE = [
-    case
-    for case in SENDING
-    if case.layout in ("contiguous", "channels_last", "unaligned", "reversed memory")
-    and case.emit == "amplitude"
-    and case.dtype in FLOATING
-    and case.out_dtype in (None, case.dtype)
-]
 
 
 def poisoned(like: Tensor) -> Tensor:

@@ -65,7 +65,7 @@ struct Lanes {
     const Int up = first ? Int{} + 1 : Int{};
     return second ? up - 1 : up;
   }
-  static SNM_INLINE Int count(Int value, Mask first, Mask second) {
+  static SNM_INLINE Int count(Int value, Mask first, Mask second, Int = {}) {
     // Unsigned, because what is not chosen may wrap around.
     const Uints once = first ? (Uints)value + 1 : (Uints)value;
     return (Int)(second ? once - 1 : once);
@@ -76,10 +76,14 @@ struct Lanes {
     return (T)(((Int)a & first) | ((Int)b & second & ~first));
   }
   static SNM_INLINE Int sign(Mask first, Mask second) { return second - first; }
-  static SNM_INLINE Int count(Int value, Mask first, Mask second) {
+  static SNM_INLINE Int count(Int value, Mask first, Mask second, Int = {}) {
     return value + sign(first, second);
   }
 #endif
+  static SNM_INLINE Float amplitude(Mask first, Mask second, Int, Float theta) {
+    return either(first, theta, second, -theta);
+  }
+  static SNM_INLINE Float less(Float u, Float amplitude, Int, Float) { return u - amplitude; }
   static SNM_INLINE Float to_float(Int values) { return __builtin_convertvector(values, Float); }
   static SNM_INLINE Int truncate(Float values) { return __builtin_convertvector(values, Int); }
 };

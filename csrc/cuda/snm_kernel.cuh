@@ -1,91 +1,103 @@
 // The neuron's kernel: a thread keeps a few adjacent neurons in registers and runs over time.
 #pragma once
 
+#include <cuda_pipeline.h>
+
+#include <algorithm>
 #include <cmath>
 #include <type_traits>
 #include <vector>
 
-#include "convert.cuh"
 #include "launch.cuh"
+#include "pack.cuh"
 #include "snm.h"
+#include "ternary.cuh"
 
 namespace snm {
 
 struct Nothing {};
 
-// How neurons are dealt out to threads. kNeurons: adjacent ones of a thread; kAhead: steps whose
-// drive is on its way while one is being computed; kBlocks: of those, a multiprocessor has
-// registers for so many at least. docs/gpu.md has the arithmetic.
+// How neurons are dealt out to threads. kNeurons: adjacent ones of a thread; kRows: so many rows of
+// the drive are in shared memory or on their way there, in kGroups groups, each waited for at once;
+// kBlocks: a multiprocessor has registers for so many at least. docs/gpu.md has the arithmetic.
 template <class In, bool kGraded>
 struct Wide {
-  static constexpr int kThreads = 256;
-  static constexpr int kBlocks = 2;
+  static constexpr int kThreads = 128;
+  static constexpr int kBlocks = kGraded || sizeof(In) == 2 ? 4 : 8;
   // 16 bytes of drive; half of that where the division of a graded rule needs the registers.
   static constexpr int kNeurons = (kGraded ? 8 : 16) / sizeof(In);
-  static constexpr int kAhead = 4;
+  static constexpr int kRows = 8;
+  static constexpr int kGroups = 4;
+  static constexpr bool kCounts = false;
 };
 
-// For layers too small to fill the device: all multiprocessors get some.
+// For layers too small to fill the device, so that all multiprocessors get some; for those that do
+// not lie on words of 16 bytes; and where negative spikes are counted, which takes registers.
+template <class In>
 struct Narrow {
   static constexpr int kThreads = 32;
   static constexpr int kBlocks = 16;
-  static constexpr int kNeurons = 1;
-  static constexpr int kAhead = 16;
+  static constexpr int kNeurons = 4 / sizeof(In);
+  static constexpr int kRows = 32;
+  static constexpr int kGroups = 8;
+  static constexpr bool kCounts = true;
 };
 
-template <class Out>
-__device__ __forceinline__ Out sent(const Step<>& step) {
+// For half precision that does not even lie on words of 4 bytes.
+struct Single : Narrow<float> {};
+
+__device__ __forceinline__ int8_t low_byte(int32_t s) { return static_cast<int8_t>(s); }
+// Added to 1.5 * 2^23, a small number's bits are the lowest ones.
+__device__ __forceinline__ int8_t low_byte(float s) {
+  return static_cast<int8_t>(__float_as_uint(s + 12582912.0f));
+}
+
+template <class Out, class Lanes>
+__device__ __forceinline__ Out sent(const Step<Lanes>& step) {
   if constexpr (std::is_same_v<Out, __half>) return __float2half_rn(step.amplitude);
   else if constexpr (std::is_same_v<Out, __nv_bfloat16>) return __float2bfloat16_rn(step.amplitude);
-  else if constexpr (std::is_same_v<Out, int8_t>) return static_cast<int8_t>(step.s);
+  else if constexpr (std::is_same_v<Out, int8_t>) return low_byte(step.s);
   else return step.amplitude;
 }
 
-template <int kBytes>
-using Word = std::conditional_t<
-    kBytes == 16, uint4,
-    std::conditional_t<kBytes == 8, uint2,
-                       std::conditional_t<kBytes == 4, uint32_t,
-                                          std::conditional_t<kBytes == 2, uint16_t, uint8_t>>>>;
+// The rows of one thread in its block's shared memory, which no other thread touches. The residual
+// has a ring of its own behind the drive's.
+template <class T, class Shape>
+struct Ring {
+  using Row = Pack<T, Shape::kNeurons>;
+  static constexpr unsigned kRowBytes = sizeof(Row) * Shape::kThreads;
+  static constexpr unsigned kBytes = kRowBytes * Shape::kRows;
+  static constexpr int kGroupRows = Shape::kRows / Shape::kGroups;
+  // An asynchronous copy moves 4 bytes at least.
+  static constexpr bool kAsynchronous = sizeof(Row) >= 4;
 
-// The neurons of one thread: adjacent elements, moved in words of at most 16 bytes.
-template <class T, int kCount>
-struct Pack {
-  static constexpr int kBytes = sizeof(T) * kCount;
-  static constexpr int kWordBytes = kBytes < 16 ? kBytes : 16;
-  static constexpr int kWords = kBytes / kWordBytes;
-  using WordType = Word<kWordBytes>;
+  const T* from;  // where the next row comes from
+  int64_t step;
+  unsigned first;  // byte of the ring
 
-  union {
-    WordType words[kWords];
-    T values[kCount];
-  };
-
-  __device__ Pack() {}
-
-  // `whole`: all kCount elements exist and start on a word; else the first `count` do.
-  __device__ __forceinline__ void load(const T* from, bool whole, int count) {
-    if (whole) {
-#pragma unroll
-      for (int w = 0; w < kWords; ++w) words[w] = __ldcs(reinterpret_cast<const WordType*>(from) + w);
-    } else {
-#pragma unroll
-      for (int i = 0; i < kCount; ++i) {
-        if (i < count) values[i] = from[i];
-      }
-    }
+  __device__ __forceinline__ Row& at(unsigned place) const {
+    extern __shared__ __align__(16) unsigned char ring[];
+    return reinterpret_cast<Row*>(ring + first + place)[threadIdx.x];
   }
 
-  __device__ __forceinline__ void store(T* to, bool whole, int count) const {
-    if (whole) {
+  __device__ __forceinline__ void ask(unsigned place) {
+    __pipeline_memcpy_async(&at(place), from, sizeof(Row));
+    from += step;
+  }
+
+  // Half of the ring through registers, all rows under way before the first is waited for.
+  static constexpr int kHalf = Shape::kRows / 2;
+  __device__ __forceinline__ void fetch(unsigned place, int rows) {
+    Row fetched[kHalf];
 #pragma unroll
-      for (int w = 0; w < kWords; ++w) __stcs(reinterpret_cast<WordType*>(to) + w, words[w]);
-    } else {
-#pragma unroll
-      for (int i = 0; i < kCount; ++i) {
-        if (i < count) to[i] = values[i];
-      }
+    for (int k = 0; k < kHalf; ++k) {
+      if (k < rows) fetched[k].load(from + k * step);
     }
+#pragma unroll
+    for (int k = 0; k < kHalf; ++k) {
+      if (k < rows) at(place + k * kRowBytes) = fetched[k];
+    }
+    from += kHalf * step;
   }
 };
 
@@ -111,98 +123,122 @@ __device__ __forceinline__ float just_below(float bound) {
   return bound == -INFINITY ? NAN : nextafterf(bound, -INFINITY);
 }
 
-template <class In, class Out, bool kGraded, bool kCounts, class Shape>
-__global__ void __launch_bounds__(Shape::kThreads, Shape::kBlocks)
-    snm_kernel(const Arguments a, const bool aligned) {
+template <class In, class Out, bool kGraded, class Shape>
+__global__ void __launch_bounds__(Shape::kThreads, Shape::kBlocks) snm_kernel(const Arguments a) {
   constexpr int kCount = Shape::kNeurons;
-  constexpr int kAhead = Shape::kAhead;
   constexpr bool kSends = !std::is_same_v<Out, Nothing>;
+  using Rows = Ring<In, Shape>;
+  using Kept = Memory<kGraded>;
+  using Lanes = typename Kept::Lanes;
   const int64_t n = (static_cast<int64_t>(blockIdx.x) * Shape::kThreads + threadIdx.x) * kCount;
   if (n >= a.neurons) return;
-  const int64_t there = a.neurons - n;
-  const int count = there < kCount ? static_cast<int>(there) : kCount;
-  const bool whole = kCount == 1 || (aligned && count == kCount);
 
-  const In* drive = static_cast<const In*>(a.drive) + n;
-  const In* residual = static_cast<const In*>(a.residual) + n;
-  auto* to = static_cast<std::conditional_t<kSends, Out, In>*>(a.spikes) + n;
   const bool added = a.residual != nullptr;
-  Pack<In, kCount> ahead[kAhead];
-  Pack<In, kCount> residual_ahead[kAhead];
-  const auto ask_for_next = [&](int k) {
-    ahead[k].load(drive, whole, count);
-    drive += a.drive_step;
-    if (added) {
-      residual_ahead[k].load(residual, whole, count);
-      residual += a.residual_step;
-    }
+  const int time_steps = static_cast<int>(a.time_steps);
+  Rows drive{static_cast<const In*>(a.drive) + n, a.drive_step, 0};
+  Rows residual{static_cast<const In*>(a.residual) + n, a.residual_step, Rows::kBytes};
+  const auto ask = [&](unsigned place, bool wanted) {
+    if (!wanted) return;
+    drive.ask(place);
+    if (added) residual.ask(place);
   };
+  const auto fetch = [&](unsigned place, int rows) {
+    drive.fetch(place, rows);
+    if (added) residual.fetch(place, rows);
+  };
+  if constexpr (Rows::kAsynchronous) {
+#pragma unroll 1
+    for (int group = 0; group < Shape::kGroups; ++group) {
 #pragma unroll
-  for (int k = 0; k < kAhead; ++k) {
-    if (k < a.time_steps) ask_for_next(k);
+      for (int k = 0; k < Rows::kGroupRows; ++k) {
+        const int row = group * Rows::kGroupRows + k;
+        ask(row * Rows::kRowBytes, row < time_steps);
+      }
+      __pipeline_commit();
+    }
+  } else {
+    fetch(0, time_steps);
+    fetch(Rows::kBytes / 2, time_steps - Rows::kHalf);
   }
 
   float theta[kCount], bias[kCount];
-  Thresholds<> own[kCount];
+  Thresholds<Lanes> own[kCount];
   Pack<float, kCount> v;
-  Pack<int32_t, kCount> m, negative;
+  Pack<int32_t, kCount> start, negative;
+  typename Lanes::Int m[kCount];
+  typename Kept::Limits limits[kCount];
   gather(a.threshold, n, theta);
   if (a.bias.values != nullptr) gather(a.bias, n, bias);
-  if (a.v_in != nullptr) v.load(a.v_in + n, whole, count);
-  if (a.m_in != nullptr) m.load(a.m_in + n, whole, count);
-  if (kCounts && a.negative_in != nullptr) negative.load(a.negative_in + n, whole, count);
+  if (a.v_in != nullptr) v.load(a.v_in + n);
+  if (a.m_in != nullptr) start.load(a.m_in + n);
+  if (Shape::kCounts && a.negative_in != nullptr) negative.load(a.negative_in + n);
 #pragma unroll
   for (int i = 0; i < kCount; ++i) {
-    own[i] = thresholds(theta[i], a.rule);
+    own[i] = thresholds<Lanes>(theta[i], a.rule);
     if (a.rule.strict) own[i].lower = just_below(own[i].lower);
     // The one float that added to any leaves it as it is.
     if (a.bias.values == nullptr) bias[i] = -0.0f;
     if (a.v_in == nullptr) v.values[i] = starting_membrane(own[i].theta, a.rule);
-    if (a.m_in == nullptr) m.values[i] = 0;
-    if (kCounts && a.negative_in == nullptr) negative.values[i] = 0;
+    if (a.m_in == nullptr) start.values[i] = 0;
+    if (Shape::kCounts && a.negative_in == nullptr) negative.values[i] = 0;
+    m[i] = Kept::inside(start.values[i]);
+    limits[i] = Kept::limits(a.rule, start.values[i]);
   }
 
-  Rule rule = a.rule;
-  // The lower thresholds take care of it.
-  rule.strict = false;
-  const auto advance = [&](int k) {
+  auto* to = static_cast<std::conditional_t<kSends, Out, In>*>(a.spikes) + n;
+  unsigned place = 0;
+  const auto advance = [&](unsigned place) {
+    float c[kCount];
+    // All of it, before the place is asked into.
+    const auto row = drive.at(place);
+    row.widen_to(c);
+#pragma unroll
+    for (int i = 0; i < kCount; ++i) c[i] = c[i] + bias[i];
+    if (added) {
+      float more[kCount];
+      const auto other = residual.at(place);
+      other.widen_to(more);
+#pragma unroll
+      for (int i = 0; i < kCount; ++i) c[i] = c[i] + more[i];
+    }
     Pack<std::conditional_t<kSends, Out, In>, kCount> spikes;
 #pragma unroll
     for (int i = 0; i < kCount; ++i) {
-      float c = widen(ahead[k].values[i]) + bias[i];
-      if (added) c = c + widen(residual_ahead[k].values[i]);
-      const Step<> done = step<kGraded>(c, own[i], v.values[i], m.values[i], rule);
-      if constexpr (kCounts) negative.values[i] += done.corrects;
+      const Step<Lanes> done = step<kGraded, Lanes>(c[i], own[i], v.values[i], m[i], limits[i]);
+      if constexpr (Shape::kCounts) negative.values[i] += done.corrects;
       if constexpr (kSends) spikes.values[i] = sent<Out>(done);
     }
     if constexpr (kSends) {
-      spikes.store(to, whole, count);
+      spikes.store(to);
       to += a.spikes_step;
     }
   };
-  // Left at any step: were it only after kAhead of them, the compiler would read rows too early.
-  const auto run = [&] {
-    for (int64_t left = a.time_steps;; left -= kAhead) {
-      const int steps = left < 2 * kAhead ? static_cast<int>(left) : 2 * kAhead;
+#pragma unroll 1
+  for (int t = 0; t < time_steps; t += Rows::kGroupRows) {
+    // The oldest group is there; the others are on their way.
+    __pipeline_wait_prior(Shape::kGroups - 1);
 #pragma unroll
-      for (int k = 0; k < kAhead; ++k) {
-        if (k >= steps) return;
-        advance(k);
-        // Into the place that has just become free: moving a row would mean waiting for it.
-        if (k + kAhead < steps) ask_for_next(k);
+    for (int k = 0; k < Rows::kGroupRows; ++k) {
+      if (t + k >= time_steps) break;
+      advance(place + k * Rows::kRowBytes);
+      if constexpr (Rows::kAsynchronous) {
+        ask(place + k * Rows::kRowBytes, t + k + Shape::kRows < time_steps);
       }
     }
-  };
-  run();
-  v.store(a.v_out + n, whole, count);
-  m.store(a.m_out + n, whole, count);
-  if constexpr (kCounts) negative.store(a.negative_out + n, whole, count);
-}
-
-// Whether every time slice starts on a 16-byte boundary, as far as it is touched.
-template <class T>
-bool starts_aligned(const void* pointer, int64_t step) {
-  return reinterpret_cast<uintptr_t>(pointer) % 16 == 0 && step * sizeof(T) % 16 == 0;
+    place = (place + Rows::kGroupRows * Rows::kRowBytes) % Rows::kBytes;
+    if constexpr (Rows::kAsynchronous) {
+      __pipeline_commit();
+    } else if (place % (Rows::kBytes / 2) == 0) {
+      // That half has been read; the other one holds the next rows.
+      fetch(place ^ (Rows::kBytes / 2), time_steps - t - Rows::kGroupRows - Rows::kHalf);
+    }
+  }
+  v.store(a.v_out + n);
+  if (!kGraded && a.m_in != nullptr) start.load(a.m_in + n);
+#pragma unroll
+  for (int i = 0; i < kCount; ++i) start.values[i] = Kept::outside(start.values[i], m[i]);
+  start.store(a.m_out + n);
+  if (Shape::kCounts && a.negative_out != nullptr) negative.store(a.negative_out + n);
 }
 
 // Of the current device; asked for once.
@@ -227,59 +263,79 @@ int64_t blocks_of(int64_t neurons) {
   return (neurons + kPerBlock - 1) / kPerBlock;
 }
 
-template <class In, class Out, bool kGraded, bool kCounts, class Shape>
-void launch_shape(const Arguments& a, cudaStream_t stream) {
-  bool aligned = starts_aligned<In>(a.drive, a.drive_step) &&
-                 starts_aligned<In>(a.residual, a.residual_step) &&
-                 starts_aligned<float>(a.v_in, 0) && starts_aligned<int32_t>(a.m_in, 0) &&
-                 starts_aligned<float>(a.v_out, 0) && starts_aligned<int32_t>(a.m_out, 0) &&
-                 starts_aligned<int32_t>(a.negative_in, 0) &&
-                 starts_aligned<int32_t>(a.negative_out, 0);
-  if constexpr (!std::is_same_v<Out, Nothing>) {
-    aligned = aligned && starts_aligned<Out>(a.spikes, a.spikes_step);
-  }
-  const auto blocks = static_cast<unsigned>(blocks_of<Shape>(a.neurons));
-  launch(snm_kernel<In, Out, kGraded, kCounts, Shape>, blocks, Shape::kThreads, 0, stream, a,
-         aligned);
+// Whether the neurons fall into packs of so many, and each pack of every time slice starts on a
+// word that holds it.
+template <class In, class Out, int kCount>
+bool fits(const Arguments& a) {
+  const auto starts = [&](const void* pointer, int64_t step, int64_t bytes) {
+    const int64_t word = std::min<int64_t>(16, bytes * kCount);
+    return reinterpret_cast<uintptr_t>(pointer) % word == 0 && step * bytes % word == 0;
+  };
+  const auto holds = [&](const void* pointer) { return starts(pointer, 0, 4); };
+  const bool sends = !std::is_same_v<Out, Nothing>;
+  return a.neurons % kCount == 0 && starts(a.drive, a.drive_step, sizeof(In)) &&
+         starts(a.residual, a.residual_step, sizeof(In)) &&
+         (!sends || starts(a.spikes, a.spikes_step, sizeof(Out))) && holds(a.v_in) &&
+         holds(a.m_in) && holds(a.negative_in) && holds(a.v_out) && holds(a.m_out) &&
+         holds(a.negative_out);
 }
 
-template <class In, class Out, bool kGraded, bool kCounts>
+template <class In, class Out, bool kGraded, class Shape>
+void launch_shape(Arguments a, cudaStream_t stream) {
+  const auto blocks = static_cast<unsigned>(blocks_of<Shape>(a.neurons));
+  const size_t bytes = Ring<In, Shape>::kBytes * (a.residual == nullptr ? 1 : 2);
+  int64_t left = a.time_steps;
+  while (true) {
+    a.time_steps = std::min(left, kMostSteps);
+    launch(snm_kernel<In, Out, kGraded, Shape>, blocks, Shape::kThreads, bytes, stream, a);
+    left -= a.time_steps;
+    if (left == 0) return;
+    a.drive = static_cast<const In*>(a.drive) + kMostSteps * a.drive_step;
+    if (a.residual != nullptr) {
+      a.residual = static_cast<const In*>(a.residual) + kMostSteps * a.residual_step;
+    }
+    if constexpr (!std::is_same_v<Out, Nothing>) {
+      a.spikes = static_cast<Out*>(a.spikes) + kMostSteps * a.spikes_step;
+    }
+    a.v_in = a.v_out;
+    a.m_in = a.m_out;
+    a.negative_in = a.negative_out;
+  }
+}
+
+template <class In, class Out, bool kGraded>
 void launch_kernel(const Arguments& a, cudaStream_t stream) {
   using Many = Wide<In, kGraded>;
-  // One wide block on every multiprocessor is enough for the memory's bandwidth.
-  if (blocks_of<Many>(a.neurons) < multiprocessors()) {
-    launch_shape<In, Out, kGraded, kCounts, Narrow>(a, stream);
-  } else {
-    launch_shape<In, Out, kGraded, kCounts, Many>(a, stream);
+  // So many wide blocks have enough on their way for the memory's bandwidth.
+  const bool fills = blocks_of<Many>(a.neurons) >= 2 * multiprocessors();
+  const bool counts = a.negative_out != nullptr;
+  if (fills && !counts && fits<In, Out, Many::kNeurons>(a)) {
+    return launch_shape<In, Out, kGraded, Many>(a, stream);
   }
-}
-
-template <class In, class Out, bool kCounts>
-void launch_rule(const Arguments& a, cudaStream_t stream) {
-  if (a.rule.max_spikes > 1) {
-    launch_kernel<In, Out, true, kCounts>(a, stream);
-  } else {
-    launch_kernel<In, Out, false, kCounts>(a, stream);
+  using Few = Narrow<In>;
+  if constexpr (Few::kNeurons > 1) {
+    if (!fits<In, Out, Few::kNeurons>(a)) return launch_shape<In, Out, kGraded, Single>(a, stream);
   }
+  launch_shape<In, Out, kGraded, Few>(a, stream);
 }
 
 template <class In, class Out>
-void launch_counts(const Arguments& a, cudaStream_t stream) {
-  if (a.negative_out != nullptr) {
-    launch_rule<In, Out, true>(a, stream);
+void launch_rule(const Arguments& a, cudaStream_t stream) {
+  if (a.rule.max_spikes > 1) {
+    launch_kernel<In, Out, true>(a, stream);
   } else {
-    launch_rule<In, Out, false>(a, stream);
+    launch_kernel<In, Out, false>(a, stream);
   }
 }
 
 template <class In>
 void launch_spikes(const Arguments& a, cudaStream_t stream) {
   switch (a.spikes_type) {
-    case DType::kFloat32: return launch_counts<In, float>(a, stream);
-    case DType::kFloat16: return launch_counts<In, __half>(a, stream);
-    case DType::kBFloat16: return launch_counts<In, __nv_bfloat16>(a, stream);
-    case DType::kInt8: return launch_counts<In, int8_t>(a, stream);
-    default: return launch_counts<In, Nothing>(a, stream);
+    case DType::kFloat32: return launch_rule<In, float>(a, stream);
+    case DType::kFloat16: return launch_rule<In, __half>(a, stream);
+    case DType::kBFloat16: return launch_rule<In, __nv_bfloat16>(a, stream);
+    case DType::kInt8: return launch_rule<In, int8_t>(a, stream);
+    default: return launch_rule<In, Nothing>(a, stream);
   }
 }
 

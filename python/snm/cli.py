@@ -99,6 +99,14 @@ def _add_bench(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         metavar="SECONDS",
         help="write down what is measured by then (default: no limit)",
     )
+    bench.add_argument(
+        "--suites",
+        nargs="+",
+        default=(),
+        metavar="SUITE",
+        help="these alone, in this order: op, sweep, rivals, network, layouts, calls, and on a GPU "
+        "chunks (default: all)",
+    )
     bench.set_defaults(scale="full")
 
 
@@ -118,10 +126,13 @@ def _bench(options: argparse.Namespace) -> int:
     if options.device == "cuda" and not torch.cuda.is_available():
         print("snm bench: --device cuda needs an NVIDIA GPU, found none", file=sys.stderr)
         return 1
-    from snm.bench.suite import run
+    from snm.bench.suite import run, unknown
 
     device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    return int(run(device, options.scale, options.out, options.limit))
+    if names := unknown(device, options.scale, options.suites):
+        print(f"snm bench: --suites must be of this run, got {' '.join(names)}", file=sys.stderr)
+        return 1
+    return int(run(device, options.scale, options.out, options.limit, options.suites))
 
 
 def _demo(picture: Path) -> int:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor
+from triton_subset import launch_case, launch_counted, launch_in_two_calls
 
 from cases import CASES, COUNTED, Case
 from equality import assert_laid_out_as, assert_same_bits, assert_same_run
@@ -35,12 +36,14 @@ def on_cpu(case: Case) -> SNMOutput:
 
 @each_backend
 @pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.launches(of=launch_case)
 def test_gpu_equals_reference(case: Case, backend: str) -> None:
     assert compare(case, backend, DEVICE) == case.neuron_steps
 
 
 @each_backend
 @pytest.mark.parametrize("case", COUNTED, ids=str)
+@pytest.mark.launches(of=launch_counted)
 def test_gpu_counts_as_reference(case: Case, backend: str) -> None:
     assert compare_counted(case, backend, DEVICE) == case.neuron_steps
 
@@ -58,6 +61,7 @@ def test_reference_is_the_same_on_the_gpu(case: Case) -> None:
 
 @each_backend
 @pytest.mark.parametrize("case", [c for c in CASES if c.time_steps > 3][::5], ids=str)
+@pytest.mark.launches(of=launch_in_two_calls)
 def test_second_call_goes_on_from_the_state_of_the_first(case: Case, backend: str) -> None:
     inputs = case.inputs(DEVICE)
     x, residual, state = (inputs.pop(name, None) for name in ("x", "residual", "state"))
@@ -156,6 +160,7 @@ def assert_ends_equal_reference(x: Tensor, theta: float, actual: SNMOutput) -> N
 
 
 @each_backend
+@pytest.mark.xdist_group("much memory")
 @pytest.mark.parametrize(
     ("steps", "neurons"), [(33, 2**26 + 3), (1, 2**31 + 67)], ids=["many steps", "many neurons"]
 )

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from triton_subset import launch_pool
 
 from running_max_cases import POOL_CASES, PoolCase
 from running_max_parity import (
@@ -31,6 +32,7 @@ def on_cpu(case: PoolCase) -> RunningMaxOutput:
 
 @each_backend
 @pytest.mark.parametrize("case", POOL_CASES, ids=str)
+@pytest.mark.launches(of=launch_pool)
 def test_gpu_equals_reference(case: PoolCase, backend: str) -> None:
     assert compare_pooling(case, backend, DEVICE) == case.input_steps
 
@@ -108,6 +110,7 @@ def test_compiled_equals_eager(compiler: str, backend: str) -> None:
 
 
 @each_backend
+@pytest.mark.xdist_group("much memory")
 @pytest.mark.parametrize(
     ("steps", "height"), [(33, 2**13), (1, 2**18 + 4)], ids=["many steps", "many inputs"]
 )

@@ -4,6 +4,7 @@ from itertools import product
 
 import pytest
 import torch
+from triton_subset import launch_case, launch_counted
 
 from cases import DTYPES, RULES, Case, short
 from parity import compare, compare_counted
@@ -55,12 +56,14 @@ WIDE = [
 
 @pytest.mark.parametrize("backend", ["cuda", "triton"])
 @pytest.mark.parametrize("case", WIDE, ids=str)
+@pytest.mark.launches(of=launch_case)
 def test_wide_layers_equal_reference(case: Case, backend: str) -> None:
     assert compare(case, backend, "cuda") == case.neuron_steps
 
 
 @pytest.mark.parametrize("backend", ["cuda", "triton"])
 @pytest.mark.parametrize("case", WIDE[::2], ids=str)
+@pytest.mark.launches(of=launch_counted)
 def test_wide_layers_count_as_reference(case: Case, backend: str) -> None:
     assert compare_counted(case, backend, "cuda") == case.neuron_steps
 
