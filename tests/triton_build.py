@@ -1,7 +1,7 @@
 """The Triton kernel compiled ahead of time, for GPUs that need not be here."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -9,7 +9,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from machine_code import Instruction, Measured, cuobjdump, instructions, measure
+from machine_code import Instruction, Measured, cuobjdump, instructions, main_loop, measure
 from snm_kernels.triton import NARROW, WIDE, Shape
 from snm_kernels.triton.kernel import snm_kernel
 
@@ -33,13 +33,15 @@ class Build:
     """Whether negative spikes are counted, and with extras on from a given number."""
     aligned: bool = True
     """Whether pointers, strides and the number of neurons are multiples of 16."""
+    shared: bool = False
+    """Whether one threshold is that of all neurons."""
     ones: bool = False
     """Whether integers are 1, which specialises on them."""
     fusion: bool = False
     """Whether the compiler may contract products and sums, as torch.compile lets it."""
 
     def __str__(self) -> str:
-        flags = ("wide", "graded", "extras", "counted", "ones", "fusion")
+        flags = ("wide", "graded", "extras", "counted", "shared", "ones", "fusion")
         words = [f"sm_{self.architecture}", self.drive, str(self.spikes)]
         words += [name for name in flags if getattr(self, name)]
         words += [] if self.wide else ["narrow"]
@@ -53,14 +55,29 @@ class Build:
         return WIDE if self.wide else NARROW
 
     @property
+    def sizes(self) -> tuple[int, int]:
+        """Bytes of an element of the drive and of the spikes."""
+        return BYTES[self.drive], BYTES.get(self.spikes, 0)
+
+    @property
     def block(self) -> int:
         """Neurons of a block."""
-        return self.shape.block(max(BYTES[self.drive], BYTES.get(self.spikes, 1)))
+        return self.shape.block(*self.sizes)
 
     @property
     def neurons(self) -> int:
         """Of one thread."""
-        return self.block // (32 * self.shape.warps)
+        return self.shape.each(*self.sizes)
+
+    @property
+    def ahead(self) -> int:
+        """Time steps by which a row is asked for before it is used."""
+        return self.shape.ahead(*self.sizes)
+
+    @property
+    def copies(self) -> bool:
+        """Whether rows are copied to shared memory, as 4 bytes or more can be from sm_80 on."""
+        return self.architecture >= 80 and (self.aligned or BYTES[self.drive] >= 4)
 
 
 @dataclass(frozen=True)
@@ -75,15 +92,27 @@ class Compiled:
     def instructions(self) -> list[Instruction]:
         return instructions(self.sass)
 
+    @property
+    def loop(self) -> list[Instruction]:
+        """The loop over time."""
+        return main_loop(self.instructions)
+
+    @property
+    def waits(self) -> list[int]:
+        """How many copies, of a row each, may still be under way where the loop waits for some."""
+        waits = [each.operands for each in self.loop if each.opcode == "DEPBAR.LE"]
+        return [int(re.match(r"SB\d, (0x[0-9a-f]+)", each)[1], 16) for each in waits]
+
     def measure(self, build: Build) -> Measured:
-        """What its loop over time does."""
-        return measure(
+        """What its loop over time does; steps ahead are those that it does not wait for."""
+        found = measure(
             self.sass,
             neurons=build.neurons,
-            ahead=build.shape.ahead,
+            ahead=build.shape.unroll,
             drive=BYTES[build.drive],
             spikes=BYTES.get(build.spikes, 0),
         )
+        return replace(found, steps_ahead=min(self.waits, default=0))
 
 
 @cache
@@ -107,18 +136,19 @@ def compiled(build: Build, tmp: Path) -> Compiled:
     constants = {
         "STRICT": False,
         "GRADED": build.graded,
-        "THRESHOLD_SHARED": False,
+        "THRESHOLD_SHARED": build.shared,
         "BIAS_SHARED": False,
         "NARROW": True,
         "BLOCK": build.block,
-        "AHEAD": build.shape.ahead,
-        "APART": build.shape.apart,
+        "STAGES": build.shape.stages(*build.sizes),
+        "UNROLL": build.shape.unroll,
     }
     signature, constexprs, attributes = {}, {}, {}
     for place, parameter in enumerate(snm_kernel.params):
         name = parameter.name
         kind = types.get(name, "i32")
-        if name in constants or kind is None or (build.ones and kind == "i32"):
+        is_one = build.ones and kind == "i32" and name not in RUNTIME_INTEGERS
+        if name in constants or kind is None or is_one:
             signature[name] = "constexpr"
             constexprs[name] = constants.get(name, None if kind is None else 1)
             continue

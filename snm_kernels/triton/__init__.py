@@ -20,26 +20,40 @@ INTERPRETED = not isinstance(snm_kernel, triton.JITFunction)
 subnormals, so that bfloat16 then passes through float32 in PyTorch."""
 
 
+RING_BYTES = 128
+"""What a thread has of shared memory for the drive that is on its way, and as much for the
+residual's."""
+
+
 class Shape(NamedTuple):
     """How neurons are dealt out to threads; docs/gpu.md has the arithmetic."""
 
     warps: int
     """Of a block."""
     vector_bytes: int
-    """That a thread moves at once, of the widest of drive and spikes; one neuron at least."""
-    ahead: int
-    """Time steps by which a load precedes its use."""
-    apart: bool
-    """Whether branches keep the loads of different steps apart: where there are many, they must;
-    where there are few, the values would have to be moved."""
+    """That a thread moves at once, of the wider of drive and spikes."""
+    unroll: int
+    """Time steps in one pass of the loop, which waits once."""
 
-    def block(self, widest: int) -> int:
-        """Neurons of a block; ``widest`` is the size of their widest element."""
-        return 32 * self.warps * max(1, self.vector_bytes // widest)
+    def each(self, drive: int, spikes: int) -> int:
+        """Neurons of a thread, given the sizes of elements. A copy moves 4 bytes at least."""
+        return max(self.vector_bytes // max(drive, spikes), 4 // drive)
+
+    def block(self, drive: int, spikes: int) -> int:
+        """Neurons of a block."""
+        return 32 * self.warps * self.each(drive, spikes)
+
+    def ahead(self, drive: int, spikes: int) -> int:
+        """Time steps by which a row is asked for before it is used."""
+        return RING_BYTES // (drive * self.each(drive, spikes))
+
+    def stages(self, drive: int, spikes: int) -> int:
+        """Passes of the loop under way at once: the one that computes, and those ahead."""
+        return self.ahead(drive, spikes) // self.unroll + 1
 
 
-WIDE = Shape(warps=4, vector_bytes=16, ahead=4, apart=False)
-NARROW = Shape(warps=1, vector_bytes=1, ahead=16, apart=True)
+WIDE = Shape(warps=4, vector_bytes=16, unroll=1)
+NARROW = Shape(warps=1, vector_bytes=4, unroll=4)
 """For layers too small to fill the device."""
 
 _DRIVE_DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.int32)
@@ -200,11 +214,11 @@ def _run(
     if INTERPRETED and spikes is not None and spikes.dtype == torch.bfloat16:
         sent = torch.empty_like(spikes, dtype=torch.float32)
 
-    widest = drive.element_size() if sent is None else max(x.element_size(), sent.element_size())
+    sizes = drive.element_size(), 0 if sent is None else sent.element_size()
     # Two wide blocks on every multiprocessor are enough for the memory's bandwidth.
-    fills = triton.cdiv(neurons, WIDE.block(widest)) >= 2 * multiprocessors(x.device)
+    fills = triton.cdiv(neurons, WIDE.block(*sizes)) >= 2 * multiprocessors(x.device)
     shape = WIDE if fills else NARROW
-    block = shape.block(widest)
+    block = shape.block(*sizes)
     run = snm_kernel if INTERPRETED else wrap_triton(snm_kernel)
     with torch.accelerator.device_index(x.device.index if torch.cuda.device_count() else None):
         run[(triton.cdiv(neurons, block),)](
@@ -239,8 +253,8 @@ def _run(
             BIAS_SHARED=offset is None or offset.numel() == 1,
             NARROW=neurons < 2**31,
             BLOCK=block,
-            AHEAD=shape.ahead,
-            APART=shape.apart,
+            STAGES=shape.stages(*sizes),
+            UNROLL=shape.unroll,
             num_warps=shape.warps,
             enable_fp_fusion=False,
         )

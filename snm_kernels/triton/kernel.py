@@ -45,7 +45,7 @@ def neuron_step(
     fires = (u >= upper) & (m < count_max)
     below = (u < lower) if STRICT else (u <= lower)
     corrects = below & (m > count_min)
-    s = fires.to(tl.int32) - corrects.to(tl.int32)
+    s = tl.where(fires, 1, tl.where(corrects, -1, 0))
     amplitude = tl.where(fires, theta, tl.where(corrects, -theta, 0.0))
     if GRADED:
         gamma = tl.cast(max_spikes, tl.float32)
@@ -78,52 +78,12 @@ def load_parameter(
 
 
 @triton.jit
-def load_row(rows, step, t, time_steps, n, live):
-    """Asks for the values of time step t, if there is one; steps count elements and may be 0."""
-    wanted = tl.where(t < time_steps, live, False)
-    return tl.load(rows + tl.cast(t, tl.int64) * step + n, mask=wanted)
-
-
-@triton.jit
-def next_row(row, rows, step, t, time_steps, n, live, APART: tl.constexpr):
-    """Asks for the values of time step t in the place of ``row``, if there is such a step."""
-    if APART:
-        # A branch keeps the compiler from gathering the loads of many steps in one place.
-        if t < time_steps:
-            row = tl.load(rows + tl.cast(t, tl.int64) * step + n, mask=live)
+def store_spikes(row, live, s, amplitude):
+    """Writes what a time step sends, in the dtype of the row: int8 takes s."""
+    if row.dtype.element_ty == tl.int8:
+        tl.store(row, s.to(tl.int8), mask=live)
     else:
-        row = load_row(rows, step, t, time_steps, n, live)
-    return row
-
-
-@triton.jit
-def total_drive(drives, offset, residuals, i: tl.constexpr):
-    """Row i of the drive with the bias and the residual, if there are any."""
-    c = drives[i].to(tl.float32)
-    if offset is not None:
-        c = c + offset
-    if len(residuals) > 0:
-        c = c + residuals[i].to(tl.float32)
-    return c
-
-
-@triton.jit
-def store_spikes(spikes, step, t, n, live, s, amplitude):
-    """Writes what time step t sends, in the dtype of spikes: int8 takes s."""
-    if spikes is not None:
-        place = spikes + tl.cast(t, tl.int64) * step + n
-        if spikes.dtype.element_ty == tl.int8:
-            tl.store(place, s.to(tl.int8), mask=live)
-        else:
-            tl.store(place, amplitude.to(spikes.dtype.element_ty), mask=live)
-
-
-@triton.jit
-def replaced(rows, i: tl.constexpr, row):
-    """The tuple of rows with another row at place i."""
-    changed = rows[:i]
-    changed += (row,)
-    return changed + rows[i + 1 :]
+        tl.store(row, amplitude.to(row.dtype.element_ty), mask=live)
 
 
 @triton.jit(do_not_specialize=["time_steps", "max_spikes", "count_min", "count_max"])
@@ -159,14 +119,15 @@ def snm_kernel(
     BIAS_SHARED: tl.constexpr,
     NARROW: tl.constexpr,
     BLOCK: tl.constexpr,
-    AHEAD: tl.constexpr,
-    APART: tl.constexpr,
+    STAGES: tl.constexpr,
+    UNROLL: tl.constexpr,
 ):
     """Runs BLOCK neurons over all time steps; residual, bias, spikes and all that ends in _in may
     be None, and negative_out where nobody counts negative spikes.
 
-    A time slice holds ``neurons`` adjacent elements. A row is requested AHEAD steps before it is
-    used and is never one already written, so spikes may take the place of the drive.
+    A time slice holds ``neurons`` adjacent elements. A pass of the loop is UNROLL time steps; its
+    rows are copied to shared memory STAGES - 1 passes ahead, which no row already written is, so
+    spikes may take the place of the drive.
     """
     n = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     live = n < neurons
@@ -182,38 +143,27 @@ def snm_kernel(
         if negative_in is not None:
             negative = tl.load(negative_in + n, mask=live)
 
-    drives, residuals = (), ()
-    for i in tl.static_range(AHEAD):
-        drives += (load_row(drive, drive_step, i, time_steps, n, live),)
+    drive_row = drive + n
+    if residual is not None:
+        residual_row = residual + n
+    if spikes is not None:
+        spikes_row = spikes + n
+    for _ in tl.range(0, time_steps, num_stages=STAGES, loop_unroll_factor=UNROLL):
+        c = tl.load(drive_row, mask=live).to(tl.float32)
+        drive_row += drive_step
+        if offset is not None:
+            c = c + offset
         if residual is not None:
-            residuals += (load_row(residual, residual_step, i, time_steps, n, live),)
-    whole = time_steps // AHEAD * AHEAD
-    for start in range(0, whole, AHEAD):
-        for i in tl.static_range(AHEAD):
-            c = total_drive(drives, offset, residuals, i)
-            corrects, s, amplitude, v, m = neuron_step(
-                c, theta, upper, lower, v, m, max_spikes, count_min, count_max, STRICT, GRADED
-            )
-            if negative_out is not None:
-                negative = negative + corrects.to(tl.int32)
-            store_spikes(spikes, spikes_step, start + i, n, live, s, amplitude)
-            # A row is asked for where its place is free: moving it would mean waiting for it.
-            ahead = start + i + AHEAD
-            row = next_row(drives[i], drive, drive_step, ahead, time_steps, n, live, APART)
-            drives = replaced(drives, i, row)
-            if residual is not None:
-                last = residuals[i]
-                row = next_row(last, residual, residual_step, ahead, time_steps, n, live, APART)
-                residuals = replaced(residuals, i, row)
-    for i in tl.static_range(AHEAD - 1):
-        if whole + i < time_steps:
-            c = total_drive(drives, offset, residuals, i)
-            corrects, s, amplitude, v, m = neuron_step(
-                c, theta, upper, lower, v, m, max_spikes, count_min, count_max, STRICT, GRADED
-            )
-            if negative_out is not None:
-                negative = negative + corrects.to(tl.int32)
-            store_spikes(spikes, spikes_step, whole + i, n, live, s, amplitude)
+            c = c + tl.load(residual_row, mask=live).to(tl.float32)
+            residual_row += residual_step
+        corrects, s, amplitude, v, m = neuron_step(
+            c, theta, upper, lower, v, m, max_spikes, count_min, count_max, STRICT, GRADED
+        )
+        if negative_out is not None:
+            negative = negative + corrects.to(tl.int32)
+        if spikes is not None:
+            store_spikes(spikes_row, live, s, amplitude)
+            spikes_row += spikes_step
     tl.store(v_out + n, v, mask=live)
     tl.store(m_out + n, m, mask=live)
     if negative_out is not None:

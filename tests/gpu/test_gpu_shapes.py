@@ -15,7 +15,22 @@ if not torch.cuda.is_available():
 
 SHAPE = (4, 130, 33, 35)
 """More neurons than 256 wide threads of 8 neurons on each of 256 multiprocessors; odd sizes."""
+ROUND = (4, 144, 32, 32)
+"""As many; rows that start on words of 16 bytes."""
 WIDE = [
+    *(
+        Case(
+            f"wide-round-{short(dtype)}-{emit}-{threshold}",
+            13,
+            ROUND,
+            preset("snm-zero"),
+            dtype,
+            emit,
+            threshold=threshold,
+        )
+        for dtype, emit in product(DTYPES, ("amplitude", "spike", "none"))
+        for threshold in ("number", "neuron")
+    ),
     *(
         Case(f"wide-{short(dtype)}-{emit}", 7, SHAPE, preset("snm-zero"), dtype, emit)
         for dtype, emit in product(DTYPES, ("amplitude", "spike", "none"))
@@ -57,7 +72,7 @@ def most_narrow_neurons(backend: str, dtype: torch.dtype) -> int:
     """The largest layer of the narrow shape, where amplitudes are sent."""
     count = triton.multiprocessors(torch.device("cuda", 0))
     if backend == "triton":
-        return (2 * count - 1) * triton.WIDE.block(dtype.itemsize)
+        return (2 * count - 1) * triton.WIDE.block(dtype.itemsize, dtype.itemsize)
     return (count - 1) * 256 * 16 // dtype.itemsize
 
 
