@@ -1,7 +1,7 @@
 """The Triton kernel compiled ahead of time, for GPUs that need not be here."""
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -104,15 +104,14 @@ class Compiled:
         return [int(re.match(r"SB\d, (0x[0-9a-f]+)", each)[1], 16) for each in waits]
 
     def measure(self, build: Build) -> Measured:
-        """What its loop over time does; steps ahead are those that it does not wait for."""
-        found = measure(
+        """What its loop over time does."""
+        return measure(
             self.sass,
             neurons=build.neurons,
-            ahead=build.shape.unroll,
+            steps=build.shape.unroll,
             drive=BYTES[build.drive],
             spikes=BYTES.get(build.spikes, 0),
         )
-        return replace(found, steps_ahead=min(self.waits, default=0))
 
 
 @cache

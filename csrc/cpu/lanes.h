@@ -65,7 +65,7 @@ struct Lanes {
     const Int up = first ? Int{} + 1 : Int{};
     return second ? up - 1 : up;
   }
-  static SNM_INLINE Int count(Int value, Mask first, Mask second, Int = {}) {
+  static SNM_INLINE Int count(Int value, Mask first, Mask second, Int = Int{}) {
     // Unsigned, because what is not chosen may wrap around.
     const Uints once = first ? (Uints)value + 1 : (Uints)value;
     return (Int)(second ? once - 1 : once);
@@ -76,7 +76,7 @@ struct Lanes {
     return (T)(((Int)a & first) | ((Int)b & second & ~first));
   }
   static SNM_INLINE Int sign(Mask first, Mask second) { return second - first; }
-  static SNM_INLINE Int count(Int value, Mask first, Mask second, Int = {}) {
+  static SNM_INLINE Int count(Int value, Mask first, Mask second, Int = Int{}) {
     return value + sign(first, second);
   }
 #endif

@@ -14,7 +14,7 @@ if not torch.cuda.is_available():
     pytest.skip(backends()["cuda"].reason, allow_module_level=True)
 
 SHAPE = (4, 130, 33, 35)
-"""More neurons than 256 wide threads of 8 neurons on each of 256 multiprocessors; odd sizes."""
+"""More neurons than two blocks of 128 wide threads of 8 neurons on each of 256 multiprocessors."""
 ROUND = (4, 144, 32, 32)
 """As many; rows that start on words of 16 bytes."""
 WIDE = [
@@ -73,7 +73,7 @@ def most_narrow_neurons(backend: str, dtype: torch.dtype) -> int:
     count = triton.multiprocessors(torch.device("cuda", 0))
     if backend == "triton":
         return (2 * count - 1) * triton.WIDE.block(dtype.itemsize, dtype.itemsize)
-    return (count - 1) * 256 * 16 // dtype.itemsize
+    return (2 * count - 1) * 128 * 16 // dtype.itemsize
 
 
 @pytest.mark.parametrize("backend", ["cuda", "triton"])
