@@ -75,7 +75,7 @@ class Build:
         return self.shape.ahead(*self.sizes)
 
     @property
-    def copies(self) -> bool:
+    def copied(self) -> bool:
         """Whether rows are copied to shared memory, as 4 bytes or more can be from sm_80 on."""
         return self.architecture >= 80 and (self.aligned or BYTES[self.drive] >= 4)
 
@@ -87,6 +87,8 @@ class Compiled:
     ptx: str
     sass: str
     registers: int
+    shared_bytes: int
+    """Of shared memory that a block takes."""
 
     @property
     def instructions(self) -> list[Instruction]:
@@ -98,10 +100,9 @@ class Compiled:
         return main_loop(self.instructions)
 
     @property
-    def waits(self) -> list[int]:
-        """How many copies, of a row each, may still be under way where the loop waits for some."""
-        waits = [each.operands for each in self.loop if each.opcode == "DEPBAR.LE"]
-        return [int(re.match(r"SB\d, (0x[0-9a-f]+)", each)[1], 16) for each in waits]
+    def copies(self) -> list[Instruction]:
+        """The loop's copies to shared memory."""
+        return [each for each in self.loop if each.opcode.startswith("LDGSTS")]
 
     def measure(self, build: Build) -> Measured:
         """What its loop over time does."""
@@ -166,4 +167,5 @@ def compiled(build: Build, tmp: Path) -> Compiled:
         kernel.asm["ptx"],
         sass,
         int(re.search(r"REG:(\d+)", cuobjdump("-res-usage", cubin))[1]),
+        kernel.metadata.shared,
     )

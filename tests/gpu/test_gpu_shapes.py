@@ -20,16 +20,15 @@ ROUND = (4, 144, 32, 32)
 WIDE = [
     *(
         Case(
-            f"wide-round-{short(dtype)}-{emit}-{threshold}",
-            13,
+            f"wide-round-{short(dtype)}-{emit}",
+            9,
             ROUND,
             preset("snm-zero"),
             dtype,
             emit,
-            threshold=threshold,
+            threshold="neuron" if emit == "amplitude" else "number",
         )
         for dtype, emit in product(DTYPES, ("amplitude", "spike", "none"))
-        for threshold in ("number", "neuron")
     ),
     *(
         Case(f"wide-{short(dtype)}-{emit}", 7, SHAPE, preset("snm-zero"), dtype, emit)
