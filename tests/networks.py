@@ -141,7 +141,7 @@ class Branches(nn.Module):
         b = self.relu(self.conv(a))
         y = self.norm(self.mix(torch.cat([x, a, b], dim=1))).relu()
         y = F.dropout(y, training=self.training)
-        y = y.view(batch, -1, y.size(-1)).reshape(x.size(0), -1)
+        y = y.contiguous().view(batch, -1, y.size(-1)).reshape(x.size(0), -1)
         return self.head(y)
 
 
