@@ -1,5 +1,7 @@
 # make demo   convert the packaged network, print accuracy and speed, draw the curve
 # make test   everything that has to pass before a change lands
+# make test-oldest  the core of the tests beside the oldest torch, for which the CPU library and what
+#             of the CUDA library knows torch are compiled; in build/oldest, downloads 3 gigabytes
 # make wheel  build the wheel into dist/ and run it from there
 # make docs   the documentation, into build/site/; what is broken is an error
 # make report  what the packaged network sends and costs: a table, and a page in build/report.html
@@ -24,7 +26,13 @@ PIP_WHEEL := $(WARNINGS_ARE_ERRORS) $(BIN)/pip wheel --quiet --no-build-isolatio
 AUDITWHEEL := PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/auditwheel repair --exclude 'libtorch*.so' \
 	--exclude 'libc10*.so' --exclude 'libcudart.so.*' --exclude 'libcuda.so.*'
 
-.PHONY: demo test docs report wheel wheels wheels-test sdist bench build build-strict clean
+# The environment of `make test-oldest`.
+OLDEST := build/oldest
+IN_OLDEST := PATH="$(CURDIR)/$(OLDEST)/bin:$$PATH"
+OLDEST_SITE := $(CURDIR)/$(OLDEST)/lib/python3.12/site-packages
+CUDA_OPS := $(patsubst %,CMakeFiles/snm_cuda.dir/%.o,$(wildcard csrc/cuda/*_op.cu))
+
+.PHONY: demo test test-oldest docs report wheel wheels wheels-test sdist bench build build-strict clean
 
 demo: build
 	$(BIN)/snm demo
@@ -52,6 +60,24 @@ test: build-strict .venv/peers
 	$(BIN)/python bench/render.py --check
 	$(BIN)/python bench/machine_code.py --check
 	$(BIN)/python -m pytest -n auto tests bench/test_peers.py
+
+$(OLDEST)/installed: requirements-oldest.txt
+	rm -f $@
+	python=$$(.ci/oldest_python) && "$$python" -m venv --clear $(OLDEST)
+	$(OLDEST)/bin/pip install --quiet --disable-pip-version-check --no-compile \
+		--requirement $<
+	touch $@
+
+test-oldest: $(OLDEST)/installed
+	rm -rf $(OLDEST)/wheels
+	$(IN_OLDEST) SNM_WITH_CUDA=OFF $(WARNINGS_ARE_ERRORS) $(OLDEST)/bin/pip wheel --quiet \
+		--no-build-isolation --no-deps --wheel-dir $(OLDEST)/wheels .
+	$(IN_OLDEST) cmake -S . -B $(OLDEST)/cuda -G Ninja -DCMAKE_COMPILE_WARNING_AS_ERROR=ON \
+		-DSNM_WITH_CUDA=ON -DSNM_CUDA_ARCHITECTURES=9.0 -DSNM_TORCH_DIR=$(OLDEST_SITE)/torch \
+		-DPython_EXECUTABLE=$(CURDIR)/$(OLDEST)/bin/python \
+		-Dpybind11_DIR=$(OLDEST_SITE)/pybind11/share/cmake/pybind11
+	$(OLDEST)/bin/ninja -C $(OLDEST)/cuda $(CUDA_OPS)
+	tests/beside_torch.sh $(OLDEST) $(OLDEST)/wheels/*.whl
 
 .venv/docs: .venv/installed requirements-docs.txt
 	$(INSTALL) --requirement requirements-docs.txt
@@ -84,9 +110,15 @@ endif
 	for wheel in build/wheels/*.whl; do $(AUDITWHEEL) --wheel-dir dist/wheels "$$wheel" || exit; done
 	$(BIN)/python tests/wheel.py dist/wheels/*.whl
 
-wheels-test:
+build/beside-torch-%/installed:
+	"$(PYTHON)" -m venv --clear $(@D)
+	$(@D)/bin/pip install --quiet --disable-pip-version-check torch==$* triton numpy safetensors \
+		hypothesis pytest pytest-xdist
+	touch $@
+
+wheels-test: $(TORCHES:%=build/beside-torch-%/installed)
 	for torch in $(TORCHES); do \
-		PYTHON="$(PYTHON)" tests/beside_torch.sh "$$torch" dist/wheels/*.whl || exit; \
+		tests/beside_torch.sh build/beside-torch-$$torch dist/wheels/*.whl || exit; \
 	done
 
 sdist: .venv/installed

@@ -7,7 +7,6 @@ A quarter of an hour on two cores. Needs what requirements-peers.txt lists.
 """
 
 import argparse
-import importlib.util
 import json
 import sys
 import time
@@ -23,6 +22,7 @@ from torch import Tensor, fx, nn
 
 import snm
 import snm_kernels
+from snm.bench.packages import package_folder
 from snm.convert.prepare import prepare
 from snm.demo.step_by_step import StepByStepNetwork
 from snm_kernels import SNMOutput
@@ -100,7 +100,7 @@ def refusal(name: str) -> dict[str, Any]:
 
 def photos() -> tuple[Tensor, Tensor]:
     """The 20 labelled photos of ImageNet that foolbox packages, as EfficientNet-Lite takes them."""
-    folder = Path(str(importlib.util.find_spec("foolbox").origin)).parent / "data"  # type: ignore[union-attr]
+    folder = package_folder("foolbox") / "data"
     images, labels = [], []
     for path in sorted(folder.glob("imagenet_*.jpg")):
         photo = Image.open(path).convert("RGB").resize((224, 224), Image.Resampling.BICUBIC)

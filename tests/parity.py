@@ -120,11 +120,13 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--backend", required=True)
     parser.add_argument("--most-neuron-steps", type=int, default=2**62)
+    parser.add_argument("--every", type=int, default=1, help="n-th case is run")
     parser.add_argument("--bulk", action="store_true")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     cases = [(compare, case) for case in CASES] + [(compare_counted, case) for case in COUNTED]
     runs = [run for run in cases if run[1].neuron_steps <= arguments.most_neuron_steps]
+    runs = runs[:: arguments.every]
     runs += [(compare_bulk, bulk) for bulk in BULKS if arguments.bulk]
     compared, failures = compare_all(runs, arguments.backend)
     summary = {"isa": build_info().isa, "cases": len(runs), "neuron_steps": compared}

@@ -26,7 +26,21 @@ def examples(name: str) -> list[doctest.DocTest]:
     return [test for test in found if test.examples]
 
 
-@pytest.mark.parametrize("name", [name for package in PACKAGES for name in modules(package)])
+# Packages that only the examples of a module import.
+NEEDED = {
+    "snm.compat.nir": ("nir", "h5py"),
+    "snm.compat.onnx": ("onnx", "onnxscript", "onnxruntime"),
+}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.needs(*NEEDED.get(name, ())))
+        for package in PACKAGES
+        for name in modules(package)
+    ],
+)
 def test_examples_run(name: str) -> None:
     runner = doctest.DocTestRunner()
     for test in examples(name):

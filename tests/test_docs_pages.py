@@ -107,6 +107,8 @@ def test_the_picture_shows_what_the_op_computes() -> None:
     assert drawn == (DOCS / "rule.svg").read_text(encoding="utf-8")
 
 
+# Modules of the pages that import them.
+@pytest.mark.needs("nir", "h5py", "onnx", "onnxscript", "snntorch", "spikingjelly")
 @pytest.mark.parametrize("package", ["snm", "snm.nn", "snm_kernels"])
 def test_the_reference_has_every_public_name(package: str) -> None:
     pages = "".join(path.read_text(encoding="utf-8") for path in DOCS.glob("reference/*.md"))

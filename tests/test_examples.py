@@ -68,6 +68,7 @@ def test_plain_pytorch_loop() -> None:
     assert abs(percent("8 time steps:", printed) - relu) < 4
 
 
+@pytest.mark.needs("torchvision", "pytorch_lightning")
 def test_lightning_loop() -> None:
     printed = run(
         *("lightning_loop.py", "--images", 100, "--timesteps", 8), imports_torchvision=True
@@ -78,6 +79,7 @@ def test_lightning_loop() -> None:
     assert percent("half way:", printed) > 80
 
 
+@pytest.mark.needs("torchvision")
 def test_resnet() -> None:
     printed = run(
         *("resnet.py", "--size", 64, "--images", 4, "--timesteps", 64), imports_torchvision=True

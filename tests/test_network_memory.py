@@ -41,6 +41,7 @@ def peak(timesteps: int) -> int:
     return int(done.stdout)
 
 
+@pytest.mark.needs("torchvision")
 def test_resnet18_takes_as_much_for_1024_steps_as_for_8() -> None:
     few, many = peak(8), peak(1024)
     print(f"peak memory: {few / 1024:.0f} MiB at T = 8, {many / 1024:.0f} MiB at T = 1024")

@@ -23,7 +23,7 @@ from test_isa import NEEDED, USABLE, processor_flags, run_with_isa
 
 PARITY = Path(__file__).with_name("running_max_parity.py")
 MOST_INPUT_STEPS = 3000
-EVERY = 7
+EVERY = 13
 
 
 def test_case_names_are_unique() -> None:

@@ -17,5 +17,6 @@ def check_installed(caller: str, *packages: str) -> None:
     missing = [name for name in packages if importlib.util.find_spec(name) is None]
     if missing:
         raise ModuleNotFoundError(
-            f"{caller} needs {', '.join(missing)}: pip install 'snm-kernels[interchange]'"
+            f"{caller} needs {', '.join(missing)}: pip install 'snm-kernels[interchange]'",
+            name=missing[0],
         )
