@@ -147,8 +147,8 @@ void launch_packing(const PoolArguments& a, cudaStream_t stream) {
          stream, a, static_cast<uint32_t>(threads), covered);
 }
 
-// Launches what runs over windows of totals in registers, if all inputs lie in whole words; whether
-// it did.
+// Launches the windows whose totals fit registers, if all inputs lie in whole words, as then does
+// what is sent; whether it did.
 inline bool launch_packed(const PoolArguments& a, cudaStream_t stream) {
   if (reinterpret_cast<uintptr_t>(a.input) % 4 != 0 || a.input_step % 4 != 0) return false;
   if (a.channels_last) {

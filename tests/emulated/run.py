@@ -42,7 +42,8 @@ def main() -> None:
         failures += failed
     launches = {n: device.emulated_launches(n) for n in range(1, 1025)}
     launches = {n: count for n, count in launches.items() if count > 0}
-    print(json.dumps({"cases": cases, "launches": launches, "failures": failures}))
+    summary = {"seed": arguments.seed, "cases": cases, "launches": launches}
+    print(json.dumps({**summary, "failures": failures}))
 
 
 if __name__ == "__main__":

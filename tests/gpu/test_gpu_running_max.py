@@ -47,6 +47,18 @@ def test_large_run_equals_the_cpu(kind: str, layout: str, backend: str) -> None:
 
 
 @each_backend
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+@pytest.mark.parametrize("window", [(2,), (3, 2, 1)], ids=["2x2", "3x3"])
+def test_large_run_of_spikes_in_words_equals_the_cpu(
+    window: tuple[int, ...], layout: str, backend: str
+) -> None:
+    name = f"large, words {window}"
+    case = PoolCase(name, (4, 72, 56, 60), window, time_steps=9, emit="spike", layout=layout)
+    actual = case.run(case.inputs(DEVICE), backend=backend)
+    assert_same_pooling(pool_to_cpu(actual), case.run(case.inputs()))
+
+
+@each_backend
 def test_runs_on_the_current_stream(backend: str) -> None:
     case = PoolCase("on a side stream", (8, 16, 32, 32), threshold="neuron")
     inputs = case.inputs(DEVICE)
