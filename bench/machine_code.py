@@ -33,13 +33,14 @@ from triton_build import Build, compiled  # noqa: E402
 
 PAGE = ROOT / "docs" / "gpu.md"
 RECORDS = ROOT / "bench" / "records" / "machine-code"
+SPEED = ROOT / "bench" / "records" / "speed"
 LIBRARY = Path(snm_kernels.__file__).parent / "libsnm_cuda.so"
 MARKED = re.compile(r"(<!-- machine code: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 LATENCY = 700e-9
 """Seconds from a load to its value on a busy device: what is assumed, not measured."""
-THREADS = {"wide": 256, "narrow": 32}
-"""Of a CUDA block."""
+SUSTAINED = 0.9
+"""Of the data sheet's bandwidth, what large copies reach: 4.3 of 4.8 TB/s on an H200."""
 TRITON_NAMES = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16", "int8": "i8", None: None}
 VARIANTS = [
     ("float32", "float32", False),
@@ -49,6 +50,8 @@ VARIANTS = [
     ("float16", "int8", False),
     ("float16", None, False),
     ("bfloat16", "bfloat16", False),
+    ("bfloat16", "int8", False),
+    ("bfloat16", None, False),
     ("float32", "float32", True),
 ]
 """Dtypes of drive and spikes, and whether the rule is graded."""
@@ -66,14 +69,46 @@ class Device:
     """Cycles a second, boosted."""
 
     @property
-    def in_flight(self) -> float:
-        """Bytes that have to be on their way to each multiprocessor, by Little's law."""
-        return self.bandwidth * LATENCY / self.multiprocessors
+    def sustained(self) -> float:
+        """Bytes a second that copies move."""
+        return SUSTAINED * self.bandwidth
 
-    def issue(self, instructions: float, moved: float) -> float:
-        """Share of the issue slots, of which there are four, that full bandwidth takes."""
-        neuron_steps = self.bandwidth / (moved * self.multiprocessors * self.clock)
-        return neuron_steps * instructions / 32 / 4
+    @property
+    def in_flight(self) -> float:
+        """Bytes that reads alone need under way to each multiprocessor, by Little's law."""
+        return self.sustained * LATENCY / self.multiprocessors
+
+    def used(self, instructions: float, moved: float, lanes: int) -> float:
+        """Share of its cycles in which a multiprocessor with so many lanes issues these.
+
+        Args:
+            instructions: for a neuron and step.
+            moved: bytes for a neuron and step, at the sustained bandwidth.
+            lanes: threads whose instructions it starts in a cycle.
+        """
+        neuron_steps = self.sustained / (moved * self.multiprocessors * self.clock)
+        return neuron_steps * instructions / lanes
+
+    def predicted(self, row: dict[str, Any]) -> float:
+        """Share of the sustained bandwidth that a kernel of a record can take."""
+        moved = row["bytes_loaded"] + row["bytes_stored"]
+        reads = row["bytes_loaded"] / moved
+        return min(
+            1.0,
+            under_way(row) / (reads * self.in_flight),
+            1 / self.used(row["instructions"], moved, ALL_LANES),
+            1 / self.used(row["half_rate"], moved, HALF_RATE_LANES),
+        )
+
+
+ALL_LANES, HALF_RATE_LANES = 128, 64
+"""Of a multiprocessor since sm_80: four schedulers of 32; comparisons and integers have half."""
+
+
+def under_way(row: dict[str, Any]) -> float:
+    """Bytes of the drive that are under way to a multiprocessor at any time, at least."""
+    resident = row["threads"] * row["blocks"]
+    return float(resident * row["neurons"] * BYTES[row["drive"]] * row["steps_ahead"])
 
 
 DEVICES = {
@@ -87,22 +122,24 @@ DEVICES = {
     "RTX 5090": Device(120, 170, 1792e9, 2.41e9),
 }
 LIMITS = {
-    75: (1024, 16),
-    80: (2048, 32),
-    86: (1536, 16),
-    89: (1536, 24),
-    90: (2048, 32),
-    100: (2048, 32),
-    120: (1536, 24),
+    75: (1024, 16, 64),
+    80: (2048, 32, 164),
+    86: (1536, 16, 100),
+    89: (1536, 24, 100),
+    90: (2048, 32, 228),
+    100: (2048, 32, 228),
+    120: (1536, 24, 100),
 }
-"""Threads and blocks of a multiprocessor, at most."""
+"""Threads, blocks and KB of shared memory of a multiprocessor, at most."""
 
 
-def resident_threads(target: int, registers: int, threads: int) -> int:
-    """How many threads, in blocks of so many, a multiprocessor has room for at once."""
-    most_threads, most_blocks = LIMITS[target]
+def resident_blocks(target: int, registers: int, threads: int, shared_bytes: int) -> int:
+    """How many blocks a multiprocessor has room for at once."""
+    most_threads, most_blocks, most_shared = LIMITS[target]
     warps = 2**16 // (-(-registers // 8) * 8 * 32)
-    return threads * min(warps // (threads // 32), most_threads // threads, most_blocks)
+    # The system takes 1 KB of each block's.
+    by_shared = most_shared * 1024 // (shared_bytes + 1024)
+    return min(warps // (threads // 32), most_threads // threads, most_blocks, by_shared)
 
 
 def record(target: int, library: Path) -> dict[str, Any]:
@@ -122,7 +159,7 @@ def record(target: int, library: Path) -> dict[str, Any]:
                         target,
                         ("cuda", shape, drive, spikes, graded),
                         registers[kernel.name(listings)],
-                        (THREADS[shape], kernel.neurons, kernel.ahead),
+                        (kernel.threads, kernel.shared_bytes, kernel.neurons, kernel.rows),
                         kernel.measure(listings),
                     )
                 )
@@ -135,7 +172,12 @@ def record(target: int, library: Path) -> dict[str, Any]:
                         target,
                         ("triton", shape, drive, spikes, graded),
                         code.registers,
-                        (32 * build.shape.warps, build.neurons, build.shape.ahead),
+                        (
+                            32 * build.shape.warps,
+                            code.shared_bytes,
+                            build.neurons,
+                            build.ahead,
+                        ),
                         code.measure(build),
                     )
                 )
@@ -154,11 +196,11 @@ def _row(
     target: int,
     names: tuple[str, str, str, str | None, bool],
     registers: int,
-    layout: tuple[int, int, int],
+    layout: tuple[int, int, int, int],
     found: Measured,
 ) -> dict[str, Any]:
     backend, shape, drive, spikes, graded = names
-    threads, neurons, ahead = layout
+    threads, shared_bytes, neurons, rows = layout
     return {
         "backend": backend,
         "shape": shape,
@@ -167,9 +209,10 @@ def _row(
         "graded": graded,
         "registers": registers,
         "threads": threads,
-        "resident": resident_threads(target, registers, threads),
+        "shared_bytes": shared_bytes,
+        "blocks": resident_blocks(target, registers, threads, shared_bytes),
         "neurons": neurons,
-        "ahead": ahead,
+        "rows": rows,
         **asdict(found),
     }
 
@@ -181,18 +224,19 @@ def kernels_table(records: list[dict[str, Any]]) -> str:
         "shape",
         "drive → spikes",
         "registers",
-        "threads per SM",
-        "bytes read",
-        "bytes written",
-        "width of a load",
-        "steps ahead",
-        "KB on their way per SM",
+        "blocks × threads per SM",
+        "bytes read + written",
+        "rows under way",
+        "KB under way per SM",
         "instructions",
-        "issue slots at full bandwidth",
+        "of half rate",
+        "issue slots",
+        "half-rate lanes",
+        "predicted",
     )
     sections = []
     for content in records:
-        name, device = next((n, d) for n, d in DEVICES.items() if d.target == content["target"])
+        name, device = device_of(content)
         rows = [_cells(row, device) for row in content["kernels"]]
         sections += [
             f"sm_{content['target']}, for {name}; {content['nvcc']}, triton {content['triton']}, "
@@ -204,23 +248,84 @@ def kernels_table(records: list[dict[str, Any]]) -> str:
     return "\n".join(sections)
 
 
+def device_of(content: dict[str, Any]) -> tuple[str, Device]:
+    """The fastest device that runs a record's machine code."""
+    fitting = [(n, d) for n, d in DEVICES.items() if d.target == content["target"]]
+    return max(fitting, key=lambda pair: pair[1].bandwidth)
+
+
 def _cells(row: dict[str, Any], device: Device) -> tuple[str, ...]:
     moved = row["bytes_loaded"] + row["bytes_stored"]
-    on_their_way = row["resident"] * row["neurons"] * BYTES[row["drive"]] * row["steps_ahead"]
-    graded = ", graded" if row["graded"] else ""
+    issued = device.used(row["instructions"], moved, ALL_LANES)
+    half = device.used(row["half_rate"], moved, HALF_RATE_LANES)
     return (
         row["backend"],
         row["shape"],
-        f"{row['drive']} → {row['spikes'] or 'none'}{graded}",
+        _kind(row),
         str(row["registers"]),
-        str(row["resident"]),
-        f"{row['bytes_loaded']:g}",
-        f"{row['bytes_stored']:g}",
-        str(row["load_width"]),
-        f"{row['steps_ahead']:.1f} of {row['ahead']}",
-        f"{on_their_way / 1e3:.0f}",
+        f"{row['blocks']} × {row['threads']}",
+        f"{row['bytes_loaded']:g} + {row['bytes_stored']:g}",
+        f"{row['steps_ahead']:g} of {row['rows']}",
+        f"{under_way(row) / 1e3:.0f}",
         f"{row['instructions']:.1f}",
-        f"{100 * device.issue(row['instructions'], moved):.0f} %",
+        f"{row['half_rate']:.1f}",
+        f"{100 * issued:.0f} %",
+        f"{100 * half:.0f} %",
+        f"{device.predicted(row):.2f}",
+    )
+
+
+def _kind(row: dict[str, Any]) -> str:
+    graded = ", graded" if row["graded"] else ""
+    return f"{row['drive']} → {row['spikes'] or 'none'}{graded}"
+
+
+SENT = {"snm, amplitude": lambda drive: drive, "snm, spike": lambda _: "int8"}
+"""What a contender of the benchmark sends, given its drive's dtype."""
+
+
+def measured_table(records: list[dict[str, Any]]) -> str:
+    """What was predicted beside what the benchmark of a GPU measured, as shares of its copy."""
+    head = ("kernel", "drive → spikes", "neurons", "steps", "predicted", "measured")
+    sections = []
+    for content in records:
+        _, device = device_of(content)
+        kernels = {
+            (row["backend"], row["shape"], row["drive"], row["spikes"]): row
+            for row in content["kernels"]
+            if not row["graded"]
+        }
+        for path in sorted(SPEED.glob("*.json")):
+            measured = json.loads(path.read_text(encoding="utf-8"))
+            rows = [
+                _beside(kernels, row, device)
+                for row in measured["rows"]
+                if (row["suite"], row.get("device")) == ("op", "cuda") and row["backend"]
+            ]
+            found = [row for row in rows if row is not None]
+            if found:
+                sections += [f"{path.stem}:", "", *_table(head, found, words=2), ""]
+    return "\n".join(sections or ["No GPU has been measured yet.", ""])
+
+
+def _beside(
+    kernels: dict[tuple[Any, ...], dict[str, Any]], row: dict[str, Any], device: Device
+) -> tuple[str, ...] | None:
+    if not row["contender"].startswith("snm, "):
+        return None
+    spikes = SENT.get(row["contender"], lambda _: None)(row["dtype"])
+    kernel = kernels.get((row["backend"], "wide", row["dtype"], spikes))
+    # The other shape makes no claim to the bandwidth.
+    if kernel is None or row["neurons"] < 2**20:
+        return None
+    moved = row["bytes_per_neuron_step"] * row["timesteps"] * row["neurons"]
+    return (
+        row["backend"],
+        _kind(kernel),
+        f"{row['neurons']:,}",
+        str(row["timesteps"]),
+        f"{device.predicted(kernel):.2f}",
+        f"{moved / row['seconds'] / device.sustained:.2f}",
     )
 
 
@@ -233,7 +338,7 @@ def devices_table(_records: list[dict[str, Any]]) -> str:
             str(device.multiprocessors),
             f"{device.bandwidth / 1e12:.2f}",
             f"{device.in_flight / 1e3:.1f}",
-            *(f"{(device.multiprocessors - 1) * 256 * n + 1:,}" for n in (4, 8)),
+            *(f"{(2 * device.multiprocessors - 1) * 128 * n + 1:,}" for n in (4, 8)),
         )
         for name, device in DEVICES.items()
     ]
@@ -245,7 +350,7 @@ def _table(head: tuple[str, ...], rows: list[tuple[str, ...]], words: int) -> li
     return [f"| {' | '.join(row)} |" for row in (head, rule, *rows)]
 
 
-TABLES = {"kernels": kernels_table, "devices": devices_table}
+TABLES = {"kernels": kernels_table, "devices": devices_table, "measured": measured_table}
 
 
 def main() -> int:

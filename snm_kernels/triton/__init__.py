@@ -240,7 +240,7 @@ def _run(
             counted,
             sent,
             0 if sent is None else sent.stride(0),
-            x.shape[0],
+            loop_bound(x.shape[0]),
             neurons,
             v_init,
             negative_threshold,
@@ -261,6 +261,14 @@ def _run(
     if spikes is not None and sent is not None and sent is not spikes:
         spikes.copy_(sent)
     return v_out, m_out
+
+
+def loop_bound(time_steps: int) -> Any:
+    """Time steps as the argument of a kernel that loops over them.
+
+    Triton 3.6's interpreter makes a number an array, which NumPy 2.4 takes for no loop bound.
+    """
+    return triton.language.constexpr(time_steps) if INTERPRETED else time_steps
 
 
 @cache

@@ -24,10 +24,8 @@ from ..pooling import (
     running_max_pool_fake,
 )
 from ..reference_pooling import Windows
+from . import INTERPRETED, loop_bound
 from .running_max_kernel import snm_running_max_kernel, snm_running_total_kernel
-
-INTERPRETED = not isinstance(snm_running_max_kernel, triton.JITFunction)
-"""Whether the kernels are interpreted; bfloat16 then passes through float32 in PyTorch."""
 
 BLOCK = 128
 """Windows of a program: one a thread."""
@@ -106,7 +104,7 @@ def _run(
                 drive.stride(0),
                 total,
                 total_out,
-                x.shape[0],
+                loop_bound(x.shape[0]),
                 total_out.numel(),
                 COUNTS=counts,
                 BLOCK=BLOCK,
@@ -121,7 +119,7 @@ def _run(
             sent,
             sent.stride(0),
             scratch,
-            x.shape[0],
+            loop_bound(x.shape[0]),
             x.shape[2],
             deep.size,
             high.size,
