@@ -69,4 +69,5 @@ class Kernel:
             spikes=BYTES[self.spikes],
             # Of a division, or the membrane's last operation.
             once="MUFU.RCP" if self.graded else "FFMA",
+            ring=self.shared_bytes,
         )

@@ -69,6 +69,12 @@ class Instruction(NamedTuple):
         return next((widths[p] for p in self.opcode.split(".") if p in widths), 4)
 
     @property
+    def shared_offset(self) -> int:
+        """Of where a copy to shared memory goes, from the register that says where."""
+        found = re.match(r"\[R\d+\+0x([0-9a-f]+)\]", self.operands)
+        return int(found[1], 16) if found else 0
+
+    @property
     def half_rate(self) -> bool:
         """Whether a multiprocessor does 64 of it a cycle, not 128: comparisons, choices, integers.
 
@@ -201,7 +207,14 @@ class Measured:
 
 @cache
 def measure(
-    listing: str, *, neurons: int, steps: int, drive: int, spikes: int, once: str = ""
+    listing: str,
+    *,
+    neurons: int,
+    steps: int,
+    drive: int,
+    spikes: int,
+    once: str = "",
+    ring: float = float("inf"),
 ) -> Measured:
     """Measures the machine code of a kernel of the neuron.
 
@@ -211,11 +224,13 @@ def measure(
         steps: time steps in one pass of the loop.
         drive, spikes: bytes of one element; 0 for no spikes.
         once: an opcode that a neuron's step has once, so that no path can leave one out.
+        ring: bytes of shared memory behind which there are other rows than the drive's.
     """
     loop = main_loop(instructions(listing))
     load_width, store_width = (min(16, neurons * size) for size in (drive, spikes))
     copies = any(i.opcode.startswith("LDGSTS") for i in loop)
     rows = accesses(loop, "LDGSTS" if copies else "LDG.", load_width)
+    rows = {i for i in rows if i.shared_offset < ring}
     sent = accesses(loop, "STG", store_width)
     loads = steps * neurons * drive // load_width
     stores = steps * neurons * spikes // max(1, store_width)

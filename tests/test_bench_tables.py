@@ -2,6 +2,7 @@
 
 import doctest
 import importlib
+import json
 from pathlib import Path
 
 import pytest
@@ -179,6 +180,63 @@ def test_lost_machine_code_markers_are_noticed(
     monkeypatch.setattr("sys.argv", ["machine_code.py", "--check"])
     assert machine_code.main() == 1
     assert capsys.readouterr().out == "gpu.md has no markers for devices\n"
+
+
+def test_prediction_beside_measurement(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("triton")
+    machine_code = importlib.import_module("snm.bench.machine_code")
+    monkeypatch.setattr(machine_code, "SPEED", tmp_path)
+    kernel = {
+        "backend": "cuda",
+        "shape": "wide",
+        "drive": "float32",
+        "spikes": "int8",
+        "graded": False,
+        "threads": 128,
+        "blocks": 8,
+        "neurons": 4,
+        "bytes_loaded": 4.0,
+        "bytes_stored": 1.0,
+        "steps_ahead": 6.0,
+        "instructions": 21.0,
+        "half_rate": 9.0,
+    }
+    records = [{"target": 90, "kernels": [kernel]}]
+    assert machine_code.measured_table(records) == "No GPU has been measured yet.\n"
+
+    neurons, timesteps = 2**22, 32
+    at_half = 5 * neurons * timesteps / (0.5 * 0.9 * 4800e9)
+    row = {"suite": "op", "device": "cuda", "backend": "cuda", "dtype": "float32"}
+    row |= {"neurons": neurons, "timesteps": timesteps, "bytes_per_neuron_step": 5}
+    rows = [
+        row | {"contender": "snm, spike", "seconds": at_half},
+        row | {"contender": "snm, spike", "seconds": at_half, "neurons": 4096},
+        row | {"contender": "copy_", "backend": "", "seconds": at_half},
+    ]
+    (tmp_path / "a-gpu.json").write_text(json.dumps({"rows": rows}))
+    [cells_of_row] = cells(machine_code.measured_table(records))
+    assert cells_of_row == ["cuda", "float32 → int8", "4,194,304", "32", "1.00", "0.50"]
+
+
+@pytest.mark.parametrize(
+    ("changed", "predicted"),
+    [
+        ({}, 1.0),
+        ({"steps_ahead": 0.0}, 0.0),
+        # Two blocks of 128 threads of 4 float32 neurons have 8 KB under way; 18.3 are wanted.
+        ({"blocks": 2, "steps_ahead": 2.0}, 0.45),
+        ({"instructions": 72.0}, 0.49),
+        ({"half_rate": 36.0}, 0.50),
+    ],
+)
+def test_the_scarcest_of_three_is_predicted(changed: dict[str, float], predicted: float) -> None:
+    pytest.importorskip("triton")
+    machine_code = importlib.import_module("snm.bench.machine_code")
+    row = {"threads": 128, "blocks": 8, "neurons": 4, "drive": "float32", "steps_ahead": 6.0}
+    row |= {"bytes_loaded": 4.0, "bytes_stored": 1.0, "instructions": 21.0, "half_rate": 9.0}
+    assert machine_code.DEVICES["H200"].predicted(row | changed) == pytest.approx(
+        predicted, abs=0.01
+    )
 
 
 def test_every_page_with_tables_is_expected() -> None:

@@ -23,7 +23,7 @@ struct Nothing {};
 template <class In, bool kGraded>
 struct Wide {
   static constexpr int kThreads = 128;
-  static constexpr int kBlocks = kGraded || sizeof(In) == 2 ? 4 : 8;
+  static constexpr int kBlocks = kGraded || sizeof(In) == 2 ? 4 : 7;
   // 16 bytes of drive; half of that where the division of a graded rule needs the registers.
   static constexpr int kNeurons = (kGraded ? 8 : 16) / sizeof(In);
   static constexpr int kRows = 8;
@@ -68,6 +68,7 @@ struct Ring {
   static constexpr unsigned kRowBytes = sizeof(Row) * Shape::kThreads;
   static constexpr unsigned kBytes = kRowBytes * Shape::kRows;
   static constexpr int kGroupRows = Shape::kRows / Shape::kGroups;
+  static constexpr unsigned kGroupBytes = kGroupRows * kRowBytes;
   // An asynchronous copy moves 4 bytes at least.
   static constexpr bool kAsynchronous = sizeof(Row) >= 4;
 
@@ -137,10 +138,19 @@ __global__ void __launch_bounds__(Shape::kThreads, Shape::kBlocks) snm_kernel(co
   const int time_steps = static_cast<int>(a.time_steps);
   Rows drive{static_cast<const In*>(a.drive) + n, a.drive_step, 0};
   Rows residual{static_cast<const In*>(a.residual) + n, a.residual_step, Rows::kBytes};
-  const auto ask = [&](unsigned place, bool wanted) {
-    if (!wanted) return;
-    drive.ask(place);
-    if (added) residual.ask(place);
+  // Asks for a group's rows, as far as there are steps from t on.
+  const auto ask = [&](unsigned place, int t) {
+    const auto rows = [&](auto all) {
+#pragma unroll
+      for (int k = 0; k < Rows::kGroupRows; ++k) {
+        if (!all && t + k >= time_steps) break;
+        drive.ask(place + k * Rows::kRowBytes);
+        if (added) residual.ask(place + k * Rows::kRowBytes);
+      }
+    };
+    if (t + Rows::kGroupRows <= time_steps) rows(std::true_type{});
+    else rows(std::false_type{});
+    __pipeline_commit();
   };
   const auto fetch = [&](unsigned place, int rows) {
     drive.fetch(place, rows);
@@ -149,12 +159,7 @@ __global__ void __launch_bounds__(Shape::kThreads, Shape::kBlocks) snm_kernel(co
   if constexpr (Rows::kAsynchronous) {
 #pragma unroll 1
     for (int group = 0; group < Shape::kGroups; ++group) {
-#pragma unroll
-      for (int k = 0; k < Rows::kGroupRows; ++k) {
-        const int row = group * Rows::kGroupRows + k;
-        ask(row * Rows::kRowBytes, row < time_steps);
-      }
-      __pipeline_commit();
+      ask(group * Rows::kGroupBytes, group * Rows::kGroupRows);
     }
   } else {
     fetch(0, time_steps);
@@ -213,25 +218,29 @@ __global__ void __launch_bounds__(Shape::kThreads, Shape::kBlocks) snm_kernel(co
       to += a.spikes_step;
     }
   };
+  const auto advance_group = [&](int steps) {
+#pragma unroll
+    for (int k = 0; k < Rows::kGroupRows; ++k) {
+      if (k >= steps) break;
+      advance(place + k * Rows::kRowBytes);
+    }
+  };
 #pragma unroll 1
   for (int t = 0; t < time_steps; t += Rows::kGroupRows) {
     // The oldest group is there; the others are on their way.
     __pipeline_wait_prior(Shape::kGroups - 1);
-#pragma unroll
-    for (int k = 0; k < Rows::kGroupRows; ++k) {
-      if (t + k >= time_steps) break;
-      advance(place + k * Rows::kRowBytes);
-      if constexpr (Rows::kAsynchronous) {
-        ask(place + k * Rows::kRowBytes, t + k + Shape::kRows < time_steps);
-      }
-    }
-    place = (place + Rows::kGroupRows * Rows::kRowBytes) % Rows::kBytes;
+    // Twice, as a whole group need not ask at every step whether there is another.
+    if (t + Rows::kGroupRows <= time_steps) advance_group(Rows::kGroupRows);
+    else advance_group(time_steps - t);
+    const int next = t + Shape::kRows;
     if constexpr (Rows::kAsynchronous) {
-      __pipeline_commit();
-    } else if (place % (Rows::kBytes / 2) == 0) {
-      // That half has been read; the other one holds the next rows.
-      fetch(place ^ (Rows::kBytes / 2), time_steps - t - Rows::kGroupRows - Rows::kHalf);
+      ask(place, next);
+    } else if ((place + Rows::kGroupBytes) % (Rows::kBytes / 2) == 0) {
+      // This half has been read; the other one holds the next rows.
+      const int read = Rows::kHalf - Rows::kGroupRows;
+      fetch(place - read * Rows::kRowBytes, time_steps - next + read);
     }
+    place = (place + Rows::kGroupBytes) % Rows::kBytes;
   }
   v.store(a.v_out + n);
   if (!kGraded && a.m_in != nullptr) start.load(a.m_in + n);
