@@ -29,7 +29,7 @@ AUDITWHEEL := PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/auditwheel repair --exclude 
 # The environment of `make test-oldest`.
 OLDEST := build/oldest
 IN_OLDEST := PATH="$(CURDIR)/$(OLDEST)/bin:$$PATH"
-OLDEST_SITE := $(CURDIR)/$(OLDEST)/lib/python3.12/site-packages
+OLDEST_SITE = $(shell $(OLDEST)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
 CUDA_OPS := $(patsubst %,CMakeFiles/snm_cuda.dir/%.o,$(wildcard csrc/cuda/*_op.cu))
 
 .PHONY: demo test test-oldest docs report wheel wheels wheels-test sdist bench build build-strict clean

@@ -38,6 +38,8 @@ inline Rule checked_rule(const char* op, double v_init, std::optional<double> ne
   require(max_spikes >= 1 && max_spikes <= 127, op, "max_spikes", "1 to 127", max_spikes);
   require(count_min >= least && count_min <= 0, op, "count_min", "an int32 <= 0", count_min);
   require(count_max <= most && count_max >= 0, op, "count_max", "an int32 >= 0", count_max);
+  require(negative_threshold.value_or(0.0) >= 0.0, op, "negative_threshold", "at least 0",
+          negative_threshold.value_or(0.0));
   const double ratio = negative_threshold.value_or(std::numeric_limits<double>::quiet_NaN());
   return {static_cast<float>(v_init),      static_cast<float>(ratio),
           strict,                          static_cast<int32_t>(max_spikes),

@@ -78,6 +78,8 @@ class Instruction(NamedTuple):
     def half_rate(self) -> bool:
         """Whether a multiprocessor does 64 of it a cycle, not 128: comparisons, choices, integers.
 
+        Not those that share lanes with the others, as a product of integers does.
+
         From "Throughput of Native Arithmetic Instructions" in NVIDIA's CUDA C++ programming guide.
         """
         return self.opcode.split(".")[0] in HALF_RATE

@@ -90,6 +90,9 @@ def test_a_step_moves_its_bytes_once_and_in_the_widest_words(
 
 @pytest.mark.parametrize("kernel", KERNELS, ids=str)
 def test_rows_of_later_steps_are_on_their_way(sass: dict[str, str], kernel: Kernel) -> None:
+    loop = [each.opcode for each in main_loop(instructions(sass[kernel.name(sass)]))]
+    real = [n for n, opcode in enumerate(loop) if opcode in ("LDS", "LDS.64", "LDS.128")]
+    assert loop.index("DEPBAR.LE") < real[0]
     # All but the group that is being computed, of those that have been asked for.
     assert kernel.measure(sass).steps_ahead == kernel.rows - kernel.group
 

@@ -7,21 +7,21 @@
 
 namespace snm {
 
-// Starts a kernel on so many blocks. What shared memory the blocks of a multiprocessor could use
-// they get, and its first-level cache the rest.
+// Starts a kernel on so many blocks. Where it uses shared memory, a multiprocessor takes as much of
+// its first-level cache for that as there is.
 template <class... Parameters>
 void launch(void (*kernel)(Parameters...), unsigned blocks, unsigned threads,
             size_t bytes_of_shared_memory, cudaStream_t stream, Parameters... parameters) {
-  cudaLaunchAttribute attribute{};
-  attribute.id = cudaLaunchAttributePreferredSharedMemoryCarveout;
-  attribute.val.sharedMemCarveout = cudaSharedmemCarveoutMaxShared;
+  if (bytes_of_shared_memory > 0) {
+    // Not an attribute of the launch, which drivers for CUDA 12.0 to 12.4 don't know.
+    cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout,
+                         cudaSharedmemCarveoutMaxShared);
+  }
   cudaLaunchConfig_t config{};
   config.gridDim = blocks;
   config.blockDim = threads;
   config.dynamicSmemBytes = bytes_of_shared_memory;
   config.stream = stream;
-  config.attrs = &attribute;
-  config.numAttrs = bytes_of_shared_memory > 0 ? 1 : 0;
   cudaLaunchKernelEx(&config, kernel, parameters...);
 }
 

@@ -23,7 +23,7 @@ struct Nothing {};
 template <class In, bool kGraded>
 struct Wide {
   static constexpr int kThreads = 128;
-  static constexpr int kBlocks = kGraded || sizeof(In) == 2 ? 4 : 7;
+  static constexpr int kBlocks = kGraded || sizeof(In) == 2 ? 4 : 6;
   // 16 bytes of drive; half of that where the division of a graded rule needs the registers.
   static constexpr int kNeurons = (kGraded ? 8 : 16) / sizeof(In);
   static constexpr int kRows = 8;
@@ -60,6 +60,12 @@ __device__ __forceinline__ Out sent(const Step<Lanes>& step) {
   else return step.amplitude;
 }
 
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
+constexpr bool kCopiesAsynchronously = false;
+#else
+constexpr bool kCopiesAsynchronously = true;
+#endif
+
 // The rows of one thread in its block's shared memory, which no other thread touches. The residual
 // has a ring of its own behind the drive's.
 template <class T, class Shape>
@@ -69,8 +75,8 @@ struct Ring {
   static constexpr unsigned kBytes = kRowBytes * Shape::kRows;
   static constexpr int kGroupRows = Shape::kRows / Shape::kGroups;
   static constexpr unsigned kGroupBytes = kGroupRows * kRowBytes;
-  // An asynchronous copy moves 4 bytes at least.
-  static constexpr bool kAsynchronous = sizeof(Row) >= 4;
+  // Such a copy moves 4 bytes at least.
+  static constexpr bool kAsynchronous = kCopiesAsynchronously && sizeof(Row) >= 4;
 
   const T* from;  // where the next row comes from
   int64_t step;
@@ -243,6 +249,7 @@ __global__ void __launch_bounds__(Shape::kThreads, Shape::kBlocks) snm_kernel(co
     place = (place + Rows::kGroupBytes) % Rows::kBytes;
   }
   v.store(a.v_out + n);
+  // Once more, not kept so long; what has been sent shares no memory with it.
   if (!kGraded && a.m_in != nullptr) start.load(a.m_in + n);
 #pragma unroll
   for (int i = 0; i < kCount; ++i) start.values[i] = Kept::outside(start.values[i], m[i]);
@@ -315,7 +322,7 @@ void launch_shape(Arguments a, cudaStream_t stream) {
 template <class In, class Out, bool kGraded>
 void launch_kernel(const Arguments& a, cudaStream_t stream) {
   using Many = Wide<In, kGraded>;
-  // So many wide blocks have enough on their way for the memory's bandwidth.
+  // Fewer wide blocks would have less on their way than narrow ones.
   const bool fills = blocks_of<Many>(a.neurons) >= 2 * multiprocessors();
   const bool counts = a.negative_out != nullptr;
   if (fills && !counts && fits<In, Out, Many::kNeurons>(a)) {

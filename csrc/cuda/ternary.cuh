@@ -14,6 +14,7 @@ struct Ternary : Scalar {
   static __device__ __forceinline__ float sign(bool first, bool second) {
     return first ? 1.0f : second ? -1.0f : 0.0f;
   }
+  // The threshold is finite here: that of a silent neuron is 0.
   static __device__ __forceinline__ float amplitude(bool, bool, float s, float theta) {
     return s * theta;
   }

@@ -16,14 +16,13 @@
 namespace snm {
 
 // Dynamic shared memory, under the name that the kernels give it.
-alignas(16) unsigned char ring[227 << 10];
+alignas(16) unsigned char ring[48 << 10];
 
 }  // namespace snm
 
 namespace emulated {
 namespace {
 
-constexpr size_t kWithoutAsking = 48 << 10;
 constexpr int kNobody = -1;
 
 struct Copy {
@@ -36,7 +35,6 @@ struct Copy {
 int multiprocessors = 132;
 std::mt19937 order;
 std::string error;
-std::map<const void*, size_t> allowed;
 std::map<unsigned, int64_t> launches;
 
 // Of the launch, the block and the thread that run.
@@ -66,14 +64,13 @@ void run_thread(const std::function<void()>& thread) {
   if (left > 0) fault("ends with ", left, " copies under way");
 }
 
-void check_launchable(const cudaLaunchConfig_t& config, const void* kernel) {
+void check_launchable(const cudaLaunchConfig_t& config) {
   const auto flat = [](dim3 size) { return size.y == 1 && size.z == 1 && size.x > 0; };
   if (!flat(config.gridDim) || !flat(config.blockDim) || config.blockDim.x > 1024) {
     throw std::runtime_error("a launch of " + std::to_string(config.gridDim.x) + " blocks of " +
                              std::to_string(config.blockDim.x) + " threads");
   }
-  const size_t most = std::max(kWithoutAsking, allowed[kernel]);
-  if (config.dynamicSmemBytes > std::min(most, sizeof(snm::ring))) {
+  if (config.dynamicSmemBytes > sizeof(snm::ring)) {
     throw std::runtime_error("a launch with " + std::to_string(config.dynamicSmemBytes) +
                              " bytes of shared memory");
   }
@@ -81,9 +78,8 @@ void check_launchable(const cudaLaunchConfig_t& config, const void* kernel) {
 
 }  // namespace
 
-cudaError_t run(const cudaLaunchConfig_t& config, const void* kernel,
-                const std::function<void()>& thread) try {
-  check_launchable(config, kernel);
+cudaError_t run(const cudaLaunchConfig_t& config, const std::function<void()>& thread) try {
+  check_launchable(config);
   ++launches[config.blockDim.x];
   shared_bytes = config.dynamicSmemBytes;
   gridDim = config.gridDim;
@@ -103,8 +99,6 @@ cudaError_t run(const cudaLaunchConfig_t& config, const void* kernel,
   error = raised.what();
   return cudaErrorLaunchFailure;
 }
-
-void allow_shared_memory(const void* kernel, size_t bytes) { allowed[kernel] = bytes; }
 
 void check_launch() {
   if (error.empty()) return;

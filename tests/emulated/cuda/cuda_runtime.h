@@ -37,24 +37,15 @@ inline thread_local dim3 gridDim, blockDim;
 
 enum cudaError_t { cudaSuccess, cudaErrorInvalidValue, cudaErrorLaunchFailure };
 enum cudaDeviceAttr { cudaDevAttrMultiProcessorCount };
-enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize };
-enum cudaLaunchAttributeID { cudaLaunchAttributePreferredSharedMemoryCarveout };
+enum cudaFuncAttribute { cudaFuncAttributePreferredSharedMemoryCarveout };
 enum { cudaSharedmemCarveoutMaxShared = 100 };
 
 using cudaStream_t = struct EmulatedStream*;
 
-struct cudaLaunchAttribute {
-  cudaLaunchAttributeID id;
-  struct {
-    unsigned sharedMemCarveout;
-  } val;
-};
 struct cudaLaunchConfig_t {
   dim3 gridDim, blockDim;
   size_t dynamicSmemBytes;
   cudaStream_t stream;
-  cudaLaunchAttribute* attrs;
-  unsigned numAttrs;
 };
 
 cudaError_t cudaGetDeviceCount(int* count);
@@ -78,21 +69,18 @@ inline void check_aligned(const void* address, size_t bytes, const char* what) {
 }
 
 // Runs `thread` for all threads of a launch: block by block, both in shuffled order.
-cudaError_t run(const cudaLaunchConfig_t& config, const void* kernel,
-                const std::function<void()>& thread);
-void allow_shared_memory(const void* kernel, size_t bytes);
+cudaError_t run(const cudaLaunchConfig_t& config, const std::function<void()>& thread);
 
 }  // namespace emulated
 
 template <class... Parameters, class... Given>
 cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(Parameters...),
                                Given... given) {
-  return emulated::run(*config, reinterpret_cast<const void*>(kernel), [&] { kernel(given...); });
+  return emulated::run(*config, [&] { kernel(given...); });
 }
 
 template <class Kernel>
-cudaError_t cudaFuncSetAttribute(Kernel* kernel, cudaFuncAttribute, int bytes) {
-  emulated::allow_shared_memory(reinterpret_cast<const void*>(kernel), bytes);
+cudaError_t cudaFuncSetAttribute(Kernel*, cudaFuncAttribute, int) {
   return cudaSuccess;
 }
 
@@ -116,13 +104,8 @@ To __emulated_bits(From value) {
 }
 inline unsigned __float_as_uint(float value) { return __emulated_bits<unsigned>(value); }
 inline float __uint_as_float(unsigned value) { return __emulated_bits<float>(value); }
-inline int __float_as_int(float value) { return __emulated_bits<int>(value); }
-inline float __int_as_float(int value) { return __emulated_bits<float>(value); }
 
 inline float __int2float_rn(int value) { return static_cast<float>(value); }
-inline float __fadd_rn(float a, float b) { return a + b; }
-inline float __fsub_rn(float a, float b) { return a - b; }
-inline float __fmul_rn(float a, float b) { return a * b; }
 inline float __fmaf_rn(float a, float b, float c) { return std::fma(a, b, c); }
 
 // The sum of c and of the products of four signed bytes each.
@@ -132,16 +115,4 @@ inline int __dp4a(int a, int b, int c) {
     sum += static_cast<unsigned>(static_cast<int8_t>(a >> (8 * n)) * static_cast<int8_t>(b >> (8 * n)));
   }
   return static_cast<int>(sum);
-}
-
-// Byte n of the result is byte selector[n] of the eight of low and high.
-inline unsigned __byte_perm(unsigned low, unsigned high, unsigned selector) {
-  if ((selector & ~0x7777u) != 0) emulated::fault("__byte_perm with selector ", selector);
-  const uint64_t bytes = static_cast<uint64_t>(high) << 32 | low;
-  unsigned result = 0;
-  for (int n = 0; n < 4; ++n) {
-    const unsigned chosen = selector >> (4 * n) & 7;
-    result |= static_cast<unsigned>(bytes >> (8 * chosen) & 0xff) << (8 * n);
-  }
-  return result;
 }
