@@ -119,7 +119,7 @@ stage backends "$backends" build.log "$python" -c "$both"
 
 workers=()
 if "$python" -c 'import importlib.util as u, sys; sys.exit(u.find_spec("xdist") is None)'; then
-  workers=(-n "$(nproc)" --dist loadgroup)
+  workers=(-n "$(nproc)" --dist worksteal)
 fi
 stage tests "$tests" tests.log "$python" -m pytest tests/gpu -q --triton subset "${workers[@]}" \
   --tb=short --maxfail=100 --durations=10

@@ -87,6 +87,23 @@ def test_a_graph_records_every_call_once_after_one_that_is_not(graphs: Graphs) -
 
 
 @pytest.mark.usefixtures("graphs")
+def test_recorded_results_share_no_memory() -> None:
+    """As a graph's pool does, memory that is free again is lent to the next call."""
+    lent: list[int] = []
+
+    class Result:
+        def __init__(self) -> None:
+            self.place = min(set(range(len(lent) + 1)).difference(lent))
+            lent.append(self.place)
+
+        def __del__(self) -> None:
+            lent.remove(self.place)
+
+    turns = Turns([Result] * 3)
+    assert sorted(result.place for result in turns.results) == sorted(lent) == [0, 1, 2]
+
+
+@pytest.mark.usefixtures("graphs")
 def test_the_buffers_live_as_long_as_the_graph() -> None:
     freed: list[str] = []
 

@@ -1,10 +1,13 @@
 """The cases that ``--triton subset`` leaves: few kernels, and no branch without one."""
 
+import os
+import select
+import shutil
 import subprocess
 import sys
 from collections import Counter
-from functools import partial
-from itertools import combinations
+from functools import cache, partial
+from itertools import combinations, groupby
 from pathlib import Path
 
 import pytest
@@ -87,21 +90,108 @@ def test_all_cases_of_compiled_kernels_are_kept() -> None:
     assert subset.chosen([frozenset([k]) for k in (several, *others)]) == [True] * 3
 
 
+@cache
+def collected(choice: str, hash_seed: str) -> list[str]:
+    """The tests in order, as on a GPU; none runs."""
+    process = subprocess.run(
+        [sys.executable, "-c", COLLECT, str(GPU), "--triton", choice],
+        cwd=GPU.parent,
+        env={**os.environ, "PYTHONHASHSEED": hash_seed},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert process.returncode == 0, process.stdout + process.stderr
+    return [line for line in process.stdout.splitlines() if "::" in line]
+
+
 def test_collected() -> None:
-    """As on a GPU; no test runs."""
     counts = {}
     for choice in ("all", "subset"):
-        process = subprocess.run(
-            [sys.executable, "-c", COLLECT, str(GPU), "--triton", choice],
-            cwd=GPU.parent,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert process.returncode == 0, process.stdout + process.stderr
-        tests = [line for line in process.stdout.splitlines() if "::" in line]
+        tests = collected(choice, "0")
         counts[choice] = Counter("triton" in test.partition("[")[2] for test in tests)
         counts[choice, "bulk"] = sum("in_bulk" in test for test in tests)
     assert counts["all"][False] == counts["subset"][False]
     assert counts["subset"][True] < counts["all"][True] / 4
     assert counts["all", "bulk"] == counts["subset", "bulk"]
+
+
+@pytest.mark.parametrize("choice", ["all", "subset"])
+def test_every_process_collects_the_same_in_the_same_order(choice: str) -> None:
+    first, second = (collected(choice, seed) for seed in ("0", "1"))
+    assert len(first) > 1000
+    assert first == second
+
+
+def test_cases_of_one_kernel_are_neighbours(needed: list[frozenset[subset.Kernel]]) -> None:
+    kept = [kernels for kernels, keep in zip(needed, subset.chosen(needed), strict=True) if keep]
+    assert len([*groupby(sorted(kept, key=subset.sort_key))]) == len(set(kept))
+    assert len([*groupby(kept)]) > len(set(kept))
+
+
+def test_one_at_a_time(tmp_path: Path) -> None:
+    """A lock's holder is the only one to go on, until it is gone, however it ends."""
+    code = """
+import sys
+from pathlib import Path
+from one_at_a_time import one_at_a_time
+
+print("waits", flush=True)
+with one_at_a_time(Path(sys.argv[1])):
+    print("holds", flush=True)
+    sys.stdin.readline()
+"""
+    command = [sys.executable, "-c", code, str(tmp_path / "lock")]
+    start = partial(
+        *(subprocess.Popen, command),
+        env={**os.environ, "PYTHONPATH": str(GPU)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with start() as first:
+        assert [first.stdout.readline() for _ in range(2)] == ["waits\n", "holds\n"]
+        with start() as second:
+            assert second.stdout.readline() == "waits\n"
+            assert select.select([second.stdout], [], [], 0.5)[0] == []
+            first.kill()
+            assert second.communicate("\n")[0] == "holds\n"
+            assert second.returncode == 0
+
+
+MUCH_MEMORY = """
+import os, pytest, time
+from pathlib import Path
+
+@pytest.mark.parametrize("turn", range(3))
+def test_alone(much_memory, turn):
+    held = Path(os.environ["HELD"])
+    held.touch(exist_ok=False)
+    time.sleep(0.1)
+    held.unlink()
+    time.sleep(0.05)
+"""
+
+
+def test_tests_of_much_memory_run_one_at_a_time(tmp_path: Path) -> None:
+    """In processes whose folders are beside each other, as those of pytest-xdist's workers are."""
+    for name in ("conftest.py", "one_at_a_time.py"):
+        shutil.copy(GPU / name, tmp_path)
+    tmp_path.joinpath("test_it.py").write_text(MUCH_MEMORY)
+    tmp_path.joinpath("shared").mkdir()
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_it.py"]
+    processes = [
+        subprocess.Popen(
+            [*command, "--basetemp", str(tmp_path / "shared" / worker)],
+            cwd=tmp_path,
+            env={**os.environ, "HELD": str(tmp_path / "held")},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for worker in ("a", "b")
+    ]
+    for process in processes:
+        output, _ = process.communicate()
+        assert process.returncode == 0, output
+    assert tmp_path.joinpath("shared", "much-memory.lock").exists()

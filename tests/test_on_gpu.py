@@ -184,7 +184,7 @@ def test_commands(machine: Machine) -> None:
     assert "--no-index --no-build-isolation --no-deps" in arguments["build"]
     assert "-m pytest tests/gpu -q --triton subset" in arguments["tests"]
     pytest.importorskip("xdist")
-    assert "-n 2 --dist loadgroup" in arguments["tests"]
+    assert "-n 2 --dist worksteal" in arguments["tests"]
     measuring = int(re.search(r"--limit (\d+)", arguments["benchmarks"])[1])
     # All of 480 s but what the sanitizer and the profiler may take, and some to end in.
     assert 240 < measuring < 480 - 120 - 45

@@ -1,8 +1,11 @@
-"""Options and marks of the tests on a GPU."""
+"""Options, marks, order and fixtures of the tests on a GPU."""
 
+from collections.abc import Iterator
 from functools import partial
 
 import pytest
+import torch
+from one_at_a_time import one_at_a_time
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -18,26 +21,37 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "launches(of): makes the Triton launches of a test from its parameters"
     )
-    config.addinivalue_line("markers", "xdist_group(name): pytest-xdist's, which may be missing")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leaves the chosen cases, first, those that share kernels in one process with loadgroup."""
-    if config.getoption("--triton", "all") == "all":
-        return
-    from triton_subset import chosen, group_name, kernels_of
+    """Sorts cases on Triton by the kernels they share, before all others; leaves the chosen ones.
 
+    Workers of pytest-xdist begin with neighbouring tests each, and must all find the same order.
+    """
     cases = [item for item in items if _launches(item) is not None]
-    needed = [kernels_of(_launches(item)) for item in cases]
-    numbers = {}
-    kept, dropped = [], []
-    for item, kernels, keep in zip(cases, needed, chosen(needed), strict=True):
-        (kept if keep else dropped).append(item)
-        if keep and kernels:
-            item.add_marker(pytest.mark.xdist_group(group_name(kernels, numbers)))
-    others = set(items) - set(cases)
-    items[:] = [*kept, *(item for item in items if item in others)]
-    config.hook.pytest_deselected(items=dropped)
+    if not cases:
+        return
+    from triton_subset import chosen, kernels_of, sort_key
+
+    needed = {item: kernels_of(_launches(item)) for item in cases}
+    dropped = set()
+    if config.getoption("--triton", "all") == "subset":
+        kept = chosen([*needed.values()])
+        dropped = {item for item, keep in zip(cases, kept, strict=True) if not keep}
+    first = [item for item in cases if item not in dropped]
+    first.sort(key=lambda item: sort_key(needed[item]))
+    items[:] = [*first, *(item for item in items if item not in needed)]
+    config.hook.pytest_deselected(items=[*dropped])
+
+
+@pytest.fixture
+def much_memory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """For a test that needs much of the GPU's memory: no two of them run at once."""
+    shared = tmp_path_factory.getbasetemp().parent
+    with one_at_a_time(shared / "much-memory.lock"):
+        yield
+        # Another process takes what this one would keep for its next tensors.
+        torch.cuda.empty_cache()
 
 
 def _launches(item: pytest.Item):

@@ -160,7 +160,7 @@ def assert_ends_equal_reference(x: Tensor, theta: float, actual: SNMOutput) -> N
 
 
 @each_backend
-@pytest.mark.xdist_group("much memory")
+@pytest.mark.usefixtures("much_memory")
 @pytest.mark.parametrize(
     ("steps", "neurons"), [(33, 2**26 + 3), (1, 2**31 + 67)], ids=["many steps", "many neurons"]
 )

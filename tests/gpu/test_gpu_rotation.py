@@ -1,6 +1,7 @@
 """What the benchmark times on a GPU does the op's work, on every set of buffers."""
 
 from functools import partial
+from itertools import pairwise
 
 import pytest
 import torch
@@ -28,3 +29,14 @@ def test_a_replay_runs_on_every_set(backend: str) -> None:
     turns()
     expected = snm(sets[0].drive, sets[0].threshold, backend="reference").spikes
     assert all(torch.equal(inputs.out, expected) for inputs in sets)
+
+
+@pytest.mark.parametrize("emit", ["amplitude", "spike", "none"])
+@pytest.mark.parametrize("backend", ["cuda", "triton"])
+def test_every_set_has_results_of_its_own(backend: str, emit: str) -> None:
+    workload = Workload("cuda", timesteps=256, batch=1, features=(4096,))
+    results = rotation.in_turn(workload, partial(neuron, emit, backend)).results
+    sent = [tensor for result in results for tensor in (result.spikes, *result.state)]
+    written = [tensor for tensor in sent if tensor is not None]
+    starts = sorted((tensor.data_ptr(), tensor.nbytes) for tensor in written)
+    assert all(start + size <= after for (start, size), (after, _) in pairwise(starts))

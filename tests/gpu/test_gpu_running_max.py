@@ -122,7 +122,7 @@ def test_compiled_equals_eager(compiler: str, backend: str) -> None:
 
 
 @each_backend
-@pytest.mark.xdist_group("much memory")
+@pytest.mark.usefixtures("much_memory")
 @pytest.mark.parametrize(
     ("steps", "height"), [(33, 2**13), (1, 2**18 + 4)], ids=["many steps", "many inputs"]
 )

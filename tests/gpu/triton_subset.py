@@ -140,6 +140,6 @@ def _recording(found: list[Kernel]) -> Iterator[None]:
         yield
 
 
-def group_name(kernels: Iterable[Kernel], numbers: dict[Kernel, int]) -> str:
-    """The same for cases that need the same kernels; ``numbers`` counts the kernels met so far."""
-    return "-".join(str(n) for n in sorted(numbers.setdefault(k, len(numbers)) for k in kernels))
+def sort_key(kernels: Iterable[Kernel]) -> list[str]:
+    """Sorts cases that share kernels next to each other, in every process alike."""
+    return sorted(map(repr, kernels))
