@@ -290,6 +290,10 @@ DIRECT: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "max_spikes 0": ({"max_spikes": 0}, "max_spikes must be 1 to 127, got 0"),
     "max_spikes 128": ({"max_spikes": 128}, "max_spikes must be 1 to 127, got 128"),
+    "negative_threshold -0.5": (
+        {"negative_threshold": -0.5},
+        "negative_threshold must be at least 0, got -0.5",
+    ),
     "count_min 1": ({"count_min": 1}, "count_min must be an int32 <= 0, got 1"),
     "count_min too low": (
         {"count_min": -(2**31) - 1},
