@@ -8,7 +8,7 @@ import operator
 from collections import abc
 from collections.abc import Callable, Container, Iterable, Mapping
 from functools import cache
-from types import EllipsisType, NoneType, UnionType
+from types import EllipsisType, ModuleType, NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import torch
@@ -46,13 +46,23 @@ _FUNCTIONS: tuple[Callable[..., Any], ...] = (
 )
 
 
+_HOMES: dict[str, ModuleType] = {
+    "torch": torch,
+    "torch.nn.functional": F,
+    "operator": operator,
+    "builtins": builtins,
+    "snm.program": program,
+}
+"""The modules that hold functions, by their names in files: these stay when a module moves."""
+
+
 def _with_names(functions: Iterable[Callable[..., Any]]) -> dict[str, Callable[..., Any]]:
     """Functions by the names under which modules hold them, such as ``torch.cat``."""
     wanted = {id(function) for function in functions}
     return {
-        f"{home.__name__}.{name}": value
-        for home in (torch, F, operator, builtins, program)
-        for name, value in vars(home).items()
+        f"{home}.{name}": value
+        for home, module in _HOMES.items()
+        for name, value in vars(module).items()
         if id(value) in wanted and not name.startswith("_")
     }
 

@@ -26,6 +26,12 @@ from .small_maps import SmallMapConv2d
 
 _GIVEN = ("model", "program")
 """What a network's constructor gets that is no setting."""
+SETTINGS = (
+    *("image_shape", "fixed_size", "dtype", "encoder", "readout", "tracer", "origin", "dead"),
+    *("chunk_steps", "tuned_for", "tuning", "preprocessing"),
+)
+"""What a file says of a network beside its modules and its program: arguments of its constructor,
+which are attributes too. Files of format 1 have just these."""
 _NO_ARGUMENTS = ("device", "dtype")
 _OF_NEURONS = ("threshold", "bias")
 """What neurons have as tensors."""
@@ -69,7 +75,7 @@ def blueprint_of(net: SpikingNetwork) -> Blueprint:
             }
     graph = {
         "program": to_json(net.program),
-        "settings": {name: to_json(getattr(net, name)) for name in _settings()},
+        "settings": {name: to_json(getattr(net, name)) for name in SETTINGS},
         "modules": modules,
         "tensors": places,
     }
@@ -109,11 +115,6 @@ def build(graph: Any, tensors: Mapping[str, Tensor], device: torch.device) -> Sp
     _check_paths(net)
     _check_values(net)
     return net
-
-
-def _settings() -> list[str]:
-    """The arguments of a network's constructor that are neither its modules nor its program."""
-    return [name for name in inspect.signature(SpikingNetwork).parameters if name not in _GIVEN]
 
 
 def _joined(path: str, name: str) -> str:
