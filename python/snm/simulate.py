@@ -14,6 +14,7 @@ from .checks import check_count
 from .encode import Constant, Encoder, Frames, Poisson, Source
 from .engine import Counts, Observer, Run
 from .first_pass import FirstPass, starting_states
+from .frames import callers_level
 from .memory import steps_that_fit
 from .nn import SNMNeuron
 from .program import Program, RunningMax
@@ -605,7 +606,7 @@ class SpikingNetwork(nn.Module):
             warnings.warn(
                 f"SpikingNetwork: thresholds and biases were tuned for {self.tuned_for} time steps "
                 f"and fit no other number, got timesteps={steps}; tune for as many",
-                stacklevel=4,
+                stacklevel=callers_level(),
             )
         most = min(neuron.rule.count_bounds[1] for neuron in self.layers.values())
         if steps > most:
@@ -613,7 +614,7 @@ class SpikingNetwork(nn.Module):
                 f"SpikingNetwork: neurons send no more than {most} spikes in all, so in {steps} "
                 f"time steps no rate exceeds {most} / {steps} of its threshold; use "
                 f"timesteps={most}, or a rule with a larger count_max",
-                stacklevel=4,
+                stacklevel=callers_level(),
             )
         return steps
 

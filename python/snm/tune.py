@@ -21,6 +21,7 @@ from .convert.inputs import Progress, batches_of, check_model
 from .convert.rewire import reads
 from .engine import Run
 from .fit import LayerFit, Setting
+from .frames import callers_level
 from .given import replace_layer, sharing_tensors
 from .memory import images_that_fit
 from .nn import SNMNeuron
@@ -148,7 +149,7 @@ def tune(
         warnings.warn(
             f"snm.tune: layers are fitted to {len(seen)} images, for which there is memory and "
             "time; smaller ones, fewer timesteps or a larger budget make it more",
-            stacklevel=2,
+            stacklevel=callers_level(),
         )
     expected = _expected(net, held)
     scores = _scores(candidates, held, expected, steps, lambda: clock.share() < _PRESETS_UNTIL)

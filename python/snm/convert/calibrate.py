@@ -10,6 +10,7 @@ from torch import Tensor, fx, nn
 
 from ..encode import Encoder
 from ..errors import DeadNeuronWarning
+from ..frames import callers_level
 from ..simulate import Readout
 from .inputs import Progress, batches_of, check_model, one_of
 from .prepare import Prepared, prepare
@@ -322,5 +323,5 @@ def warn_of_the_dead(found: Iterable[tuple[str, LayerThresholds]], choice: Choic
         f"convert: {dead} of {total} {choice.norm}s never fired in calibration; {silent} "
         f"({counted}); if that is too many, calibrate on more images",
         DeadNeuronWarning,
-        stacklevel=5,
+        stacklevel=callers_level(),
     )

@@ -7,10 +7,8 @@ import traceback
 from collections.abc import Iterable, Iterator
 from types import CodeType
 
-import torch
+from ..frames import is_foreign
 
-_TORCH = os.path.dirname(torch.__file__) + os.sep
-_HERE = os.path.dirname(__file__) + os.sep
 _FRAME = re.compile(r'File "(.+)", line (\d+)')
 
 
@@ -47,8 +45,8 @@ def _running(outermost: CodeType) -> Iterator[tuple[str, int]]:
 
 
 def _innermost(frames: Iterable[tuple[str, int]]) -> str:
-    """The first frame that is the model's own; generated code has no file."""
+    """The first frame that is the model's own."""
     for file, number in frames:
-        if not file.startswith((_TORCH, _HERE, "<")):
+        if is_foreign(file):
             return f"{os.path.basename(file)}:{number}"
     return ""
