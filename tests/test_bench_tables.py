@@ -171,7 +171,6 @@ def test_lost_markers_are_noticed(lost: str) -> None:
 def test_lost_machine_code_markers_are_noticed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pytest.importorskip("triton")
     machine_code = importlib.import_module("snm.bench.machine_code")
     text = machine_code.PAGE.read_text(encoding="utf-8")
     page = tmp_path / "gpu.md"
@@ -183,7 +182,6 @@ def test_lost_machine_code_markers_are_noticed(
 
 
 def test_prediction_beside_measurement(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("triton")
     machine_code = importlib.import_module("snm.bench.machine_code")
     monkeypatch.setattr(machine_code, "SPEED", tmp_path)
     kernel = {
@@ -230,7 +228,6 @@ def test_prediction_beside_measurement(tmp_path: Path, monkeypatch: pytest.Monke
     ],
 )
 def test_the_scarcest_of_three_is_predicted(changed: dict[str, float], predicted: float) -> None:
-    pytest.importorskip("triton")
     machine_code = importlib.import_module("snm.bench.machine_code")
     row = {"threads": 128, "blocks": 8, "neurons": 4, "drive": "float32", "steps_ahead": 6.0}
     row |= {"bytes_loaded": 4.0, "bytes_stored": 1.0, "instructions": 21.0, "half_rate": 9.0}

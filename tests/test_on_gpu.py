@@ -6,7 +6,6 @@ The stubs lie on PATH and in PYTHON's place; pytest is the real one, on tests of
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -149,8 +148,6 @@ def _ignore_interrupts() -> None:
 
 @pytest.fixture
 def machine(tmp_path: Path) -> Machine:
-    if shutil.which("timeout") is None:
-        pytest.skip("needs GNU coreutils")
     return Machine(tmp_path)
 
 
@@ -183,7 +180,6 @@ def test_commands(machine: Machine) -> None:
     arguments = {name: given for name, _, _, given in machine.run().calls}
     assert "--no-index --no-build-isolation --no-deps" in arguments["build"]
     assert "-m pytest tests/gpu -q --triton subset" in arguments["tests"]
-    pytest.importorskip("xdist")
     assert "-n 2 --dist worksteal" in arguments["tests"]
     measuring = int(re.search(r"--limit (\d+)", arguments["benchmarks"])[1])
     # All of 480 s but what the sanitizer and the profiler may take, and some to end in.

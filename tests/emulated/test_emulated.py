@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 import zlib
@@ -16,8 +15,6 @@ from cases import CASES, COUNTED, IN_PLACE
 from cuda_kernels import Kernel
 from emulation import COMPILER, HERE, build, build_changed, build_program
 from running_max_cases import POOL_CASES
-
-pytestmark = pytest.mark.skipif(shutil.which(COMPILER) is None, reason=f"there is no {COMPILER}")
 
 MANY, NONE = 132, 0
 """Multiprocessors: of a GPU that the cases don't fill, and so few that they all do."""

@@ -10,7 +10,6 @@ from snm_kernels import backends, snm
 
 if not torch.cuda.is_available():
     pytest.skip(backends()["cuda"].reason, allow_module_level=True)
-pytest.importorskip("pytest_benchmark")
 
 from snm.bench import rotation
 from snm.bench.test_neuron import neuron
