@@ -23,7 +23,7 @@ from torch import Tensor, fx, nn
 import snm
 import snm_kernels
 from snm.bench.packages import package_folder
-from snm.convert.prepare import prepare
+from snm.conversion.lowering.prepare import prepare
 from snm.demo.step_by_step import StepByStepNetwork
 from snm_kernels import SNMOutput
 

@@ -16,13 +16,13 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from snm.evaluate.batches import Shards
+from snm.data.batches import Shards
+from snm.data.datasets import open_dataset
+from snm.data.preprocess import Preprocessing
 from snm.evaluate.conversion import Conversion
-from snm.evaluate.datasets import open_dataset
-from snm.evaluate.models import Loaded, Request, load_model
-from snm.evaluate.preprocess import Preprocessing
 from snm.evaluate.processes import Processes
 from snm.evaluate.run import Evaluation, evaluate
+from snm.models import Loaded, Request, load_model
 
 PATIENCE = 900
 """Seconds to wait for other processes, which a loaded machine takes minutes to start; less than the

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from evaluation import GREY, small_network
-from snm.evaluate.samples import Picture
+from snm.data.samples import Picture
 
 seen: list[int] = []
 

@@ -14,7 +14,7 @@ import torch
 
 import snm
 import snm_kernels
-from snm.cli import main
+from snm.commands.cli import main
 from snm.demo import load_images, load_network
 
 

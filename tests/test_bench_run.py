@@ -13,7 +13,7 @@ import pytest
 from snm.bench import record, suite
 from snm.bench.peers import PEERS
 from snm.bench.suite import parts
-from snm.cli import main
+from snm.commands.cli import main
 
 ROOT = Path(__file__).resolve().parent.parent
 SETTINGS = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
@@ -119,7 +119,7 @@ def test_missing_rivals_are_named() -> None:
 def test_missing_packages_are_named(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("snm.cli._BENCH_PACKAGES", ("pytest", "not_there"))
+    monkeypatch.setattr("snm.commands.cli._BENCH_PACKAGES", ("pytest", "not_there"))
     assert main(["bench", "--quick"]) == 1
     expected = "snm bench needs not_there: pip install 'snm-kernels[bench]'\n"
     assert capsys.readouterr().err == expected

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 import snm
 from networks import NETWORKS, exact_network
 from snm import Statistics
-from snm.convert.calibrate import Choice, observe, thresholds
-from snm.convert.histogram import bins_for
+from snm.conversion.calibration import Choice, observe, thresholds
+from snm.conversion.histogram import bins_for
 
 NORMS = ("neuron", "channel", "layer")
 STATISTICS = ("max", "percentile", "mse")

@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_leaves
 
 import snm
 from networks import exact_network
-from snm.capture import CapturedNetwork, simulate
+from snm.network.capture import CapturedNetwork, simulate
 
 pytestmark = pytest.mark.filterwarnings("ignore::snm.DeadNeuronWarning")
 

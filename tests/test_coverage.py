@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 import snm
 from naive import ReplaceReLUs
-from snm.convert.compare import agree
-from snm.convert.examine import examine
-from snm.convert.fold import fold_batch_norms
+from snm.conversion.analysis.examine import examine
+from snm.conversion.lowering.fold import fold_batch_norms
+from snm.conversion.tracing.compare import agree
 from zoo import MODELS, published
 
 EXPORTED = {"timm vgg16_bn", "control flow"}

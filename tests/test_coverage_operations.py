@@ -14,8 +14,8 @@ from torch.nn import functional as F
 import snm
 from naive import naive_thresholds, simulate_naively
 from networks import exact, exact_images
-from snm.convert.examine import examine
-from snm.convert.operations import activation_cap, is_relu
+from snm.conversion.analysis.examine import examine
+from snm.conversion.analysis.operations import activation_cap, is_relu
 
 T = 8
 CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}

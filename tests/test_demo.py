@@ -10,8 +10,9 @@ from rich.console import Console
 from torch import Tensor
 
 import snm
-from snm import cli
-from snm.demo import load_images, load_network, run
+from snm.commands import cli
+from snm.commands import demo as run
+from snm.demo import load_images, load_network
 from snm.demo.data import DemoImages
 from snm.demo.step_by_step import StepByStepNetwork
 

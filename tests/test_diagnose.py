@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 import snm
 from networks import NETWORKS, exact_images, exact_network
-from snm.convert.prepare import prepare
-from snm.convert.traced import Runner
-from snm.diagnose import parts_of
-from snm.diagnosis import PARTS, add_up
-from snm.relu_walk import relu_pass
+from snm.conversion.lowering.prepare import prepare
+from snm.conversion.tracing.traced import Runner
+from snm.diagnosis import parts_of
+from snm.diagnosis.result import PARTS, add_up
+from snm.network.relu import relu_pass
 from snm_kernels import PRESETS, SNMRule
 from snm_kernels import snm as run_neurons
 

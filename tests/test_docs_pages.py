@@ -16,7 +16,7 @@ from typing import NamedTuple
 import pytest
 
 import snm
-from snm import cli
+from snm.commands import cli
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 import snm_kernels
-from snm import cli
-from snm.self_test import self_test
+from snm.commands import cli
+from snm.commands.self_test import self_test
 from snm_kernels import BackendStatus, SNMOutput, backends
 
 

@@ -14,13 +14,13 @@ from torch import Tensor
 
 from evaluation import GREY, idx, packaged, write_fashion_mnist
 from snm.bench.vision import torchvision_models
+from snm.data.batches import Shards
+from snm.data.datasets import open_dataset
+from snm.data.idx import read_idx
+from snm.data.preprocess import INTERPOLATIONS, Preprocessing
+from snm.data.samples import ArrayDataset, CorruptImage
 from snm.demo import load_images
-from snm.evaluate.batches import Shards
-from snm.evaluate.datasets import open_dataset
-from snm.evaluate.idx import read_idx
-from snm.evaluate.packages import PackageError
-from snm.evaluate.preprocess import INTERPOLATIONS, Preprocessing
-from snm.evaluate.samples import ArrayDataset, CorruptImage
+from snm.optional import PackageError
 
 RANDOM = np.random.default_rng(0)
 PLAIN = Preprocessing((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))

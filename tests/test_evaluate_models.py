@@ -13,9 +13,9 @@ from torch import nn
 import snm
 from evaluation import GREY, SOURCE, small_network
 from snm.bench.vision import torchvision_model, torchvision_models
-from snm.evaluate.models import Request, load_model
-from snm.evaluate.packages import PackageError
-from snm.evaluate.preprocess import Preprocessing
+from snm.data.preprocess import Preprocessing
+from snm.models import Request, load_model
+from snm.optional import PackageError
 
 IMAGENET = Preprocessing((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), 256, 224)
 IMAGES = torch.rand(2, 1, 28, 28)

@@ -19,11 +19,11 @@ from evaluation import (
     small_model,
     write_fashion_mnist,
 )
-from snm import cli
-from snm.convert.statistics import Statistic
-from snm.evaluate.batches import Shards, shards_of
+from snm.commands import cli
+from snm.conversion.statistics import Statistic
+from snm.data.batches import Shards, shards_of
+from snm.data.datasets import open_dataset
 from snm.evaluate.calibration import shared_statistics
-from snm.evaluate.datasets import open_dataset
 from snm.evaluate.neurons import load_neurons
 from snm.evaluate.processes import Processes
 

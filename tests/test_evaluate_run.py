@@ -24,8 +24,8 @@ from evaluation import (
     small_network,
     write_fashion_mnist,
 )
-from snm import cli
 from snm.bench.vision import torchvision_models
+from snm.commands import cli
 from snm.commands import evaluate as command
 from snm.evaluate import conversion, run
 from snm.evaluate.conversion import Conversion
@@ -33,7 +33,7 @@ from snm.evaluate.neurons import load_neurons, neurons_of
 from snm.evaluate.processes import Processes
 from snm.evaluate.results import Results
 from snm.evaluate.spikes import SpikeCounter
-from snm.relu_walk import relu_pass
+from snm.network.relu import relu_pass
 
 pytestmark = pytest.mark.filterwarnings("ignore::snm.DeadNeuronWarning")
 

@@ -21,10 +21,11 @@ from torch.nn import functional as F
 import snm
 import zoo
 from networks import IMAGE_2D, NETWORKS, exact, exact_images, exact_network
-from snm import SNMRule, SpikingNetwork, as_json, blueprint, files
-from snm.as_json import from_json, to_json
-from snm.convert import operations, pooling
-from snm.program import Value
+from snm import SNMRule, SpikingNetwork, files
+from snm.conversion.analysis import operations, pooling
+from snm.files import as_json, blueprint
+from snm.files.as_json import from_json, to_json
+from snm.network.program import Value
 
 T = 5
 MIXED = SNMRule(

@@ -11,8 +11,8 @@ import snm_kernels
 from naive import naive_thresholds, simulate_naively
 from networks import NETWORKS, exact_images, exact_network
 from snm.demo import load_images, load_network
-from snm.first_pass import METHODS, starting_states
-from snm.until import lead_of
+from snm.network.first_pass import METHODS, starting_states
+from snm.network.until import lead_of
 
 T, STEPS = 8, 5
 RULES = {

@@ -23,8 +23,8 @@ from networks import (
     exact_images,
     exact_network,
 )
-from snm.program import RunningMax
-from snm.tree import tree
+from snm.network.program import RunningMax
+from snm.network.tree import tree
 from snm_kernels import SNMOutput
 
 T = 8

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import snm
-from snm import memory
+from snm.network import memory
 from zoo import published
 
 HERE = Path(__file__).parent

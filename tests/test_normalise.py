@@ -392,7 +392,7 @@ def test_weights_that_vanish_are_refused() -> None:
 
 def test_a_rewritten_network_that_differs_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     model, calibration, _ = exact_network("plain")
-    monkeypatch.setattr(sys.modules["snm.convert.normalise"], "agree", lambda *_: False)
+    monkeypatch.setattr(sys.modules["snm.conversion.lowering.normalise"], "agree", lambda *_: False)
     with pytest.raises(ConversionError, match="changes what the model computes; use form='payl"):
         snm.convert(model, calibration, norm="layer", form="normalised")
 

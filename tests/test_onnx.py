@@ -19,7 +19,7 @@ from running_max_cases import POOL_CASES, PoolCase
 from snm.compat.onnx import _StandardPooling, to_onnx
 from snm.compat.onnx_neuron import DOMAIN, FUNCTION, NAME, OPSET, VERSION
 from snm.demo.data import load_images, load_network
-from snm.program import Pooling
+from snm.network.program import Pooling
 from snm_kernels import PRESETS, SNMRule
 
 ALL_RULES = {**{name: snm.preset(name) for name in PRESETS}, **RULES}

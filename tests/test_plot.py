@@ -17,8 +17,8 @@ from torch import nn
 import snm
 from networks import exact_network
 from snm import Diagnosis, LayerDiagnosis, LayerRecording, Part, Recording, Report, plot
-from snm.diagnosis import PARTS
-from snm.report import Energy, LayerReport, Macs
+from snm.diagnosis.result import PARTS
+from snm.reports import Energy, LayerReport, Macs
 
 T = 12
 

@@ -413,8 +413,8 @@ def test_only_chosen_neurons_are_run_again(monkeypatch: pytest.MonkeyPatch) -> N
         driven.append((drive.numel(), drive.stride(0)))
         return run(drive, *args, **kwargs)
 
-    run = snm.recording.snm
-    monkeypatch.setattr(snm.recording, "snm", spy)
+    run = snm.network.recording.snm
+    monkeypatch.setattr(snm.network.recording, "snm", spy)
     with net.record(what="spikes", neurons=[1, 5]):
         net(images, timesteps=T)
     # The first layer's drive is constant in time, and gathered once.

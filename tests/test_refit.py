@@ -5,8 +5,8 @@ import torch
 from torch import Tensor, nn
 
 import snm
-from snm.given import as_given, fitted_layers, replace_layer
-from snm.refit import can_be_refitted, refitted
+from snm.network.fitted import as_given, fitted_layers, replace_layer
+from snm.tuning.weights import can_be_refitted, refitted
 
 LAYERS = {
     "linear": (nn.Linear(5, 3), (5,)),

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 import snm
 import snm_kernels
 from networks import IMAGE_2D, NETWORKS, Plain, exact, exact_images, exact_network
-from snm.report.energy import Energy, Operation, Work, energies
-from snm.report.layers import exact_sum
-from snm.report.peak import Peak
-from snm.report.synapses import wiring
+from snm.reports.count.peak import Peak
+from snm.reports.count.senders import exact_sum
+from snm.reports.count.synapses import wiring
+from snm.reports.energy import Energy, Operation, Work, energies
 from synapse_loops import spike_trains
 from zoo import published
 

@@ -17,10 +17,10 @@ from torch import nn
 
 import snm
 from evaluation import SOURCE, write_fashion_mnist
-from snm import cli
-from snm.report.energy import Energy
-from snm.report.page import page, read
-from snm.report.result import RATE_BINS, LayerReport, Macs, Report
+from snm.commands import cli
+from snm.reports.energy import Energy
+from snm.reports.page.write import page, read
+from snm.reports.result import RATE_BINS, LayerReport, Macs, Report
 
 pytestmark = pytest.mark.filterwarnings("ignore::snm.DeadNeuronWarning")
 
@@ -164,7 +164,7 @@ def test_page_loads_nothing() -> None:
     assert links == ["https://arxiv.org/abs/2210.13107", "https://example.org/a"]
     assert "@import" not in html
     assert all(target.startswith("#") for target in re.findall(r"url\(([^)]*)\)", html))
-    script = (files("snm.report") / "page.js").read_text()
+    script = (files("snm.reports.page") / "page.js").read_text()
     assert not re.search(r"fetch|XMLHttpRequest|import|https?:", script)
 
 
@@ -318,7 +318,7 @@ def test_only_pages_are_read() -> None:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_text_stands_out(scheme: str) -> None:
-    css = (files("snm.report") / "page.css").read_text()
+    css = (files("snm.reports.page") / "page.css").read_text()
     blocks = re.findall(r":root \{(.*?)\}", css, re.DOTALL)
     light, dark = (dict(re.findall(r"--(\w+): (#\w+);", block)) for block in blocks[:2])
     assert set(dark) == set(light)

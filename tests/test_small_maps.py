@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import snm
-from snm.small_maps import SmallMapConv2d, gains
+from snm.nn.small_maps import SmallMapConv2d, gains
 
 LARGE = 256
 

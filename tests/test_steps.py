@@ -12,7 +12,7 @@ from torch import Tensor, nn
 import snm
 from naive import naive_thresholds, simulate_naively
 from networks import NETWORKS, exact, exact_images, exact_network
-from snm.encode import Frames, Poisson
+from snm.network.encode import Frames, Poisson
 
 T = 12
 

@@ -11,11 +11,11 @@ from torch.nn import functional as F
 
 import snm
 from networks import exact, exact_images
-from snm.convert import operations as known
-from snm.convert import pooling
-from snm.report.result import Macs
-from snm.report.synapses import wiring
-from snm.report.traces import LIKE, RULES, name_of
+from snm.conversion.analysis import operations as known
+from snm.conversion.analysis import pooling
+from snm.reports.count.synapses import wiring
+from snm.reports.count.traces import LIKE, RULES, name_of
+from snm.reports.result import Macs
 from snm_kernels import SNMRule
 from synapse_loops import (
     connected,

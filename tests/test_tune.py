@@ -14,11 +14,11 @@ from torch import Tensor, nn
 import snm
 from networks import NETWORKS, exact_network
 from snm.demo.data import load_images, load_network
-from snm.fit import LayerFit, Setting
+from snm.network.relu import relu_pass
 from snm.nn import SNMNeuron
-from snm.relu_walk import relu_pass
-from snm.tune import _images
-from snm.tuned import Score, best_of
+from snm.tuning import _images
+from snm.tuning.neurons import LayerFit, Setting
+from snm.tuning.result import Score, best_of
 
 pytestmark = pytest.mark.filterwarnings("ignore::snm.DeadNeuronWarning")
 

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 import snm
 from networks import NETWORKS, exact_images, exact_network
 from snm.demo import load_images, load_network
-from snm.stopping import _smallest_factor, at_least
-from snm.until import lead_of
+from snm.network.until import lead_of
+from snm.tuning.stopping import _smallest_factor, at_least
 
 T = 16
 IMAGES = 13

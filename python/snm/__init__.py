@@ -13,22 +13,25 @@ True
 from snm_kernels import PRESETS, SNMRule, preset
 
 from . import nn, plot
-from .convert import Statistics, calibrate, convert
-from .convert.convertible import Convertibility, convertible
-from .diagnose import diagnose
-from .diagnosis import Diagnosis, LayerDiagnosis, Part
+from .conversion import Statistics, calibrate, convert
+from .conversion.convertibility import Convertibility, convertible
+from .conversion.surgery import replace_relu
+from .diagnosis import diagnose
+from .diagnosis.result import Diagnosis, LayerDiagnosis, Part
 from .errors import ConversionError, DeadNeuronWarning, Offence
 from .files import load, save
-from .first_pass import FirstPass
-from .packed import pack_spikes, unpack_spikes
-from .recording import LayerRecording, Recording
-from .report import Report, report
-from .simulate import SpikingNetwork
-from .stopping import calibrate_stop
-from .surgery import replace_relu
-from .tune import tune
-from .tuned import Tuned
-from .until import Answers, Stop
+from .former import keep_former_places
+from .network.first_pass import FirstPass
+from .network.packed import pack_spikes, unpack_spikes
+from .network.recording import LayerRecording, Recording
+from .network.spiking import SpikingNetwork
+from .network.until import Answers, Stop
+from .reports import Report, report
+from .tuning import tune
+from .tuning.result import Tuned
+from .tuning.stopping import calibrate_stop
+
+keep_former_places()
 
 __all__ = [
     "PRESETS",

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from .diagnosis import PARTS, Diagnosis
-from .recording import LayerRecording, Recording
+from .diagnosis.result import PARTS, Diagnosis
+from .network.recording import LayerRecording, Recording
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from .report import Report
+    from .reports import Report
 
 # Colours of Okabe and Ito.
 _BLACK, _GREY, _BLUE, _ORANGE = "#000000", "#999999", "#0072B2", "#E69F00"

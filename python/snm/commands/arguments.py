@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 if TYPE_CHECKING:
-    from snm.evaluate.batches import Shards
-    from snm.evaluate.conversion import Conversion
-    from snm.evaluate.models import Loaded, Preprocess, Request
-    from snm.evaluate.preprocess import Preprocessing
-    from snm.evaluate.processes import Processes
+    from ..data.batches import Shards
+    from ..data.preprocess import Preprocessing
+    from ..evaluate.conversion import Conversion
+    from ..evaluate.processes import Processes
+    from ..models import Loaded, Preprocess, Request
 
 
 def positive(text: str) -> int:
@@ -57,7 +57,7 @@ def preprocessing_of(options: argparse.Namespace) -> "Preprocessing | None":
     Raises:
         ValueError: a size is given without mean and std.
     """
-    from snm.evaluate.preprocess import Preprocessing
+    from ..data.preprocess import Preprocessing
 
     given = [options.mean, options.std, options.resize, options.crop]
     if all(value is None for value in given):
@@ -100,7 +100,7 @@ def add_model(parser: argparse.ArgumentParser) -> None:
 
 def request_of(options: argparse.Namespace) -> "Request":
     """The model that was asked for."""
-    from snm.evaluate.models import Request
+    from ..models import Request
 
     return Request(
         options.model,
@@ -198,7 +198,7 @@ def conversion_of(options: argparse.Namespace, timesteps: int | None) -> "Conver
     Raises:
         ValueError: an option is out of range, or --tune has no time steps.
     """
-    from snm.evaluate.conversion import Conversion
+    from ..evaluate.conversion import Conversion
 
     if options.tune and timesteps is None:
         raise ValueError("evaluate: tuning needs timesteps, got none")
@@ -222,8 +222,8 @@ def data_of(options: argparse.Namespace, loaded: "Loaded") -> "Shards":
     Raises:
         ValueError: the kind or split is unknown, or there is no image.
     """
-    from snm.evaluate.batches import Shards
-    from snm.evaluate.datasets import open_dataset
+    from ..data.batches import Shards
+    from ..data.datasets import open_dataset
 
     dataset = open_dataset(options.data, options.split)
     return Shards(
@@ -247,9 +247,9 @@ def calibration_of(
     Raises:
         ValueError: nothing names them.
     """
-    from snm.evaluate.batches import Shards
-    from snm.evaluate.datasets import open_dataset
-    from snm.simulate import SpikingNetwork
+    from ..data.batches import Shards
+    from ..data.datasets import open_dataset
+    from ..network.spiking import SpikingNetwork
 
     if isinstance(loaded.model, SpikingNetwork) and not options.tune:
         return None
@@ -277,7 +277,7 @@ def processes_of(options: argparse.Namespace) -> "Processes":
     """
     from datetime import timedelta
 
-    from snm.evaluate.processes import PATIENCE, Processes
+    from ..evaluate.processes import PATIENCE, Processes
 
     if options.device == "cuda" and not torch.cuda.is_available():
         raise ValueError("evaluate: device cuda needs an NVIDIA GPU, found none")
@@ -288,7 +288,7 @@ def processes_of(options: argparse.Namespace) -> "Processes":
 
 def described(preprocess: "Preprocess") -> str:
     """How images are made, as a text that is the same in every process and run."""
-    from snm.evaluate.preprocess import Preprocessing
+    from ..data.preprocess import Preprocessing
 
     if isinstance(preprocess, Preprocessing):
         return preprocess.to_json()

@@ -33,7 +33,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 
 def run(options: argparse.Namespace) -> int:
     """Runs the command; returns its exit status."""
-    from snm.evaluate.packages import PackageError
+    from ..optional import PackageError
 
     try:
         _convert(options)
@@ -44,10 +44,10 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _convert(options: argparse.Namespace) -> None:
-    from snm.evaluate.conversion import network_of
-    from snm.evaluate.models import load_model
-    from snm.evaluate.preprocess import Preprocessing
-    from snm.files import save
+    from ..data.preprocess import Preprocessing
+    from ..evaluate.conversion import network_of
+    from ..files import save
+    from ..models import load_model
 
     loaded = load_model(request_of(options))
     conversion = conversion_of(options, options.timesteps)

@@ -24,7 +24,7 @@ from .arguments import (
 )
 
 if TYPE_CHECKING:
-    from snm.evaluate.results import ShardResult
+    from ..evaluate.results import ShardResult
 
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -54,8 +54,8 @@ def run(options: argparse.Namespace) -> int:
     """Runs the command; returns its exit status."""
     from torch.distributed.elastic.multiprocessing.errors import record
 
-    from snm.evaluate.packages import PackageError
-    from snm.evaluate.processes import PeerError
+    from ..evaluate.processes import PeerError
+    from ..optional import PackageError
 
     # So that torchrun knows which process failed first.
     main = record(_evaluate) if "TORCHELASTIC_ERROR_FILE" in os.environ else _evaluate
@@ -73,9 +73,9 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _evaluate(options: argparse.Namespace) -> None:
-    from snm.evaluate.models import load_model
-    from snm.evaluate.report import report_of
-    from snm.evaluate.run import Evaluation, evaluate
+    from ..evaluate.run import Evaluation, evaluate
+    from ..evaluate.text import report_of
+    from ..models import load_model
 
     loaded = load_model(request_of(options))
     data = data_of(options, loaded)

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from ..relu_walk import relu_logits
-from ..simulate import SpikingNetwork
+from ..network.relu import relu_logits
+from ..network.spiking import SpikingNetwork
 from .arguments import (
     add_conversion,
     add_data,
@@ -29,10 +29,10 @@ from .arguments import (
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from snm.evaluate.batches import Shards
-    from snm.evaluate.models import Loaded
-    from snm.report.result import Report
-    from snm.report.sheets import Sheet
+    from ..data.batches import Shards
+    from ..models import Loaded
+    from ..reports.page.sheets import Sheet
+    from ..reports.result import Report
 
 _STEPS = 32
 """Where nobody says how many, and the network is not tuned for some."""
@@ -85,7 +85,7 @@ def _output(text: str) -> Path:
 
 def run(options: argparse.Namespace) -> int:
     """Runs the command; returns its exit status."""
-    from snm.evaluate.packages import PackageError
+    from ..optional import PackageError
 
     try:
         _report(options)
@@ -96,11 +96,11 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _report(options: argparse.Namespace) -> None:
-    from snm.diagnose import diagnose
-    from snm.evaluate.conversion import network_of
-    from snm.evaluate.models import load_model
-    from snm.evaluate.packaged import NAME
-    from snm.report import report
+    from ..data.packaged import NAME
+    from ..diagnosis import diagnose
+    from ..evaluate.conversion import network_of
+    from ..models import load_model
+    from ..reports import report
 
     if options.data is None:
         if options.model != NAME:
@@ -181,8 +181,8 @@ def _page(
     device: torch.device,
 ) -> str:
     """The page, with what a few neurons do for the first image."""
-    from snm.report.chosen import record_some
-    from snm.report.page import page
+    from ..reports.page.chosen import record_some
+    from ..reports.page.write import page
 
     shards = (batch.images for batch in data.read(range(len(data))) if len(batch.labels))
     image = next(shards)[:1].to(device, net.dtype)
@@ -192,7 +192,7 @@ def _page(
 
 def _title(options: argparse.Namespace) -> str:
     """Names of the model and of the data, without the folders that they lie in."""
-    from snm.evaluate.packaged import NAME
+    from ..data.packaged import NAME
 
     model = Path(options.model).name if Path(options.model).is_file() else options.model
     kind, _, folder = options.data.partition(":")
@@ -206,7 +206,7 @@ def _print(report: "Report") -> None:
     from rich.console import Console
     from rich.text import Text
 
-    from snm.report import sheets, summary
+    from ..reports.page import sheets, summary
 
     console = Console()
     console.print(Text(", ".join(f"{name}: {value}" for name, value in summary.facts(report))))

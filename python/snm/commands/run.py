@@ -26,7 +26,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 
 def run(options: argparse.Namespace) -> int:
     """Runs the command; returns its exit status."""
-    from snm.evaluate.packages import PackageError
+    from ..optional import PackageError
 
     try:
         _run(options)
@@ -39,10 +39,10 @@ def run(options: argparse.Namespace) -> int:
 def _run(options: argparse.Namespace) -> None:
     import torch
 
-    from snm.evaluate.photos import decoded
-    from snm.evaluate.preprocess import Preprocessing
-    from snm.files import load
-    from snm.table import table
+    from ..data.photos import decoded
+    from ..data.preprocess import Preprocessing
+    from ..files import load
+    from ..table import table
 
     net = load(options.network)
     preprocess = preprocessing_of(options)

@@ -4,7 +4,7 @@ import os
 from typing import TYPE_CHECKING, Literal
 
 from ..errors import ConversionError
-from ..simulate import SpikingNetwork
+from ..network.spiking import SpikingNetwork
 from .packages import check_installed
 
 if TYPE_CHECKING:

@@ -13,13 +13,13 @@ from torch.nn import functional as F
 
 import snm_kernels
 
-from ..convert.paths import free_path
-from ..convert.pooling import pooling_of
-from ..convert.rewire import reads
-from ..engine import Run
+from ..conversion.analysis.pooling import pooling_of
+from ..conversion.lowering.layout import reads
+from ..conversion.tracing.paths import free_path
 from ..errors import Offence
-from ..program import Call, Fire, Repeat, RunningMax, Step, Value, reshape_steps
-from ..simulate import SpikingNetwork
+from ..network.program import Call, Fire, Repeat, RunningMax, Step, Value, reshape_steps
+from ..network.run import Run
+from ..network.spiking import SpikingNetwork
 from .nir import GraphError
 from .nir_nodes import RunningMaxPool, SignedNeuronMemory, array_of
 

@@ -13,17 +13,17 @@ from torch import Tensor, fx, nn
 
 from snm_kernels import SNMRule
 
-from ..convert.domains import sort_nodes
-from ..convert.paths import PREFIX, free_path
-from ..convert.rewire import build_layers, lay_out
-from ..convert.shapes import record_shapes, shape_for
-from ..convert.traced import Traced
-from ..encode import Encoder
+from ..conversion.analysis.domains import sort_nodes
+from ..conversion.analysis.shapes import record_shapes, shape_for
+from ..conversion.lowering.layout import build_layers, lay_out
+from ..conversion.tracing.paths import PREFIX, free_path
+from ..conversion.tracing.traced import Traced
 from ..errors import ConversionError, Offence
+from ..network.encode import Encoder
+from ..network.program import Fire, Program
+from ..network.spiking import Readout, SpikingNetwork
+from ..network.tree import origin_of
 from ..nn import SNMNeuron
-from ..program import Fire, Program
-from ..simulate import Readout, SpikingNetwork
-from ..tree import origin_of
 from .nir import GraphError
 from .nir_nodes import RunningMaxPool, SignedNeuronMemory
 

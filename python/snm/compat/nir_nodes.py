@@ -16,8 +16,8 @@ from nir.serialization import hdf2dict
 from snm_kernels import SNMRule
 from snm_kernels.pooling import max_pool_windows
 
+from ..network.program import Pooling
 from ..nn import SNMNeuron
-from ..program import Pooling
 
 
 class _Extension(nir.NIRNode):

@@ -16,12 +16,12 @@ import snm_kernels
 from snm_kernels import SNMState
 from snm_kernels.pooling import adaptive_windows, max_pool_windows
 
-from ..checks import check_count
-from ..convert.pooling import pooling_of
-from ..engine import Run
+from ..conversion.analysis.pooling import pooling_of
+from ..network.checks import check_count
+from ..network.program import Call, Fire, Pooling, Program, Repeat, RunningMax, Step, Value
+from ..network.run import Run
+from ..network.spiking import SpikingNetwork
 from ..nn import SNMNeuron
-from ..program import Call, Fire, Pooling, Program, Repeat, RunningMax, Step, Value
-from ..simulate import SpikingNetwork
 from .onnx_neuron import DESCRIPTION, DOMAIN, FUNCTION, NAME, OPSET, VERSION
 from .packages import check_installed
 

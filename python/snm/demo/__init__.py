@@ -1,6 +1,6 @@
 """A trained network and the images it is shown on, packaged so that the demo needs no download."""
 
-from snm.demo.data import load_images, load_network
-from snm.demo.vgg import SmallVGG
+from .data import load_images, load_network
+from .vgg import SmallVGG
 
 __all__ = ["SmallVGG", "load_images", "load_network"]

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load as load_safetensors
 from torch import Tensor
 
-from snm.demo.vgg import SmallVGG
+from .vgg import SmallVGG
 
 MEAN = 0.2860
 """Mean of the training pixels, scaled to [0, 1]."""

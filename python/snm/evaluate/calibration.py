@@ -7,10 +7,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..convert import calibrate
-from ..convert.histogram import widen
-from ..convert.statistics import LayerStatistics, Norm, Statistic, Statistics
-from .batches import Batch
+from ..conversion import calibrate
+from ..conversion.histogram import widen
+from ..conversion.statistics import LayerStatistics, Norm, Statistic, Statistics
+from ..data.batches import Batch
 from .processes import Processes
 
 

@@ -9,16 +9,16 @@ import torch
 import snm_kernels
 from snm_kernels import SNMRule
 
-from ..convert import convert
-from ..convert.calibrate import Choice
-from ..convert.inputs import Progress, rule_of
-from ..convert.statistics import Norm, Statistic
+from ..conversion import convert
+from ..conversion.calibration import Choice
+from ..conversion.inputs import Progress, rule_of
+from ..conversion.statistics import Norm, Statistic
+from ..data.batches import Shards, shards_of
 from ..errors import DeadNeuronWarning
-from ..simulate import SpikingNetwork
-from ..tune import tune
-from .batches import Shards, shards_of
+from ..models import Loaded
+from ..network.spiking import SpikingNetwork
+from ..tuning import tune
 from .calibration import shared_statistics
-from .models import Loaded
 from .neurons import Neurons, neurons_of
 from .processes import Processes
 

@@ -14,11 +14,11 @@ from torch import Tensor
 
 from snm_kernels import SNMRule
 
-from ..given import fitted_layers, replace_layer
+from ..files.whole import write_whole
+from ..models.checkpoint import digest_of_tensors
+from ..network.fitted import fitted_layers, replace_layer
+from ..network.spiking import SpikingNetwork
 from ..nn import SNMNeuron
-from ..simulate import SpikingNetwork
-from .checkpoint import digest_of_tensors
-from .whole_files import write_whole
 
 
 class Layer(NamedTuple):

@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from ..files.whole import write_whole
 from .neurons import Neurons, load_neurons
-from .whole_files import write_whole
 
 
 @dataclass(frozen=True)

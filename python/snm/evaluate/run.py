@@ -12,13 +12,13 @@ from torch import Tensor, nn
 
 import snm_kernels
 
-from ..convert.inputs import Progress
-from ..memory import steps_anywhere
-from ..relu_walk import relu_pass
-from ..simulate import SpikingNetwork
-from .batches import Batch, Shards, shards_of
+from ..conversion.inputs import Progress
+from ..data.batches import Batch, Shards, shards_of
+from ..models import Loaded
+from ..network.memory import steps_anywhere
+from ..network.relu import relu_pass
+from ..network.spiking import SpikingNetwork
 from .conversion import Conversion, network_of
-from .models import Loaded
 from .processes import Processes
 from .results import Results, ShardResult, differences
 from .spikes import SpikeCounter

@@ -10,8 +10,8 @@ from torch.utils.hooks import RemovableHandle
 
 from snm_kernels import SNMOutput
 
+from ..network.spiking import SpikingNetwork
 from ..nn import SNMNeuron
-from ..simulate import SpikingNetwork
 
 
 class SpikeCounter:

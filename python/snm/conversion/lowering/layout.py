@@ -1,0 +1,404 @@
+"""Puts neurons in the place of ReLUs and lays out what a spiking network executes."""
+
+import math
+import operator
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, fx, nn
+
+from snm_kernels import SNMRule
+
+from ...network.program import (
+    Call,
+    Fire,
+    Program,
+    Repeat,
+    RunningMax,
+    Step,
+    Value,
+    replaced,
+    reshape_steps,
+    spikes_of,
+    step_shape,
+    step_size,
+)
+from ...nn import SNMNeuron
+from ...nn.small_maps import SmallMapConv2d, gains
+from ..analysis.domains import Domain, domain_of, neurons_of
+from ..analysis.operations import affine, first_argument, is_relu, is_reshape, is_shape_query
+from ..analysis.pooling import pooling
+from ..analysis.shapes import bases_of, dtype_of, holds_tensors, is_batched, is_tensor, shape_for
+from ..tracing.paths import free_path, own_path, path_of, used_paths
+from ..tracing.trace import Traced
+
+_KINDS: dict[str, Literal["module", "function", "method", "attribute"]] = {
+    "call_module": "module",
+    "call_function": "function",
+    "call_method": "method",
+    "get_attr": "attribute",
+}
+# Not an identifier, so no node of a graph has it.
+_BATCH = "batch size"
+
+
+def neuron_paths(traced: Traced) -> dict[fx.Node, str]:
+    """A path for each layer of neurons: its ReLU's, numbered where that is called again."""
+    used = {
+        own_path(path)
+        for path in used_paths(n for n in traced.graph.nodes if not is_relu(traced, n))
+    }
+    paths = {}
+    for node in neurons_of(traced):
+        path = path_of(node)
+        if "layer" in node.meta:
+            path = node.meta["layer"]
+        elif node.op != "call_module" or not path:
+            path = f"{path}.relu".removeprefix(".")
+        paths[node] = free_path(path, used)
+        used.add(paths[node])
+    return paths
+
+
+def append_neurons(traced: Traced) -> fx.Node:
+    """Lets the output layer drive neurons of its own; returns them."""
+    output = next(node for node in traced.graph.nodes if node.op == "output")
+    logits = output.args[0]
+    assert isinstance(logits, fx.Node)
+    with traced.graph.inserting_before(output):
+        neurons = traced.graph.call_function(torch.relu, (logits,))
+    neurons.meta.update(logits.meta, path="output", layer="output", bases=[])
+    output.args = (neurons,)
+    return neurons
+
+
+def build_layers(
+    traced: Traced,
+    paths: Mapping[fx.Node, str],
+    thresholds: Mapping[fx.Node, Tensor],
+    rule: SNMRule,
+    dtype: torch.dtype,
+) -> nn.Module:
+    """The modules, parameters and neurons that a program calls, under their own paths.
+
+    Args:
+        dtype: in which spikes are sent.
+    """
+    layers = nn.Module()
+    swapped = _small_maps(traced)
+    for node in traced.graph.nodes:
+        module = traced.module(node)
+        if node in paths:
+            _parent(layers, paths[node]).add_module(
+                _name(paths[node]), SNMNeuron(thresholds[node], rule).to(dtype)
+            )
+        elif module is not None:
+            path = own_path(str(node.target))
+            _parent(layers, path).add_module(_name(path), swapped.get(module, module))
+    for node in traced.graph.nodes:
+        if node.op == "get_attr":
+            _hold(layers, own_path(str(node.target)), traced.attribute(node))
+    return layers.eval()
+
+
+def _small_maps(traced: Traced) -> dict[nn.Module, nn.Module]:
+    """What takes the place of convolutions of which every call gains from it.
+
+    Weights that several modules share stay shared, so those modules stay as they are.
+    """
+    calls: dict[nn.Module, list[bool]] = {}
+    for node in traced.graph.nodes:
+        module = traced.module(node)
+        if module is not None and holds_tensors(node):
+            calls.setdefault(module, []).append(gains(module, shape_for(node, 2)))
+    holders = Counter(id(own) for module in calls for own in module.parameters())
+    return {
+        module: SmallMapConv2d.of(module)
+        for module, wins in calls.items()
+        if isinstance(module, nn.Conv2d) and all(wins) and holders[id(module.weight)] == 1
+    }
+
+
+def _hold(layers: nn.Module, path: str, value: Any) -> None:
+    parent = _parent(layers, path)
+    if hasattr(parent, _name(path)):
+        return
+    if isinstance(value, nn.Parameter):
+        parent.register_parameter(_name(path), value)
+    elif isinstance(value, Tensor):
+        parent.register_buffer(_name(path), value)
+    else:
+        setattr(parent, _name(path), value)
+
+
+def _parent(layers: nn.Module, path: str) -> nn.Module:
+    """The module that holds ``path``, made if need be."""
+    parent = layers
+    for name in path.split(".")[:-1]:
+        if not hasattr(parent, name):
+            parent.add_module(name, nn.Module())
+        parent = parent.get_submodule(name)
+    return parent
+
+
+def _name(path: str) -> str:
+    return path.rpartition(".")[2]
+
+
+def lay_out(
+    traced: Traced,
+    paths: Mapping[fx.Node, str],
+    *,
+    per_neuron: bool,
+    images_change: bool,
+    caps: Mapping[str, tuple[float, ...]],
+) -> Program:
+    """The program that simulates a graph whose ReLUs are neurons at ``paths``.
+
+    Args:
+        per_neuron: whether each neuron has a threshold of its own.
+        images_change: as the nodes were sorted.
+        caps: what the ReLU at a path never exceeds, see :class:`snm.network.program.Fire`.
+    """
+    nodes = list(traced.graph.nodes)
+    images = next(node for node in nodes if node.op == "placeholder")
+    output = next(node for node in nodes if node.op == "output").args[0]
+    assert isinstance(output, fx.Node)
+    in_tail, read_out = _tail_of(output)
+    static = [
+        _call(node)
+        for node in nodes
+        if domain_of(node) is Domain.STATIC and node.op != "placeholder"
+    ]
+    temporal: list[Step] = []
+    repeated: dict[fx.Node, str] = {}
+    for node in nodes:
+        windows = pooling(traced, node)
+        if domain_of(node) is Domain.NEURON:
+            fire = _fire(traced, node, paths[node], node in read_out, per_neuron)
+            temporal.append(replace(fire, cap=caps.get(fire.path, ())))
+        elif domain_of(node) is Domain.TEMPORAL and node.op != "placeholder":
+            for operand in node.all_input_nodes:
+                if _needs_repeating(operand) and operand not in repeated:
+                    repeated[operand] = f"{operand.name} repeated"
+                    temporal.append(Repeat(repeated[operand], operand.name))
+            if windows is None:
+                temporal.append(_call_over_time(node, repeated))
+            else:
+                operand = first_argument(node)
+                fires = tuple(fire.name for fire in _side_by_side(operand))
+                temporal.append(RunningMax(node.name, path_of(node), operand.name, fires, windows))
+    temporal = _used(temporal)
+    tail = [_call(node) for node in nodes if node in in_tail and node.op != "placeholder"]
+    kept = {name for step in (*temporal, *tail) for name in reads(step)}
+    frees = _last_reads(static, kept) | _last_reads(temporal, set())
+    return Program(
+        images=images.name,
+        batch=_BATCH,
+        images_change=images_change,
+        averages_images=images_change and images in in_tail,
+        tail_reads_images=any(
+            operand is images or (_needs_repeating(operand) and operand not in in_tail)
+            for node in in_tail
+            for operand in node.all_input_nodes
+        ),
+        tail_pools=any(pooling(traced, node) is not None for node in in_tail),
+        static=tuple(static),
+        temporal=tuple(temporal),
+        tail=tuple(tail),
+        output=output.name,
+        frees=frees,
+        elements_per_step=_most_at_once(nodes, temporal, frees),
+    )
+
+
+def _most_at_once(
+    nodes: Iterable[fx.Node], steps: Iterable[Step], frees: Mapping[str, tuple[str, ...]]
+) -> int:
+    """Elements that the values of one time step of one image hold at most at once."""
+    shapes = {node.name: node.meta["shapes"][2] for node in nodes}
+    live: dict[str, int] = {}
+    most = 0
+    for step in steps:
+        source = step.value if isinstance(step, Repeat) else step.name
+        size = sum(math.prod(shape) for shape in shapes[source]) // 2
+        live |= dict.fromkeys(_results(step), size)
+        most = max(most, sum(live.values()))
+        for name in frees[step.name]:
+            live.pop(name, None)
+    return most
+
+
+def _side_by_side(operand: fx.Node) -> list[fx.Node]:
+    """The neurons whose outputs, concatenated along the channels, a value is; none if it is not."""
+    if domain_of(operand) is Domain.NEURON:
+        return [operand]
+    if operand.target not in (torch.cat, torch.concat, torch.concatenate):
+        return []
+    parts = first_argument(operand)
+    if isinstance(parts, fx.Node):
+        return []
+    dim = operand.args[1] if len(operand.args) > 1 else operand.kwargs.get("dim", 0)
+    channels = dim in (1, 1 - len(shape_for(operand, 2)))
+    neurons = all(domain_of(part) is Domain.NEURON for part in parts)
+    return list(parts) if channels and neurons else []
+
+
+def _used(steps: list[Step]) -> list[Step]:
+    """The steps without calls that nothing reads, and what each layer of neurons has to send."""
+    read: set[str] = set()
+    kept: list[Step] = []
+    for step in reversed(steps):
+        if isinstance(step, Fire):
+            step = replace(step, sends=step.name in read, pooled=step.spikes in read)
+        elif step.name not in read:
+            continue
+        read.update(reads(step))
+        kept.append(step)
+    return kept[::-1]
+
+
+def _tail_of(output: fx.Node) -> tuple[set[fx.Node], set[fx.Node]]:
+    """What is computed on mean values, back to the neurons whose mean it reads; and those.
+
+    An affine node between neurons that the tail reads is computed on mean values once more.
+    """
+    in_tail: set[fx.Node] = set()
+    read_out: set[fx.Node] = set()
+    waiting = [output]
+    while waiting:
+        node = waiting.pop()
+        if domain_of(node) is Domain.NEURON:
+            read_out.add(node)
+        elif domain_of(node) is not Domain.STATIC and node not in in_tail:
+            in_tail.add(node)
+            waiting += node.all_input_nodes
+    return in_tail, read_out
+
+
+def _needs_repeating(node: fx.Node) -> bool:
+    return domain_of(node) is Domain.STATIC and holds_tensors(node) and is_batched(node)
+
+
+def _call(node: fx.Node) -> Call:
+    return Call(node.name, _KINDS[node.op], _target(node), *_arguments(node, {}))
+
+
+def _call_over_time(node: fx.Node, repeated: Mapping[fx.Node, str]) -> Call:
+    """A node's operation on ``[T*B, ...]``."""
+    args, kwargs = _arguments(node, repeated)
+    if is_reshape(node):
+        sizes = args[1:] + tuple(v for k, v in kwargs.items() if k != "input")
+        value = args[0] if args else kwargs["input"]
+        return Call(node.name, "function", reshape_steps, (value, *sizes))
+    if is_shape_query(node) and (node.target in ("size", "shape") or "shape" in node.args[1:]):
+        source, batch = args[0], Value(_BATCH)
+        dims = [*node.args[1:], *node.kwargs.values()] if node.target == "size" else []
+        target = step_size if dims else step_shape
+        return Call(node.name, "function", target, (source, batch, *dims))
+    return Call(node.name, _KINDS[node.op], _target(node), args, kwargs)
+
+
+def _target(node: fx.Node) -> Any:
+    return own_path(node.target) if isinstance(node.target, str) else node.target
+
+
+def _arguments(
+    node: fx.Node, repeated: Mapping[fx.Node, str]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """A node's arguments, with values in the place of nodes."""
+
+    def value(argument: Any) -> Any:
+        if isinstance(argument, fx.Node):
+            return Value(repeated.get(argument, argument.name))
+        return argument
+
+    args: tuple[Any, ...] = replaced(node.args, value)
+    return args, replaced(dict(node.kwargs), value)
+
+
+def _fire(traced: Traced, node: fx.Node, path: str, read_out: bool, per_neuron: bool) -> Fire:
+    drive, reader = first_argument(node), node
+    residual: fx.Node | None = None
+    if _adds_two(drive) and list(drive.users) == [node]:
+        # The neurons add them up themselves, and may overwrite the one that nothing else reads.
+        reader = drive
+        drive, residual = sorted(drive.args, key=lambda n: not _may_overwrite(traced, n, reader))
+    return Fire(
+        name=node.name,
+        path=path,
+        drive=drive.name,
+        constant_drive=domain_of(drive) is Domain.STATIC,
+        residual=None if residual is None else residual.name,
+        constant_residual=residual is not None and domain_of(residual) is Domain.STATIC,
+        sends=False,
+        pooled=False,
+        read_out=read_out,
+        reuses_drive=_may_overwrite(traced, drive, reader),
+        # Neurons of the output layer share one.
+        per_neuron=per_neuron and "layer" not in node.meta,
+        cap=(),
+    )
+
+
+def _adds_two(node: fx.Node) -> bool:
+    """Whether a node adds two different values of one shape and dtype, one of which changes."""
+    if node.target not in (operator.add, torch.add) or node.kwargs or len(node.args) != 2:
+        return False
+    if domain_of(node) is not Domain.TEMPORAL or node.args[0] is node.args[1]:
+        return False
+    return all(
+        isinstance(part, fx.Node)
+        and is_tensor(part)
+        and shape_for(part, 2) == shape_for(node, 2)
+        and dtype_of(part) == dtype_of(node)
+        for part in node.args
+    )
+
+
+def _may_overwrite(traced: Traced, value: fx.Node, reader: fx.Node) -> bool:
+    """Whether a value has memory of its own for every time step, which this node alone reads."""
+    if domain_of(value) is not Domain.TEMPORAL or value.op == "placeholder":
+        return False
+    known = affine(traced, value)
+    fresh = pooling(traced, value) is not None or (known is not None and known.fresh)
+    return fresh and not bases_of(value) and list(value.users) == [reader]
+
+
+def reads(step: Step) -> list[str]:
+    """Names of the values that a step reads."""
+    if isinstance(step, Repeat):
+        return [step.value]
+    if isinstance(step, Fire):
+        return [step.drive] if step.residual is None else [step.drive, step.residual]
+    if isinstance(step, RunningMax):
+        return [spikes_of(fire) for fire in step.fires] or [step.value]
+    names: list[str] = []
+
+    def note(value: Any) -> Any:
+        if isinstance(value, Value):
+            names.append(value.name)
+        return value
+
+    torch.fx.node.map_aggregate((step.args, dict(step.kwargs or {})), note)
+    return names
+
+
+def _results(step: Step) -> tuple[str, ...]:
+    """Names of the values that a step makes."""
+    return (step.name, step.spikes) if isinstance(step, Fire) else (step.name,)
+
+
+def _last_reads(steps: Iterable[Step], kept: set[str]) -> dict[str, tuple[str, ...]]:
+    """For each step the results of these steps that nothing reads after it."""
+    steps = list(steps)
+    own = {name for step in steps for name in _results(step)} - kept
+    frees = {}
+    for step in reversed(steps):
+        last = own & {*_results(step), *reads(step)}
+        own -= last
+        frees[step.name] = tuple(sorted(last))
+    return frees

@@ -1,0 +1,1 @@
+"""Images and their classes, as the commands read them."""

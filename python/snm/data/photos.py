@@ -1,0 +1,78 @@
+"""Reads photos in a folder for each class, as ImageNet's are."""
+
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..optional import needed
+from .samples import CorruptImage, Sample
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+_SPLITS = {"test": ("test", "val", "validation"), "train": ("train",)}
+
+
+class PhotoDataset:
+    """Photos whose folders are their classes, in alphabetical order.
+
+    Args:
+        folder: holds the classes' folders; or a folder of the split's name (for ``"test"`` also
+            ``val`` or ``validation``) that does.
+        split: ``"test"``, ``"train"``, or another folder's name.
+
+    Raises:
+        FileNotFoundError: it does not.
+        PackageError: torchvision, which lists them, or Pillow is not installed.
+    """
+
+    def __init__(self, folder: Path, split: str) -> None:
+        readers = needed("torchvision.datasets", "torchvision", "evaluate: a folder of photos")
+        needed("PIL.Image", "pillow", "evaluate: decoding photos")
+        self.folder = _inside(folder, split)
+        listed = readers.ImageFolder(self.folder)
+        self.files: list[tuple[str, int]] = listed.samples
+        self.classes: list[str] = listed.classes
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> Sample:
+        path, label = self.files[index]
+        return Sample(decoded(Path(path)), label, path)
+
+    def digest(self) -> str:
+        names = [f"{Path(path).relative_to(self.folder)} {label}" for path, label in self.files]
+        return hashlib.sha256("\n".join(names).encode()).hexdigest()
+
+
+def decoded(path: Path) -> "Image":
+    """A picture in a file, decoded to its end.
+
+    Raises:
+        CorruptImage: it is none that Pillow knows, or is damaged.
+        OSError: the file cannot be read.
+        PackageError: Pillow is not installed.
+    """
+    pictures = needed("PIL.Image", "pillow", "evaluate: decoding photos")
+    try:
+        image: Image = pictures.open(path)
+        image.load()
+    except (OSError, SyntaxError, ValueError, EOFError) as error:
+        # A file that is not there or cannot be read has an error number; damage has none.
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise CorruptImage(f"{path} is corrupt: {error}") from error
+    return image
+
+
+def _inside(folder: Path, split: str) -> Path:
+    names = _SPLITS.get(split, (split,))
+    for name in names:
+        if (folder / name).is_dir():
+            return folder / name
+    if split == "test" and folder.is_dir() and not (folder / "train").is_dir():
+        return folder
+    raise FileNotFoundError(
+        f"evaluate: {folder} must hold a folder {' or '.join(names)} for split {split!r}, got none"
+    )

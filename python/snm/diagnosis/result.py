@@ -1,0 +1,236 @@
+"""What a diagnosis found: numbers, a table, a sentence of advice, a picture."""
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import NamedTuple
+
+from snm_kernels import SNMRule
+
+from ..table import table
+
+PARTS = ("inherited", "correction", "clipping", "quantisation", "order")
+"""The parts of a layer's error, in the order in which they come about."""
+_LOSSES = PARTS[2:]
+"""Those that advice is about: the first a layer cannot help, the second makes up for others."""
+
+
+class Part(NamedTuple):
+    """A part of a layer's error, or all of it; means over neurons and images, in units of the
+    drive.
+
+    >>> Part(signed=-0.5, absolute=0.5, size=0.5).signed
+    -0.5
+    """
+
+    signed: float
+    """The mean. Those of the parts add up to that of the error."""
+    absolute: float
+    """What it adds to the mean absolute error, negative where it makes up for other parts. Those of
+    the parts add up to that of the error."""
+    size: float
+    """The mean of its absolute value, by itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class LayerDiagnosis:
+    """What one layer of neurons loses, and how.
+
+    >>> import torch
+    >>> from torch import nn
+    >>> from snm import convert, diagnose
+    >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
+    >>> images = torch.rand(32, 4)
+    >>> layer = diagnose(convert(model, images), model, images, timesteps=8).layers["1"]
+    >>> layer.neurons, layer.negative, layer.parts["order"].size
+    (8, 0.0, 0.0)
+    >>> sum(part.absolute for part in layer.parts.values()) == layer.error.absolute
+    True
+    """
+
+    path: str
+    """Of the layer in the ReLU network."""
+    neurons: int
+    """How many there are per image."""
+    rule: SNMRule
+    activation: float
+    """The ReLU network's mean activation."""
+    error: Part
+    """The rate θ·m(T)/T minus the activation."""
+    parts: Mapping[str, Part]
+    """The error by its cause, one of :data:`PARTS`."""
+    silent: float
+    """Share of neurons whose threshold is +inf."""
+    dead: float
+    """Share of neurons that sent nothing for any image."""
+    saturated: float
+    """Share of counts, one per neuron and image, that are the largest there can be."""
+    clipped: float
+    """Share of mean drives above 0 that exceed the largest rate of their neuron, silent ones
+    included."""
+    muted: float
+    """Share of mean drives above 0 of silent neurons."""
+    residual: float
+    """Mean of abs(v)/θ after the last step where the mean drive is above 0; of neurons that are not
+    silent."""
+    negative: float
+    """Share of spikes that are negative."""
+    corrected: float
+    """Share of counts that at least one negative spike corrected."""
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """Where a spiking network's rates differ from its ReLU network's activations, and why.
+
+    Printed, it is a table: errors and their parts in percent of the layer's mean activation, with
+    the parts rounded so that they add up; and below it a sentence of advice.
+
+    >>> import torch
+    >>> from torch import nn
+    >>> from snm import convert, diagnose
+    >>> model = nn.Sequential(nn.Linear(1, 1, bias=False), nn.ReLU(), nn.Linear(1, 2)).eval()
+    >>> _ = nn.init.ones_(model[0].weight)
+    >>> net = convert(model, torch.tensor([[1.0]]))
+    >>> print(diagnose(net, model, torch.tensor([[1.25], [0.75]]), timesteps=4).advice)
+    layer 1 clips 50.0 % of its activations: use larger thresholds, with statistic='max' or \
+calibrated on more images
+    """
+
+    timesteps: int
+    images: int
+    layers: Mapping[str, LayerDiagnosis]
+    """By path, in order of execution."""
+    tuned: bool = False
+    """The network was tuned, for some number of time steps."""
+
+    @property
+    def advice(self) -> str:
+        """The layer and the cause that cost most, and what helps against it, in one sentence."""
+        if all(layer.error.size == 0 for layer in self.layers.values()):
+            return "Nothing is lost: every rate is the ReLU network's activation."
+        losses = [
+            (layer.parts[part].absolute / layer.activation, part, layer)
+            for layer in self.layers.values()
+            if layer.activation > 0
+            for part in _LOSSES
+        ]
+        largest = max(losses, key=lambda loss: loss[0], default=None)
+        if largest is None or largest[0] <= 0:
+            return "No layer loses by clipping, quantisation or order; biases add what is wrong."
+        _, part, layer = largest
+        if self.tuned:
+            percent = 100 * layer.parts[part].absolute / layer.activation
+            return (
+                f"layer {layer.path} loses {percent:.1f} % of its mean activation to {part}, tuned "
+                "as it is: tune for more time steps, or with a larger max_spikes"
+            )
+        return _advice(part, layer, self.timesteps)
+
+    def picture(self, path: str | os.PathLike[str]) -> None:
+        """Draws the parts of each layer's error as stacked bars; see :func:`snm.plot.diagnosis`.
+
+        Args:
+            path: the file to write; its ending says of what kind, such as PNG or SVG.
+
+        Raises:
+            ModuleNotFoundError: there is no matplotlib.
+
+        >>> import tempfile
+        >>> import torch
+        >>> from torch import nn
+        >>> from snm import convert, diagnose
+        >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
+        >>> images = torch.rand(32, 4)
+        >>> diagnosis = diagnose(convert(model, images), model, images, timesteps=8)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     diagnosis.picture(f"{folder}/parts.png")
+        """
+        # What draws it knows what it found.
+        from ..plot import diagnosis
+
+        figure = diagnosis(self).get_figure(root=True)
+        assert figure is not None
+        figure.savefig(path)
+
+    def __str__(self) -> str:
+        head = ["layer", "neurons", "|error|", *PARTS, "dead", "saturated", "|v|/θ", "negative"]
+        rows = [head, *map(_row, self.layers.values())]
+        title = (
+            f"T = {self.timesteps}, {self.images} images; |error| and its parts in percent of the "
+            "mean activation"
+        )
+        return "\n".join([title, table(rows), self.advice])
+
+
+def add_up(parts: Iterable[Fraction], grid: Fraction) -> list[float]:
+    """Numbers rounded to multiples of ``grid`` that add up to their sum, rounded.
+
+    What is rounded is their sum up to each of them.
+
+    >>> add_up([Fraction(1, 3)] * 3, Fraction(1, 10))
+    [0.3, 0.4, 0.3]
+    """
+    total, before, rounded = Fraction(0), 0, []
+    for part in parts:
+        total += part
+        after = round(total / grid)
+        rounded.append(float((after - before) * grid))
+        before = after
+    return rounded
+
+
+def _row(layer: LayerDiagnosis) -> list[str]:
+    return [
+        layer.path,
+        f"{layer.neurons:,}",
+        *_percentages(layer),
+        f"{100 * layer.dead:.1f} %",
+        f"{100 * layer.saturated:.1f} %",
+        f"{layer.residual:.3f}",
+        f"{100 * layer.negative:.1f} %",
+    ]
+
+
+def _percentages(layer: LayerDiagnosis) -> list[str]:
+    """The error and its parts, in percent of the mean activation."""
+    if layer.activation == 0:
+        return ["-"] * (1 + len(PARTS))
+    scale = 100 / Fraction(layer.activation)
+    parts = [scale * Fraction(layer.parts[part].absolute) for part in PARTS]
+    (total,) = add_up([sum(parts, Fraction(0))], Fraction(1, 100))
+    return [f"{value:.2f}" for value in (total, *add_up(parts, Fraction(1, 100)))]
+
+
+def _advice(part: str, layer: LayerDiagnosis, timesteps: int) -> str:
+    rule = layer.rule
+    if part == "clipping":
+        return _advice_on_clipping(layer, timesteps)
+    percent = 100 * layer.parts[part].absolute / layer.activation
+    lost = f"layer {layer.path} loses {percent:.1f} % of its mean activation to {part}: "
+    if part == "order":
+        if rule.negative_threshold is None:
+            return lost + "use preset='snm-zero', whose negative spikes take back what came early"
+        if rule.negative_threshold > 0:
+            return lost + "use preset='snm-zero', which corrects a count sooner"
+        return lost + "use more time steps, in which late drives are evened out, or snm.tune"
+    if rule.v_init == 0:
+        return lost + "start membranes at half a threshold, with preset='snm-zero' or 'snm-half'"
+    return (
+        lost + "use snm.tune, more time steps, rules with more spikes a step, or smaller "
+        "thresholds, with statistic='mse' or 'percentile'"
+    )
+
+
+def _advice_on_clipping(layer: LayerDiagnosis, timesteps: int) -> str:
+    if layer.muted > layer.clipped / 2:
+        return (
+            f"layer {layer.path} has {100 * layer.muted:.1f} % of its activations in neurons that "
+            "never fired in calibration: calibrate on more images, or use dead='channel'"
+        )
+    lost = f"layer {layer.path} clips {100 * layer.clipped:.1f} % of its activations: "
+    most = layer.rule.count_bounds[1]
+    if most < timesteps * layer.rule.max_spikes:
+        return lost + f"use a rule with a larger count_max than {most}, or timesteps={most}"
+    return lost + "use larger thresholds, with statistic='max' or calibrated on more images"

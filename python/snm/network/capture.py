@@ -1,0 +1,112 @@
+"""A whole simulation as one CUDA graph."""
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from .run import Run
+
+if TYPE_CHECKING:
+    from .spiking import SpikingNetwork
+
+_WARM_UPS = 2
+"""Runs before the capture: what is chosen, compiled or allocated at first use then is there."""
+
+
+def simulate(network: "SpikingNetwork", images: Tensor, timesteps: int, chunk: int) -> Tensor:
+    """What a call of a network with encoder="direct" returns, without its checks.
+
+    Nothing in it waits for the device.
+
+    Args:
+        images: ``[B, ...]``, as a call takes them.
+        timesteps: T, >= 1.
+        chunk: how many time steps to simulate at once, >= 1.
+
+    >>> from snm import convert
+    >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU()).eval()
+    >>> net, images = convert(model, torch.rand(32, 4)), torch.rand(2, 4)
+    >>> torch.equal(simulate(net, images, 8, chunk=8), net(images, timesteps=8))
+    True
+    """
+    with torch.no_grad():
+        run = Run(network.program, network.model, images)
+        while run.steps < timesteps:
+            run.advance(min(chunk, timesteps - run.steps), None)
+        return network._answer(run, run.counts(), run.steps)
+
+
+class CapturedNetwork:
+    """A simulation recorded in a CUDA graph; made by :meth:`snm.SpikingNetwork.capture`.
+
+    A call launches all layers and time steps at once. It does not check the images for NaN and
+    infinity, which would have to wait for the device. Calls from several streams share the
+    graph's memory, so that the caller has to order them.
+
+    The graph reads the parameters and buffers that the network had when it was captured, and keeps
+    them alive: what is written into them is seen, ``net.to(...)``, another rule or another
+    ``chunk_steps`` are not; capture again.
+
+    Args:
+        network: with encoder="direct", on a CUDA device.
+        example: images ``[B, ...]`` such as all calls will have.
+        timesteps: T, >= 1.
+        chunk: how many time steps to simulate at once, >= 1.
+    """
+
+    def __init__(
+        self, network: "SpikingNetwork", example: Tensor, timesteps: int, chunk: int
+    ) -> None:
+        self.timesteps = timesteps
+        tensors = (*network.parameters(), *network.buffers())
+        # A move of the network would free what the graph reads.
+        self._kept = [tensor.detach() for tensor in tensors]
+        self._graph = torch.cuda.CUDAGraph()
+        # A buffer made in inference mode could not be written to outside of it.
+        with torch.inference_mode(False), torch.no_grad(), torch.cuda.device(example.device):
+            self._images = torch.empty_like(example).copy_(example)
+            side = torch.cuda.Stream()
+            side.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(side):
+                for _ in range(_WARM_UPS):
+                    simulate(network, self._images, timesteps, chunk)
+            torch.cuda.current_stream().wait_stream(side)
+            with torch.cuda.graph(self._graph):
+                self._logits = simulate(network, self._images, timesteps, chunk)
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor) -> Tensor:
+        """The answer after T time steps.
+
+        Args:
+            images: of the example's shape, dtype and device; simulated in its memory format.
+
+        Returns:
+            What a call of the network returns; a new tensor, which later calls leave alone.
+
+        Raises:
+            ValueError, TypeError: the images are not like the example.
+        """
+        self._check(images)
+        with torch.cuda.device(images.device):
+            self._images.copy_(images)
+            self._graph.replay()
+            return self._logits.clone()
+
+    def _check(self, images: object) -> None:
+        expected = self._images
+        if not isinstance(images, Tensor):
+            raise TypeError(
+                f"CapturedNetwork: images must be a tensor, got {type(images).__name__}"
+            )
+        if images.dtype != expected.dtype:
+            raise TypeError(f"CapturedNetwork: images must be {expected.dtype}, got {images.dtype}")
+        if images.shape != expected.shape:
+            raise ValueError(
+                f"CapturedNetwork: images must be {list(expected.shape)}, got {list(images.shape)}"
+            )
+        if images.device != expected.device:
+            raise ValueError(
+                f"CapturedNetwork: images must be on {expected.device}, got {images.device}"
+            )

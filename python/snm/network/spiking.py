@@ -1,0 +1,710 @@
+"""Simulates a converted network through time."""
+
+import math
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from ..frames import callers_level
+from ..nn import SNMNeuron
+from .capture import CapturedNetwork
+from .checks import check_count
+from .encode import Constant, Encoder, Frames, Poisson, Source
+from .first_pass import FirstPass, starting_states
+from .memory import steps_that_fit
+from .program import Program, RunningMax
+from .recording import QUANTITIES, Indices, Quantity, Recording, recording_of
+from .run import Counts, Observer, Run
+from .tree import Origin, tree
+from .until import Answers, Stop, certain, check_direct, simulate_until
+
+Readout = Literal["mean", "count"]
+
+_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+READOUTS: tuple[str, ...] = get_args(Readout)
+
+
+class SpikingNetwork(nn.Module):
+    """A spiking network, as :func:`snm.convert` makes it.
+
+    What is constant in time is computed once, what comes behind the last neurons once on their
+    mean output; in between all layers run over a chunk of time steps, the neurons' state carried
+    from chunk to chunk. A call starts afresh; :meth:`step` goes on from the step before. Under
+    ``torch.compile`` time is unrolled, a graph for each T, and images are not checked for NaN
+    and infinity.
+
+    Args:
+        model: the modules the program calls, :class:`snm.nn.SNMNeuron` in the place of ReLUs.
+        program: what to execute.
+        image_shape: shape of one calibration image.
+        fixed_size: the network takes images of that shape alone.
+        dtype: of images and spikes.
+        encoder: how images become frames.
+        readout: what a call returns.
+        tracer: what followed the model's forward, ``"torch.fx"`` or ``"torch.export"``.
+        origin: the layers of the ReLU network, for :meth:`print_tree`.
+        dead: for each layer, how many of what has a threshold never fired in calibration.
+        chunk_steps: how many time steps are simulated at once, >= 1; None for as many as fit in
+            64 MiB (1 GiB on a GPU) and in a quarter of the free memory. The result does not depend
+            on it, but for rounding in the model's own layers.
+        tuned_for: the number of time steps that :func:`snm.tune` made it for; None if it did not.
+            A call of another number warns.
+        tuning: what it reported; for people to read.
+        preprocessing: how ``snm convert`` was told to make images of pictures, as JSON, for
+            ``snm run``; else empty.
+
+    Raises:
+        ValueError: chunk_steps is less than 1.
+
+    >>> from snm import convert
+    >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
+    >>> net = convert(model, torch.rand(32, 4))
+    >>> list(net.layers), net.anytime(torch.rand(2, 4), timesteps=5).shape
+    (['1'], torch.Size([5, 2, 3]))
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        program: Program,
+        *,
+        image_shape: tuple[int, ...],
+        fixed_size: bool = False,
+        dtype: torch.dtype = torch.float32,
+        encoder: Encoder = "direct",
+        readout: Readout = "mean",
+        tracer: str = "torch.fx",
+        origin: Origin = (),
+        dead: Mapping[str, int] | None = None,
+        chunk_steps: int | None = None,
+        tuned_for: int | None = None,
+        tuning: str = "",
+        preprocessing: str = "",
+    ) -> None:
+        super().__init__()
+        if chunk_steps is not None:
+            check_count("SpikingNetwork", "chunk_steps", chunk_steps)
+        self.model = model
+        self.program = program
+        self.image_shape = tuple(image_shape)
+        self.fixed_size = fixed_size
+        self.dtype = dtype
+        self.encoder: Encoder = encoder
+        self.readout: Readout = readout
+        self.tracer = tracer
+        self.origin = tuple(origin)
+        self.dead = dict(dead or {})
+        self.chunk_steps = chunk_steps
+        self.tuned_for = tuned_for
+        self.tuning = tuning
+        self.preprocessing = preprocessing
+        self._observers: list[Observer] = []
+        self._live: Run | None = None
+        self._live_shape = torch.Size()
+        self._seen: Tensor | None = None
+        self.eval()
+
+    @property
+    def layers(self) -> dict[str, SNMNeuron]:
+        """The layers of neurons by module path in the ReLU network, in order of execution."""
+        found = {}
+        for fire in self.program.neurons:
+            neuron = self.model.get_submodule(fire.path)
+            assert isinstance(neuron, SNMNeuron)
+            found[fire.path] = neuron
+        return found
+
+    @torch.no_grad()
+    def forward(
+        self,
+        images: Tensor | Iterable[Tensor],
+        *,
+        timesteps: int | None = None,
+        readout_after: int = 0,
+        generator: torch.Generator | None = None,
+        first_pass: FirstPass | None = None,
+    ) -> Tensor:
+        """The answer after T time steps.
+
+        Args:
+            images: ``[B, ...]``, of the model's dtype and on its device. With encoder="frames"
+                frames ``[T, B, ...]``, or any iterable of frames ``[B, ...]``.
+            timesteps: T, >= 1. With encoder="frames" None stands for all frames.
+            readout_after: k, from 0 to T - 1: only steps after the first k are read out.
+            generator: with encoder="poisson", what draws; on the images' device.
+            first_pass: with encoder="direct", finds out by so many more steps where membranes
+                should start; None for the start of the neurons' rules.
+
+        Returns:
+            With readout="mean" the logits ``[B, classes]``, of the images' dtype: the mean over
+            time of the output layer's current. With "count" how many spikes each output neuron
+            has sent, int32.
+
+        Raises:
+            ValueError: the images hold NaN or infinity, have other dimensions than those of
+                calibration or, with norm="neuron", another size, or are on another device;
+                timesteps is less than 1; readout_after is not less than T; there are fewer frames
+                than timesteps; first_pass meets another encoder than "direct".
+            TypeError: the images are of another dtype; timesteps is not an integer; first_pass is
+                no :class:`snm.FirstPass`.
+            RuntimeError: autocast is on.
+
+        >>> from snm import convert
+        >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
+        >>> net = convert(model, torch.rand(32, 4))
+        >>> net(torch.rand(2, 4), timesteps=32).shape
+        torch.Size([2, 3])
+        """
+        timesteps = self._checked(timesteps)
+        _check_readout_after(readout_after, timesteps)
+        source = self._source(images, generator)
+        run = self._run(source.images, first_pass)
+        earlier: Counts = {}
+        answered: Tensor | float = 0.0
+        for _ in self._chunks(run, source, timesteps, stop=readout_after):
+            if run.steps == readout_after and self.program.tail_pools:
+                answered = readout_after * self._answer(run, run.counts(), readout_after)
+            elif run.steps == readout_after:
+                earlier = run.counts()
+                run.image_sum = 0.0
+        if run.steps <= readout_after:
+            raise ValueError(
+                f"SpikingNetwork: readout_after must be less than the {run.steps} frames, "
+                f"got {readout_after}"
+            )
+        steps = run.steps - readout_after
+        if isinstance(answered, Tensor):
+            return (run.steps * self._answer(run, run.counts(), run.steps) - answered) / steps
+        counts = {name: m - earlier[name] if earlier else m for name, m in run.counts().items()}
+        return self._answer(run, counts, steps)
+
+    @torch.no_grad()
+    def anytime(
+        self,
+        images: Tensor | Iterable[Tensor],
+        *,
+        timesteps: int | None = None,
+        generator: torch.Generator | None = None,
+        first_pass: FirstPass | None = None,
+    ) -> Tensor:
+        """The answers that each number of time steps up to T gives, from one pass.
+
+        Args:
+            images, timesteps, generator, first_pass: as for a call.
+
+        Returns:
+            ``[T, B, classes]``: entry t - 1 is the answer after t steps.
+
+        Raises:
+            ValueError, TypeError: as for a call.
+
+        >>> from snm import convert
+        >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
+        >>> net = convert(model, torch.rand(256, 4))
+        >>> images = torch.rand(2, 4)
+        >>> by_step = net.anytime(images, timesteps=16)
+        >>> torch.allclose(by_step[-1], net(images, timesteps=16), atol=1e-5)
+        True
+        """
+        timesteps = self._checked(timesteps)
+        source = self._source(images, generator)
+        run = self._run(source.images, first_pass)
+        return torch.stack(list(self._answers(run, source, timesteps)))
+
+    @torch.no_grad()
+    def until(
+        self,
+        images: Tensor,
+        confidence: Stop | float,
+        *,
+        min_steps: int = 1,
+        max_steps: int | None = None,
+        first_pass: FirstPass | None = None,
+    ) -> Answers:
+        """Answers each image as soon as its answer is stable enough.
+
+        Images that are answered leave the batch, so that what is left takes less time.
+
+        Args:
+            images: as for a call, of a network with encoder="direct".
+            confidence: when an answer is stable enough: what :func:`snm.calibrate_stop` found for
+                a stated agreement; or, uncalibrated, how probable the softmax of the logits must
+                make a class, above 0 and below 1, for which 1,000 classes or a network that is
+                not trained for probabilities may want quite another number.
+            min_steps: no image stops before so many.
+            max_steps: every image stops after so many; None for those of a :class:`snm.Stop`,
+                which must be given for a probability.
+            first_pass: as for a call; of all images, and its steps are not among those returned.
+
+        Returns:
+            Classes, logits and the number of time steps of each image. Its logits are those that
+            :meth:`anytime` gives after so many steps, but for rounding in the model's own layers,
+            which may depend on how many images they see at once.
+
+        Raises:
+            ValueError: as for a call; the encoder is not "direct"; the answer is not
+                ``[B, classes]`` with at least two classes; a probability is out of range or meets
+                readout="count"; max_steps is missing, less than min_steps, or more than the Stop
+                was made for.
+            TypeError: as for a call; confidence is neither.
+
+        >>> from snm import Stop, convert
+        >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
+        >>> net = convert(model, torch.rand(32, 4))
+        >>> predictions, logits, steps = net.until(torch.rand(2, 4), Stop((0.5, 0.25, 0.125)))
+        >>> logits.shape, bool((steps <= 3).all())
+        (torch.Size([2, 3]), True)
+        >>> net.until(torch.rand(2, 4), 0.99, min_steps=2, max_steps=8).steps.min() >= 2
+        tensor(True)
+        """
+        check_direct("SpikingNetwork", self)
+        if self._observers:
+            raise RuntimeError(
+                "SpikingNetwork: until is not recorded, whose batch shrinks as images are "
+                "answered; record a call or anytime, in which images take the same steps"
+            )
+        self._check_images(images)
+        enough, steps = self._stopping(confidence, min_steps, max_steps)
+        self._checked(steps[-1])
+        run = self._run(images, first_pass)
+        at_once = self._steps_at_once(images, steps[-1])
+        return simulate_until(self, run, images, enough, steps, at_once)
+
+    @torch.no_grad()
+    def step(self, images: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+        """One more time step, from the state that the last one left.
+
+        A sensor can be fed frame by frame: the memory that this takes does not grow. Counts of
+        spikes are int32, and a max pooling of what is not spikes adds up in float32, whose steps
+        grow with the sum; a reset now and then keeps both exact. If a step raises, the state is
+        forgotten.
+
+        Args:
+            images: ``[B, ...]``, the frame of this step. With encoder="direct" it is the current
+                of this step.
+            generator: as for a call.
+
+        Returns:
+            As a call of as many steps as there were since :meth:`reset`.
+
+        Raises:
+            ValueError, TypeError: as for a call. Or the batch is of another size than at the
+                step before; with encoder="direct", the images are others than at the step before
+                and what comes behind the last neurons reads them.
+
+        >>> from snm import convert
+        >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
+        >>> net, images = convert(model, torch.rand(32, 4)), torch.rand(2, 4)
+        >>> for _ in range(8):
+        ...     logits = net.step(images)
+        >>> torch.equal(logits, net(images, timesteps=8))
+        True
+        """
+        self._check_images(images)
+        self._check_generator(generator)
+        if self._live is not None and images.shape != self._live_shape:
+            raise ValueError(
+                f"SpikingNetwork: images must be {list(self._live_shape)} as at the step before, "
+                f"got {list(images.shape)}; call reset() before others"
+            )
+        run = self._live or self._start(images)
+        # Should a step end half-way, there is nothing left to go on from.
+        self._live = None
+        if self.encoder == "direct":
+            self._see(run, images)
+            run.advance(1, None)
+        elif self.encoder == "poisson":
+            run.advance(*Poisson(images, generator).take(1))
+        else:
+            run.advance(1, images)
+        answer = self._answer(run, run.counts(), run.steps)
+        self._live, self._live_shape = run, images.shape
+        return answer
+
+    def reset(self) -> None:
+        """Forgets the state that :meth:`step` goes on from.
+
+        >>> from snm import convert
+        >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
+        >>> net, images = convert(model, torch.rand(32, 4)), torch.rand(2, 4)
+        >>> first, second = net.step(images), net.step(images)
+        >>> net.reset()
+        >>> torch.equal(net.step(images), first)
+        True
+        """
+        self._live, self._seen = None, None
+
+    @contextmanager
+    def record(
+        self,
+        paths: str | Iterable[str] | None = None,
+        *,
+        what: Quantity | Iterable[Quantity] = QUANTITIES,
+        neurons: Indices | Mapping[str, Indices] | None = None,
+    ) -> Iterator[Recording]:
+        """Records what neurons do at every time step of what is simulated within.
+
+        Recorded neurons are run once more on what drives them, step by step where membranes are
+        asked for; the simulation itself stays as it is, bit for bit. On the network's device this
+        keeps for each neuron, image and time step 1/4 byte for spikes, memory or both, or 1 byte
+        with a rule of several spikes a step, and 4 bytes for the membrane.
+
+        A call or :meth:`anytime` takes the place of what was recorded before; its first pass is
+        not recorded. :meth:`step` adds to what the steps before it left, from the first one within.
+        Recordings within recordings do not touch each other. :meth:`until`, whose batch shrinks,
+        and a new :meth:`capture` are refused, and calls of a captured network are not seen. Under
+        ``torch.compile`` every recorded layer breaks the graph, so that fullgraph=True raises.
+
+        Args:
+            paths: the layer of neurons, by its path in :attr:`layers`, or several; None for all.
+            what: "spikes", "membrane" or "memory", or several of them.
+            neurons: which, as flat indices into the neurons of one image, in that order; or such
+                indices by path; None for all.
+
+        Returns:
+            A context manager of a :class:`snm.Recording`, which stays readable behind it.
+
+        Raises:
+            ValueError: there is no such layer or quantity; indices are negative, or, once the
+                network is called, more than there are neurons.
+            TypeError: indices are not integers.
+            RuntimeError: within, of a call that is not recorded.
+
+        >>> from snm import convert
+        >>> model = nn.Sequential(nn.Linear(1, 1, bias=False), nn.ReLU(), nn.Linear(1, 2)).eval()
+        >>> _ = nn.init.ones_(model[0].weight)
+        >>> net = convert(model, torch.tensor([[1.0]]))
+        >>> with net.record("1") as recording:
+        ...     _ = net(torch.tensor([[0.75]]), timesteps=4)
+        >>> layer = recording["1"]
+        >>> layer.spikes.flatten().tolist(), layer.membrane.flatten().tolist()
+        ([0, 1, 1, 1], [0.75, 0.5, 0.25, 0.0])
+        """
+        recording = recording_of(self.layers, paths, what, neurons)
+        self._observers.append(recording._see)
+        try:
+            yield recording
+        finally:
+            self._observers.remove(recording._see)
+            recording._end()
+
+    @torch.no_grad()
+    def capture(self, example: Tensor, *, timesteps: int) -> CapturedNetwork:
+        """Records a call's whole simulation in one CUDA graph, which a call then replays.
+
+        That spares the host the launches of every layer and chunk.
+
+        Args:
+            example: images ``[B, ...]`` on a CUDA device, of the shape and dtype that all images
+                will have; they are simulated in its memory format.
+            timesteps: T, >= 1.
+
+        Returns:
+            :class:`snm.capture.CapturedNetwork`: called with images it returns what this network
+            does, as a new tensor each time. It does not check images for NaN and infinity; moves
+            of this network and other settings after the capture it does not see.
+
+        Raises:
+            ValueError: the example is not on a CUDA device; the encoder is not "direct"; or as
+                for a call.
+            TypeError, RuntimeError: as for a call.
+
+        >>> from snm import convert
+        >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
+        >>> net = convert(model, torch.rand(32, 4))
+        >>> if torch.cuda.is_available():
+        ...     images = torch.rand(2, 4, device="cuda")
+        ...     captured = net.cuda().capture(images, timesteps=32)
+        ...     assert torch.equal(captured(images), net(images, timesteps=32))
+        """
+        check_direct("SpikingNetwork: capture", self)
+        if self._observers:
+            raise RuntimeError(
+                "SpikingNetwork: a capture is not recorded; capture before or after the recording"
+            )
+        self._check_images(example)
+        if example.device.type != "cuda":
+            raise ValueError(
+                f"SpikingNetwork: example must be on a CUDA device, got {example.device}; move "
+                "network and images there, or call the network itself"
+            )
+        steps = self._checked(timesteps)
+        assert steps is not None
+        # How much memory is free is asked for here: a graph's chunks stay what they are.
+        chunk = self._steps_at_once(example, steps)
+        return CapturedNetwork(self, example, steps, chunk)
+
+    def print_tree(self) -> None:
+        """Prints the ReLU network's layers and what became of each, side by side.
+
+        >>> from snm import convert
+        >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
+        >>> convert(model, torch.ones(1, 4), norm="layer").print_tree()
+           ReLU network                                 spiking network
+        0  Linear(in_features=4, out_features=8, bi...  kept
+        1  ReLU()                                       SNM, one threshold
+        2  Linear(in_features=8, out_features=3, bi...  kept
+        """
+        pools = (s.path for s in self.program.temporal if isinstance(s, RunningMax))
+        print(tree(self.origin, self.model, pools))
+
+    def train(self, mode: bool = True) -> "SpikingNetwork":
+        """Refused: a converted network is not trained."""
+        if mode:
+            raise RuntimeError("SpikingNetwork: has no training mode; train the model it is from")
+        super().train(False)
+        return self
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "SpikingNetwork":
+        dtype = fn(torch.empty(0, dtype=self.dtype)).dtype
+        if dtype not in _DTYPES:
+            raise TypeError(
+                f"SpikingNetwork: must be one of {', '.join(map(_short, _DTYPES))}, "
+                f"got {_short(dtype)}"
+            )
+        # All of them before any tensor is moved, so that a refusal leaves the network as it was.
+        for neuron in self.layers.values():
+            neuron.moved(fn)
+        self.reset()
+        super()._apply(fn, recurse)
+        self.dtype = dtype
+        return self
+
+    def extra_repr(self) -> str:
+        total = len(self.program.neurons)
+        return (
+            f"{total} layer{'' if total == 1 else 's'} of neurons, encoder={self.encoder!r}, "
+            f"readout={self.readout!r}, chunk_steps={self.chunk_steps}"
+        )
+
+    def _source(
+        self,
+        images: Tensor | Iterable[Tensor],
+        generator: torch.Generator | None,
+    ) -> Source:
+        self._check_generator(generator)
+        if self.encoder == "frames":
+            if not isinstance(images, Iterable):
+                raise TypeError(
+                    "SpikingNetwork: images must be frames, a tensor or an iterable of them, "
+                    f"got {type(images).__name__}"
+                )
+            return Frames(images, self._check_images)
+        self._check_images(images)
+        assert isinstance(images, Tensor)
+        return Constant(images) if self.encoder == "direct" else Poisson(images, generator)
+
+    def _start(self, images: Tensor) -> Run:
+        """A simulation of images, or of images like the first frame, before its first step."""
+        run = Run(self.program, self.model, images)
+        run.observers = self._observers
+        return run
+
+    def _run(self, images: Tensor, first_pass: FirstPass | None) -> Run:
+        """The same, started as a first pass says."""
+        run = self._start(images)
+        if first_pass is None:
+            return run
+        if not isinstance(first_pass, FirstPass):
+            raise TypeError(
+                "SpikingNetwork: first_pass must be a FirstPass or None, got "
+                f"{type(first_pass).__name__}"
+            )
+        check_direct("SpikingNetwork: first_pass", self)
+        run.states = starting_states(first_pass, self.program, self.model, images)
+        return run
+
+    def _chunks(
+        self,
+        run: Run,
+        source: Source,
+        timesteps: int | None,
+        *,
+        stop: int = 0,
+        each_step: bool = False,
+    ) -> Iterator[dict[str, Tensor]]:
+        """Advances a run chunk by chunk to its end; a chunk ends at step ``stop``.
+
+        Yields the spikes that are read out, if each step's are asked for.
+        """
+        most = self._steps_at_once(source.images, timesteps)
+        if each_step and self.program.averages_images:
+            most = 1
+        while timesteps is None or run.steps < timesteps:
+            ends = [run.steps + most, *(end for end in (stop, timesteps) if end)]
+            steps, frames = source.take(min(end for end in ends if end > run.steps) - run.steps)
+            if steps == 0 and timesteps is None:
+                return
+            if steps == 0:
+                raise ValueError(
+                    f"SpikingNetwork: frames must be at least {timesteps} for as many timesteps, "
+                    f"got {run.steps}"
+                )
+            yield run.advance(steps, frames, count=each_step)
+
+    def _answers(self, run: Run, source: Source, timesteps: int | None) -> Iterator[Tensor]:
+        """Advances a run to its end; yields the answer after each step."""
+        counts: Counts = {}
+        steps = 0
+        for spikes in self._chunks(run, source, timesteps, each_step=True):
+            for t in range(run.steps - steps):
+                for name, sent in spikes.items():
+                    counts[name] = counts.get(name, 0) + sent[t].to(torch.int32)
+                steps += 1
+                yield self._answer(run, counts, steps)
+
+    def _stopping(
+        self, confidence: object, min_steps: int, max_steps: int | None
+    ) -> tuple[Callable[[Tensor, int], Tensor], range]:
+        """Which images may stop, and after which steps."""
+        enough: Callable[[Tensor, int], Tensor]
+        first = check_count("SpikingNetwork", "min_steps", min_steps)
+        if isinstance(confidence, Stop):
+            longest = confidence.max_steps
+            last = longest
+            if max_steps is not None:
+                last = check_count("SpikingNetwork", "max_steps", max_steps)
+            if last > longest:
+                raise ValueError(
+                    f"SpikingNetwork: max_steps must be at most the {longest} of the Stop, "
+                    f"got {last}"
+                )
+            enough = confidence.after
+            earliest = min(confidence.min_steps, last)
+        elif isinstance(confidence, bool) or not isinstance(confidence, int | float):
+            raise TypeError(
+                "SpikingNetwork: confidence must be a Stop or a probability, got "
+                f"{type(confidence).__name__}"
+            )
+        elif not 0 < confidence < 1 or self.readout == "count":
+            raise ValueError(
+                "SpikingNetwork: confidence must be above 0 and below 1, of a network with "
+                f"readout='mean', or a Stop, got {confidence} with readout={self.readout!r}"
+            )
+        else:
+            last = check_count("SpikingNetwork", "max_steps", max_steps)
+            enough, earliest = certain(confidence), 1
+        if first > last:
+            raise ValueError(
+                f"SpikingNetwork: min_steps must be at most max_steps={last}, got {first}"
+            )
+        return enough, range(max(first, earliest), last + 1)
+
+    def _checked(self, timesteps: int | None) -> int | None:
+        """T as a plain integer; warns where spike counts have a bound below it."""
+        if timesteps is None and self.encoder == "frames":
+            return None
+        steps = check_count("SpikingNetwork", "timesteps", timesteps)
+        if torch.compiler.is_compiling():
+            # A graph is made for each T: what is unrolled depends on it.
+            return len(range(steps))
+        if self.tuned_for not in (None, steps):
+            warnings.warn(
+                f"SpikingNetwork: thresholds and biases were tuned for {self.tuned_for} time steps "
+                f"and fit no other number, got timesteps={steps}; tune for as many",
+                stacklevel=callers_level(),
+            )
+        most = min(neuron.rule.count_bounds[1] for neuron in self.layers.values())
+        if steps > most:
+            warnings.warn(
+                f"SpikingNetwork: neurons send no more than {most} spikes in all, so in {steps} "
+                f"time steps no rate exceeds {most} / {steps} of its threshold; use "
+                f"timesteps={most}, or a rule with a larger count_max",
+                stacklevel=callers_level(),
+            )
+        return steps
+
+    def _check_generator(self, generator: torch.Generator | None) -> None:
+        if generator is not None and self.encoder != "poisson":
+            raise ValueError(
+                f"SpikingNetwork: generator must be None with encoder={self.encoder!r}, which "
+                "draws nothing"
+            )
+
+    def _steps_at_once(self, images: Tensor, timesteps: int | None) -> int:
+        if self.chunk_steps is not None:
+            return self.chunk_steps
+        bytes_per_step = self._elements_per_step(images) * images.shape[0] * images.element_size()
+        if torch.compiler.is_compiling():
+            # A graph is made for each size: how much of the time is unrolled depends on it.
+            bytes_per_step = len(range(bytes_per_step))
+        most: int = steps_that_fit(bytes_per_step, images.device)
+        if timesteps is None:
+            return most
+        # Of one length: a convolution is slow on a few images that are left over.
+        return math.ceil(timesteps / math.ceil(timesteps / most))
+
+    def _elements_per_step(self, images: Tensor) -> int:
+        """Of one time step of one of these images, at most at once."""
+        larger = math.prod(images.shape[1:]) / max(1, math.prod(self.image_shape))
+        return math.ceil(self.program.elements_per_step * larger)
+
+    def _see(self, run: Run, images: Tensor) -> None:
+        """Shows a run the images of its next step."""
+        if self.program.tail_reads_images:
+            if self._seen is not None and run.steps and not torch.equal(images, self._seen):
+                raise ValueError(
+                    "SpikingNetwork: what comes behind the last neurons reads the images, so they "
+                    "must stay the same from step to step; convert with encoder='frames'"
+                )
+            self._seen = images.clone()
+        if run.steps:
+            run.see(images)
+
+    def _answer(self, run: Run, counts: Counts, steps: int) -> Tensor:
+        if self.readout == "count":
+            return counts[self.program.output].clone()
+        return run.read_out(counts, steps)
+
+    def _check_images(self, images: object) -> None:
+        if not isinstance(images, Tensor):
+            raise TypeError(f"SpikingNetwork: images must be a tensor, got {type(images).__name__}")
+        dims = len(self.image_shape) + 1
+        if images.dim() != dims:
+            raise ValueError(
+                f"SpikingNetwork: images must have {dims} dimensions, the batch first, "
+                f"as in calibration, got {list(images.shape)}"
+            )
+        if self.fixed_size and tuple(images.shape[1:]) != self.image_shape:
+            raise ValueError(
+                f"SpikingNetwork: images must be {list(self.image_shape)} each, for which "
+                f"torch.export traced the model, got {list(images.shape[1:])}"
+            )
+        device = next(iter(self.layers.values())).threshold.device
+        if images.device != device:
+            raise ValueError(
+                f"SpikingNetwork: images are on {images.device}, but the network is on "
+                f"{device}; move one of them"
+            )
+        if images.dtype != self.dtype:
+            raise TypeError(
+                f"SpikingNetwork: images must be {_short(self.dtype)} like the network, "
+                f"got {_short(images.dtype)}"
+            )
+        if torch.is_autocast_enabled(device.type):
+            raise RuntimeError(
+                "SpikingNetwork: does not run under autocast, which would round spikes to another "
+                "dtype than thresholds; use net.to(torch.bfloat16)"
+            )
+        # A compiled graph would have to wait for the answer.
+        if not torch.compiler.is_compiling() and not bool(torch.isfinite(images).all()):
+            raise ValueError("SpikingNetwork: images must be finite, got NaN or infinity")
+
+
+def _check_readout_after(readout_after: int, timesteps: int | None) -> None:
+    if isinstance(readout_after, bool) or not isinstance(readout_after, int):
+        raise TypeError(f"SpikingNetwork: readout_after must be an integer, got {readout_after!r}")
+    most = math.inf if not isinstance(timesteps, int) else timesteps - 1
+    if not 0 <= readout_after <= max(0, most):
+        raise ValueError(
+            f"SpikingNetwork: readout_after must be 0 to {most}, less than the time steps, "
+            f"got {readout_after}"
+        )
+
+
+def _short(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

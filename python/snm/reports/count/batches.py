@@ -1,0 +1,97 @@
+"""Images in batches, with the classes that they are of."""
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from ...network.memory import images_that_fit
+
+if TYPE_CHECKING:
+    from ...network.spiking import SpikingNetwork
+
+_BATCH = 50
+_BYTES = 40
+"""That a neuron takes for one image: its drive, state and counts."""
+
+
+def labelled_batches(
+    net: "SpikingNetwork", images: Tensor | Iterable[Any], labels: Tensor | None
+) -> Iterator[tuple[Tensor, Tensor | None]]:
+    """Batches that are not empty, and the class of each image, int64 on the network's device.
+
+    Raises:
+        TypeError, ValueError: as :func:`snm.report`.
+    """
+    if labels is not None:
+        _check_classes(labels)
+    axis = 1 if net.encoder == "frames" else 0
+    device = next(iter(net.layers.values())).threshold.device
+    place, size = 0, None
+    for batch, own in _batches(net, images, axis):
+        if batch.dim() <= axis:
+            raise ValueError(f"report: a batch of images must be batched, got {list(batch.shape)}")
+        count = batch.shape[axis]
+        if count == 0:
+            continue
+        size = size or batch.shape[axis + 1 :]
+        if batch.shape[axis + 1 :] != size:
+            raise ValueError(
+                f"report: images must be {list(size)} each like the first, got "
+                f"{list(batch.shape[axis + 1 :])}"
+            )
+        if labels is not None:
+            own = labels[place : place + count]
+        place += count
+        if own is not None and own.shape != (count,):
+            raise ValueError(
+                f"report: labels must be as many as images, got {place} images or more"
+            )
+        yield batch, None if own is None else own.to(device, torch.int64)
+    if place == 0:
+        raise ValueError("report: images must hold at least one image, got none")
+    if labels is not None and len(labels) != place:
+        raise ValueError(f"report: labels must be of the {place} images, got {len(labels)}")
+
+
+def _batches(
+    net: "SpikingNetwork", images: Tensor | Iterable[Any], axis: int
+) -> Iterator[tuple[Tensor, Tensor | None]]:
+    if isinstance(images, Tensor):
+        # One that cannot be cut is refused as a whole.
+        if images.dim() > axis and images.shape[axis] > 0 and images.shape[0] > 0:
+            first = images if axis == 0 else images[0]
+            fit = images_that_fit(_BYTES * net._elements_per_step(first), images.device)
+            for batch in images.split(min(_BATCH, fit), dim=axis):
+                yield batch, None
+        return
+    if not isinstance(images, Iterable):
+        raise TypeError(
+            "report: images must be a tensor or an iterable of batches, got "
+            f"{type(images).__name__}"
+        )
+    for batch in images:
+        if isinstance(batch, tuple | list) and len(batch) > 1:
+            _check_classes(batch[1])
+            yield _checked(batch[0]), batch[1]
+        else:
+            yield _checked(batch[0] if isinstance(batch, tuple | list) and batch else batch), None
+
+
+def _checked(batch: object) -> Tensor:
+    if not isinstance(batch, Tensor):
+        raise TypeError(
+            "report: a batch must be a tensor of images or a tuple of them and their classes, got "
+            f"{type(batch).__name__}"
+        )
+    return batch
+
+
+def _check_classes(labels: object) -> None:
+    known = isinstance(labels, Tensor) and not (
+        labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool
+    )
+    if not known:
+        got = labels.dtype if isinstance(labels, Tensor) else type(labels).__name__
+        raise TypeError(f"report: labels must be integers, the class of each image, got {got}")

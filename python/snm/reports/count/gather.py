@@ -1,0 +1,253 @@
+"""Gathers what a report says, batch by batch."""
+
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+import snm_kernels
+
+from ...conversion.tracing.compare import result_of
+from ...conversion.tracing.paths import free_path
+from ...diagnosis import check_same
+from ...network.program import RunningMax
+from ...network.relu import relu_logits
+from ...network.tally import Tally
+from ..energy import Operation, Work, energies
+from ..result import Macs, Report
+from .peak import Peak
+from .senders import NeuronTally, SenderTally
+from .synapses import Target, Wiring, wiring
+
+if TYPE_CHECKING:
+    from ...diagnosis.result import Diagnosis
+    from ...network.run import Run
+    from ...network.spiking import SpikingNetwork
+
+_CHECKED = 4
+"""How many images a model is compared on."""
+
+
+class Gathering:
+    """What has been simulated so far.
+
+    Args:
+        net: the network.
+        timesteps: T.
+        model: the ReLU network, or None.
+        generator: what draws, with encoder="poisson".
+    """
+
+    def __init__(
+        self,
+        net: "SpikingNetwork",
+        timesteps: int,
+        model: nn.Module | None,
+        generator: torch.Generator | None,
+    ) -> None:
+        self.net = net
+        self.timesteps = timesteps
+        self.model = model
+        self.generator = generator
+        self.device = next(iter(net.layers.values())).threshold.device
+        self.images = 0
+        self.senders = _senders(net, timesteps)
+        self.wiring: Wiring | None = None
+        self.peak = Peak(self.device)
+        self.seconds, self.relu_seconds = 0.0, 0.0
+        # Of answers after each step: how many are right, and the model's; of its own: how many.
+        self.right: list[Tensor] = []
+        self.agreeing: list[Tensor] = []
+        self.relu_right: list[Tensor] = []
+        self.labelled = 0
+
+    def add(self, images: Tensor, labels: Tensor | None) -> None:
+        """Simulates a batch.
+
+        Args:
+            images: as a call takes them.
+            labels: int64 ``[B]``.
+        """
+        source = self.net._source(images, self.generator)
+        if self.wiring is None:
+            self.wiring = wiring(self.net, tuple(source.images.shape[1:]))
+            self._check_model(images)
+        theirs = self._relu_network(images)
+        self.images += len(source.images)
+        with self.peak.measured(len(source.images)), self._clocked("seconds"):
+            run = self.net._run(source.images, None)
+            run.tally = Tally()
+            if labels is None and theirs is None:
+                for _ in self.net._chunks(run, source, self.timesteps):
+                    pass
+                self.net._answer(run, run.counts(), run.steps)
+            else:
+                answers = self.net._answers(run, source, self.timesteps)
+                self._compare(answers, labels, theirs)
+        if labels is not None and theirs is not None:
+            self.relu_right.append((theirs == labels).sum())
+        with self._clocked("seconds"):
+            self._count(run, run.tally)
+
+    def _compare(
+        self, answers: Iterator[Tensor], labels: Tensor | None, theirs: Tensor | None
+    ) -> None:
+        right, agreeing = [], []
+        for answer in answers:
+            if answer.dim() != 2 or answer.shape[1] < 2:
+                raise ValueError(
+                    "report: to have classes, the answer must be [B, classes] with at least two, "
+                    f"got {list(answer.shape)}; give neither labels nor a model"
+                )
+            found = answer.argmax(1)
+            if labels is not None:
+                right.append((found == labels).sum())
+            if theirs is not None:
+                agreeing.append((found == theirs).sum())
+        if labels is not None:
+            self.labelled += len(labels)
+            self.right.append(torch.stack(right))
+        if theirs is not None:
+            self.agreeing.append(torch.stack(agreeing))
+
+    def _relu_network(self, images: Tensor) -> Tensor | None:
+        """The classes that the model answers, int64 ``[B]``."""
+        if self.model is None:
+            return None
+        # Forward may write into what it is given.
+        given = images.clone()
+        with self._clocked("relu_seconds"):
+            logits: Tensor = self.model(given)
+        return logits.argmax(1)
+
+    def _check_model(self, images: Tensor) -> None:
+        if self.model is not None and self.net.encoder == "direct":
+            few = images[:_CHECKED]
+            check_same("report", self.net, relu_logits(self.net, few), result_of(self.model, few))
+
+    @contextmanager
+    def _clocked(self, name: str) -> Iterator[None]:
+        """Adds the seconds that what is within takes."""
+        self._wait()
+        start = time.perf_counter()
+        yield
+        self._wait()
+        setattr(self, name, getattr(self, name) + time.perf_counter() - start)
+
+    def _wait(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+    def _count(self, run: "Run", tally: Tally) -> None:
+        for name, sender in self.senders.items():
+            if isinstance(sender, NeuronTally):
+                sender.end(run.states[name], tally.negative[name])
+            else:
+                sender.add(*tally.events(name))
+
+    def result(self, diagnosis: "Diagnosis | None") -> Report:
+        """What was found."""
+        assert self.wiring is not None
+        net, targets = self.net, self.wiring.targets
+        operations = [self._operation(target) for target in targets]
+        macs = Macs(
+            first=self._macs("first"),
+            steps=self._macs("steps"),
+            readout=self._macs("readout"),
+            relu=sum(target.relu for target in targets),
+        )
+        layers = {}
+        for name, sender in self.senders.items():
+            synapses = [s for target in targets for s in target.synapses if s.sender == name]
+            layers[sender.path] = sender.result(
+                sum(int(s.fan_out.sum()) for s in synapses),
+                sum(sender.operations(s) for s in synapses),
+            )
+        work = Work(
+            timesteps=self.timesteps,
+            operations=tuple(operations),
+            senders=tuple(
+                (layer.neurons, (layer.positive + layer.negative) / self.images)
+                for layer in layers.values()
+            ),
+        )
+        rule = next(iter(net.layers.values())).rule
+        name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu"
+        return Report(
+            timesteps=self.timesteps,
+            images=self.images,
+            layers=layers,
+            macs=macs,
+            energy=energies(work, rule.largest_count(self.timesteps).bit_length()),
+            seconds=self.seconds,
+            relu_seconds=self.relu_seconds if self.model is not None else math.nan,
+            peak_bytes=self.peak.bytes,
+            device=name,
+            threads=torch.get_num_threads(),
+            dtype=str(net.dtype).removeprefix("torch."),
+            encoder=net.encoder,
+            rule=rule,
+            tuned_for=net.tuned_for,
+            accuracy=_shares(self.right, self.labelled),
+            agreement=_shares(self.agreeing, self.images),
+            relu_accuracy=_share(self.relu_right, self.labelled),
+            diagnosis=diagnosis,
+            version=snm_kernels.__version__,
+        )
+
+    def _times(self, part: str) -> int:
+        """How often that part is computed for an image."""
+        once = part == "readout" or (part == "first" and self.net.encoder == "direct")
+        return 1 if once else self.timesteps
+
+    def _macs(self, part: str) -> int:
+        assert self.wiring is not None
+        return self._times(part) * sum(t.analog for t in self.wiring.targets if t.part == part)
+
+    def _operation(self, target: Target) -> Operation:
+        """What it does for one image."""
+        arriving = sum(
+            int(self.senders[s.sender].sent[s.fan_out > 0].sum()) for s in target.synapses
+        )
+        operations = sum(self.senders[s.sender].operations(s) for s in target.synapses)
+        return Operation(
+            weights=target.weights,
+            inputs=target.inputs,
+            outputs=target.outputs,
+            spikes=arriving / self.images,
+            synaptic_operations=operations / self.images,
+            macs=target.analog * self._times(target.part),
+            part=target.part,
+            relu_macs=target.relu,
+        )
+
+
+def _senders(net: "SpikingNetwork", timesteps: int) -> dict[str, SenderTally]:
+    """What counts the spikes of each layer of neurons and max pooling, by its step."""
+    used = {fire.path for fire in net.program.neurons}
+    paths = {fire.name: fire.path for fire in net.program.neurons}
+    senders: dict[str, SenderTally] = {}
+    for step in net.program.temporal:
+        if step.name in paths:
+            path = paths[step.name]
+            senders[step.name] = NeuronTally(path, timesteps, net.layers[path])
+        elif isinstance(step, RunningMax):
+            path = free_path(step.path or step.name, used)
+            used.add(path)
+            senders[step.name] = SenderTally(path, timesteps)
+    return senders
+
+
+def _shares(counts: list[Tensor], total: int) -> tuple[float, ...]:
+    """Of answers, by step."""
+    if not counts:
+        return ()
+    return tuple(count / total for count in torch.stack(counts).sum(0).tolist())
+
+
+def _share(counts: list[Tensor], total: int) -> float:
+    return int(torch.stack(counts).sum()) / total if counts else math.nan

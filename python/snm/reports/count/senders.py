@@ -1,0 +1,160 @@
+"""Adds up what layers of neurons and max poolings sent, batch by batch."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from snm_kernels import SNMState
+
+from ...nn import SNMNeuron
+from ..result import RATE_BINS, LayerReport
+from .synapses import Synapses
+
+_PART = 2**17
+"""Neurons that are added up at once on the CPU."""
+
+
+class SenderTally:
+    """What one layer or max pooling sent. It stays on the device until the end.
+
+    Args:
+        path: its name in the report.
+        timesteps: T.
+        most: how many spikes a step may send.
+    """
+
+    kind = "max pooling"
+
+    def __init__(self, path: str, timesteps: int, most: int = 1) -> None:
+        self.path = path
+        self.timesteps = timesteps
+        self.most = most
+        self.images = 0
+        self._negative: Tensor | int = 0
+        self._sent: Tensor | int = 0
+        self._counts: Tensor | int = 0
+
+    def add(self, sent: Tensor, negative: Tensor) -> None:
+        """Adds images.
+
+        Args:
+            sent: spikes of either sign, int32 ``[B, ...]``.
+            negative: those that are negative, likewise.
+        """
+        self.images += sent.shape[0]
+        # Of the images at hand int32 holds the sums, which is faster.
+        self._negative = self._negative + negative.sum(0, dtype=torch.int32).sum()
+        self._sent = self._sent + sent.sum(0, dtype=torch.int32).to(torch.int64)
+        # How often each count came; their weighted sum is the sum of all counts.
+        lengths = self.timesteps * self.most + 1
+        self._counts = self._counts + sent.flatten().bincount(minlength=lengths)
+
+    @property
+    def sent(self) -> Tensor:
+        """Spikes of each neuron over all images, int64."""
+        assert isinstance(self._sent, Tensor)
+        return self._sent
+
+    def operations(self, synapses: Synapses) -> int:
+        """Synaptic operations over some of the synapses that leave it."""
+        return exact_sum(self.sent * synapses.fan_out)
+
+    def result(self, connections: int, operations: int) -> LayerReport:
+        """What was found.
+
+        Args:
+            connections: synapses that leave it, per image.
+            operations: synaptic operations over them.
+        """
+        assert isinstance(self._counts, Tensor)
+        assert isinstance(self._negative, Tensor)
+        counts = self._counts.tolist()
+        neurons, negative = self.sent.numel(), int(self._negative)
+        dead, saturated, residual = self._shares()
+        return LayerReport(
+            path=self.path,
+            kind="neurons" if isinstance(self, NeuronTally) else "max pooling",
+            neurons=neurons,
+            neuron_steps=neurons * self.images * self.timesteps,
+            positive=sum(sent * times for sent, times in enumerate(counts)) - negative,
+            negative=negative,
+            connections=connections,
+            synaptic_operations=operations,
+            dead=dead,
+            saturated=saturated,
+            residual=residual,
+            rates=rates_of(counts, self.timesteps),
+        )
+
+    def _shares(self) -> tuple[float, float, float]:
+        return math.nan, math.nan, math.nan
+
+
+class NeuronTally(SenderTally):
+    """The same of neurons, and how they ended.
+
+    Args:
+        neuron: the layer.
+    """
+
+    def __init__(self, path: str, timesteps: int, neuron: SNMNeuron) -> None:
+        super().__init__(path, timesteps, neuron.rule.max_spikes)
+        self.neuron = neuron
+        self._saturated: Tensor | int = 0
+        self._driven: Tensor | float = 0.0
+        self._residual: Tensor | float = 0.0
+
+    def end(self, state: SNMState, negative: Tensor) -> None:
+        """Adds a batch that has been simulated."""
+        # On the CPU in parts that stay in the cache, of memory that the heap has at hand.
+        images = len(negative)
+        if negative.device.type == "cpu":
+            images = max(1, _PART * images // max(1, negative.numel()))
+        for v, m, taken in zip(*(x.split(images) for x in (*state, negative)), strict=True):
+            self._end(v, m, taken)
+
+    def _end(self, v: Tensor, m: Tensor, negative: Tensor) -> None:
+        self.add(torch.add(m, negative, alpha=2), negative)
+        rule, threshold = self.neuron.rule, self.neuron.threshold
+        most = rule.largest_count(self.timesteps)
+        # Which is 1 and which 0, in numbers: on the CPU several times as fast as in bools.
+        full = (m - (most - 1)).clamp_(min=0)
+        left = v / threshold
+        # What drove a neuron in all is what it sent and what is left.
+        driven = torch.add(left, m).sub_(rule.v_init).clamp_(min=0).sign_()
+        if most == 0 or rule.v_init < 0:
+            full, driven = full * threshold.isfinite(), driven * threshold.isfinite()
+        self._saturated = self._saturated + full.sum(dtype=torch.int32)
+        self._driven = self._driven + driven.sum(dtype=torch.float64)
+        self._residual = self._residual + left.abs_().mul_(driven).sum(dtype=torch.float64)
+
+    def _shares(self) -> tuple[float, float, float]:
+        return (
+            int((self.sent == 0).count_nonzero()) / self.sent.numel(),
+            int(self._saturated) / (self.sent.numel() * self.images),
+            float(self._residual) / max(1.0, float(self._driven)),
+        )
+
+
+def rates_of(counts: list[int], timesteps: int) -> tuple[int, ...]:
+    """The histogram of rates that a histogram of spike counts in so many steps is.
+
+    >>> rates_of([1, 0, 0, 0, 2, 3], 4)[0], rates_of([1, 0, 0, 0, 2, 3], 4)[-2:]
+    (1, (2, 3))
+    """
+    bins = [0] * (RATE_BINS + 1)
+    for sent, times in enumerate(counts):
+        above = sent > timesteps
+        bins[RATE_BINS if above else min(RATE_BINS - 1, RATE_BINS * sent // timesteps)] += times
+    return tuple(bins)
+
+
+def exact_sum(values: Tensor) -> int:
+    """The sum of int64 values >= 0, whether int64 holds it or not.
+
+    >>> exact_sum(torch.full((4,), 2**62)) == 2**64
+    True
+    """
+    high, low = (values >> 32).sum(), (values & (2**32 - 1)).sum()
+    return (int(high) << 32) + int(low)

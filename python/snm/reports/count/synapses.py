@@ -1,0 +1,215 @@
+"""How many synapses leave each neuron, and what is multiplied without spikes."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from ...network.program import Call, Fire, Program, Repeat, RunningMax, Step, spikes_of
+from .traces import Traces
+from .windows import pooled, windows_of
+
+if TYPE_CHECKING:
+    from ...network.spiking import SpikingNetwork
+
+
+@dataclass(frozen=True, slots=True)
+class Synapses:
+    """Those over which the spikes of a layer reach an operation."""
+
+    sender: str
+    """The step of the layer of neurons or the max pooling."""
+    fan_out: Tensor
+    """How many leave each of its neurons, int64 of the layer's shape."""
+
+
+@dataclass(slots=True)
+class Target:
+    """What reads spikes or analog values: a weighted operation, a max pooling, neurons."""
+
+    path: str
+    weights: int
+    """How many it has; 0 if it reads values as they are."""
+    inputs: int
+    """Values that it reads, per image."""
+    outputs: int
+    """Values that it computes, per image."""
+    analog: int = 0
+    """Multiply-accumulates with analog values, per image and time step, or of one pass over the
+    images, or of the mean."""
+    relu: int = 0
+    """Multiply-accumulates in the ReLU network, per image."""
+    part: str = "steps"
+    """``"first"`` before the first neurons, ``"steps"`` between, ``"readout"`` behind the last."""
+    synapses: tuple[Synapses, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Wiring:
+    """All that a network's operations read."""
+
+    targets: tuple[Target, ...]
+    shapes: dict[str, tuple[int, ...]]
+    """Of what layers of neurons and max poolings send per image, by their steps."""
+
+
+def wiring(net: "SpikingNetwork", size: tuple[int, ...]) -> Wiring:
+    """Follows what one time step of one image reads.
+
+    A synapse is a weight that is not 0 between a neuron and what an operation computes; what a
+    neuron's spike reaches by sums, views, padding and average pooling on the way does not matter.
+    The number of those that leave a neuron is the derivative, by what it sends, of the sum of
+    all that the operation computes with every weight replaced by 1. Neurons or a max pooling that
+    read a spike without weights take one synapse each.
+
+    Args:
+        size: of an image.
+
+    Raises:
+        ValueError: an operation is none that can be counted; it is named.
+
+    >>> from torch import nn
+    >>> from snm import convert
+    >>> model = nn.Sequential(nn.Conv1d(1, 2, 3), nn.ReLU(), nn.Conv1d(2, 4, 3), nn.ReLU()).eval()
+    >>> net = convert(model, torch.rand(4, 1, 8))
+    >>> first, second = wiring(net, (1, 8)).targets
+    >>> first.part, first.analog, second.synapses[0].fan_out[0].tolist()
+    ('first', 36, [4, 8, 12, 12, 8, 4])
+    """
+    with torch.enable_grad():
+        walk = _Walk(net, size)
+        walk.run()
+    return Wiring(tuple(walk.targets), walk.shapes)
+
+
+class _Walk:
+    """A pass of traces through a program; see :class:`snm.reports.count.traces.Traces`."""
+
+    def __init__(self, net: "SpikingNetwork", size: tuple[int, ...]) -> None:
+        self.program: Program = net.program
+        self.model = net.model
+        self.size = size
+        self.device = next(iter(net.layers.values())).threshold.device
+        self.targets: list[Target] = []
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        self.senders: dict[str, Tensor] = {}
+        """What each layer sends: ones, of which derivatives are taken."""
+        self.path = self.part = ""
+        self.counted: set[str] = set()
+        """The calls that are in the ReLU network's sum."""
+        self.new = True
+
+    def run(self) -> None:
+        """Follows all three parts."""
+        program = self.program
+        images = self._traces(torch.zeros(1, *self.size), analog=1.0, after=False)
+        constant: dict[str, Any] = {program.batch: len(images), program.images: images}
+        self.part = "first"
+        for call in program.static:
+            constant[call.name] = self._call(call, constant)
+            self._free(constant, call)
+        self.part = "steps"
+        values, read_out = dict(constant), dict(constant)
+        for step in program.temporal:
+            if isinstance(step, Call):
+                values[step.name] = self._call(step, values)
+            elif isinstance(step, Repeat):
+                values[step.name] = values[step.value]
+            elif isinstance(step, RunningMax):
+                values[step.name] = self._pool(step, values)
+            else:
+                values[step.name] = values[step.spikes] = self._fire(step, values)
+                read_out[step.name] = self._traces(
+                    torch.zeros(1, *self.shapes[step.name]), analog=1.0, after=True
+                )
+            self._free(values, step)
+        self.part = "readout"
+        for call in program.tail:
+            read_out[call.name] = self._call(call, read_out)
+
+    def weigh(self, sums: Tensor, *, weights: int, inputs: int, outputs: int, after: bool) -> None:
+        """Notes an operation.
+
+        Args:
+            sums: the rows of traces, summed over all that it computes with weights of 1.
+            after: neurons come before it.
+        """
+        spikes, analog, relu = sums.unbind()
+        part = self.part if self.part == "readout" or after else "first"
+        self.targets.append(
+            Target(
+                path=self.path,
+                weights=weights,
+                inputs=inputs,
+                outputs=outputs,
+                analog=round(analog.item()),
+                relu=round(relu.item()) if self.new and weights else 0,
+                part=part,
+                synapses=self._synapses(spikes),
+            )
+        )
+
+    def _synapses(self, spikes: Tensor) -> tuple[Synapses, ...]:
+        if not spikes.requires_grad:
+            return ()
+        by = torch.autograd.grad(
+            spikes, list(self.senders.values()), retain_graph=True, allow_unused=True
+        )
+        return tuple(
+            Synapses(sender, fan_out[0].round().to(torch.int64))
+            for sender, fan_out in zip(self.senders, by, strict=True)
+            if fan_out is not None
+        )
+
+    def _call(self, call: Call, values: dict[str, Any]) -> Any:
+        self.path = str(call.target) if call.kind == "module" else call.name
+        # What the tail computes once more on the mean, the ReLU network computes once.
+        self.new = call.name not in self.counted
+        self.counted.add(call.name)
+        return call.run(self.model, values)
+
+    def _fire(self, fire: Fire, values: dict[str, Any]) -> Tensor:
+        self.path = fire.path
+        drive = values[fire.drive]
+        operands = [drive] if fire.residual is None else [drive, values[fire.residual]]
+        for operand in operands:
+            self._as_they_are(operand.rows)
+        sent = self._sender(fire.name, drive.rows[:1].detach())
+        return self._stacked(sent, torch.zeros_like(sent), after=True)
+
+    def _pool(self, step: RunningMax, values: dict[str, Any]) -> Tensor:
+        self.path = step.path or step.name
+        parts = [values[spikes_of(fire)] for fire in step.fires] or [values[step.value]]
+        rows = torch.cat([part.rows for part in parts], dim=1)
+        read = pooled(rows, windows_of(step.pooling, tuple(rows.shape[2:])))
+        self._as_they_are(read)
+        analog = (read[1:2] != 0).to(read.dtype)
+        sent = self._sender(step.name, analog) * (1 - analog)
+        return self._stacked(sent, analog, after=any(part.after for part in parts))
+
+    def _as_they_are(self, rows: Tensor) -> None:
+        """Notes spikes that are read without weights."""
+        sums = rows.flatten(1).sum(1)
+        if sums[0].requires_grad:
+            size = rows[0].numel()
+            self.weigh(
+                sums * sums.new_tensor([1, 0, 0]), weights=0, inputs=size, outputs=size, after=True
+            )
+
+    def _sender(self, name: str, like: Tensor) -> Tensor:
+        sent = torch.ones_like(like).requires_grad_()
+        self.senders[name] = sent
+        self.shapes[name] = tuple(like.shape[1:])
+        return sent
+
+    def _traces(self, spikes: Tensor, *, analog: float, after: bool) -> Tensor:
+        spikes = spikes.to(self.device, torch.float64)
+        return self._stacked(spikes, torch.full_like(spikes, analog), after=after)
+
+    def _stacked(self, spikes: Tensor, analog: Tensor, *, after: bool) -> Traces:
+        return Traces.of(torch.cat((spikes, analog, torch.ones_like(analog))), after, self)
+
+    def _free(self, values: dict[str, Any], step: Step) -> None:
+        for name in self.program.frees[step.name]:
+            values.pop(name, None)

@@ -1,0 +1,320 @@
+"""What a report's page draws of its numbers."""
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from markupsafe import Markup
+
+from ...diagnosis.result import PARTS, Diagnosis
+from ..energy import Energy
+from ..result import RATE_BINS, LayerReport, Report
+from .quantities import digits, percent, quantity, round_quantity
+from .svg import Chart, Scale, apart, doublings, plain, ticks
+
+_FEW, _MANY = 12, 40
+"""Rows up to which they are high; and from which on they are low, with their axis above as well."""
+_FEW_STEPS = 12
+"""Time steps up to which they are drawn at equal distances."""
+
+
+class Key(NamedTuple):
+    """What a mark or a fill means."""
+
+    kind: str
+    """The class of the mark."""
+    words: str
+
+
+class Row(NamedTuple):
+    """A line of a figure: a name, and a chart in each panel."""
+
+    name: str
+    charts: tuple[Markup, ...] = ()
+    """None of a heading of the rows below it."""
+    beside: str = ""
+    """What else a heading says."""
+
+
+class Figure(NamedTuple):
+    """A figure that is one chart, or rows of charts that share panels."""
+
+    kind: str
+    title: str
+    """What it shows, a few words."""
+    caption: str
+    alternative: str
+    """What there is to see, for who does not see it."""
+    remark: str = ""
+    """What to make of it, in one sentence."""
+    keys: tuple[Key, ...] = ()
+    chart: Markup = Markup()
+    panels: tuple[str, ...] = ()
+    """Titles of the panels."""
+    axes: tuple[Markup, ...] = ()
+    rows: tuple[Row, ...] = ()
+
+    @property
+    def many(self) -> bool:
+        """There are so many rows that they are low."""
+        return len(self.rows) > _MANY
+
+
+def accuracy(report: Report) -> Figure | None:
+    """Accuracy and agreement after each time step; None if nothing was held against anything."""
+    lines = {"accuracy": report.accuracy, "agreement": report.agreement}
+    lines = {kind: shares for kind, shares in lines.items() if shares}
+    if not lines:
+        return None
+    expected = report.relu_accuracy
+    known = not math.isnan(expected)
+    shares = [100 * share for line in lines.values() for share in line]
+    marks = ticks(min(shares), max([*shares, 100 * expected] if known else shares), 5)
+    steps = report.timesteps
+    few = steps <= _FEW_STEPS
+    across = Scale(1, max(steps, 2), log=not few)
+    chart = Chart(260, across, Scale(marks[0], marks[-1]), inset=6)
+    chart.y_axis([(mark, f"{plain(mark)}\u202f%") for mark in marks])
+    shown = list(range(1, steps + 1)) if few else doublings(steps)
+    chart.x_axis([(step, str(step)) for step in shown], "time steps T")
+    ends = []
+    if known:
+        chart.level(100 * expected, "relu-line")
+        ends.append((100 * expected, "relu-label"))
+    for kind, line in lines.items():
+        points = [(step, 100 * share) for step, share in enumerate(line, 1)]
+        chart.line(points, f"{kind}-line")
+        for step in shown:
+            title = f"T = {step}: {percent(line[step - 1])}"
+            chart.dot(step, 100 * line[step - 1], f"{kind}-dot", title)
+        ends.append((points[-1][1], f"{kind}-label"))
+    places = apart([chart.down(end) for end, _ in ends], 15)
+    for (end, kind), place in zip(ends, places, strict=True):
+        chart.text(f"{end:.2f}", across.high, place + 4, f"value {kind}", right=10)
+    keys = [Key("accuracy", "right answers"), Key("agreement", "the ReLU network’s answers")]
+    keys = [key for key in keys if key.kind in lines]
+    if known:
+        keys.append(Key("relu", "right answers of the ReLU network"))
+    what = "Accuracy" if "accuracy" in lines else "Agreement with the ReLU network"
+    said = ", ".join(f"{step}: {percent(next(iter(lines.values()))[step - 1])}" for step in shown)
+    return Figure(
+        "over-time",
+        f"{what} over time",
+        f"Share of the {report.images:,} images after each time step"
+        f"{'' if few else ', on a logarithmic axis'}; all steps are read from one simulation.",
+        f"{what} by time step: {said}." + (f" ReLU network: {percent(expected)}." if known else ""),
+        keys=tuple(keys),
+        chart=chart.markup(),
+    )
+
+
+def layers(report: Report) -> Figure | None:
+    """Rates, synaptic operations and histograms of rates, by layer; None without layers."""
+    found = list(report.layers.values())
+    if not found:
+        return None
+    height = _height(len(found))
+    rate_marks = ticks(
+        -max(layer.negative_rate for layer in found),
+        max(layer.positive_rate for layer in found),
+        4,
+    )
+    operations = [layer.synaptic_operations / report.images for layer in found]
+    operation_marks = ticks(0, max(operations), 3)
+    rates, cost = Scale(rate_marks[0], rate_marks[-1]), Scale(0, operation_marks[-1])
+    rows = []
+    for name, layer, each in zip(report.layers, found, operations, strict=True):
+        sent = _lines(rates, rate_marks, height)
+        positive, negative = layer.positive_rate, layer.negative_rate
+        bar = _band(height)
+        sent.bar(0, positive, **bar, kind="positive", title=f"positive: {digits(positive)}")
+        sent.bar(0, -negative, **bar, kind="negative", title=f"negative: {digits(negative)}")
+        spent = _lines(cost, operation_marks, height)
+        spent.bar(0, each, **bar, kind="plain", title=f"{quantity(each)} an image")
+        charts = (sent.markup(), spent.markup(), _histogram(layer, height))
+        rows.append(Row(name, charts))
+    bins = [(0.0, "0"), (RATE_BINS / 2, "½"), (float(RATE_BINS), "1")]
+    busiest = max(found, key=lambda layer: layer.positive_rate + layer.negative_rate)
+    dearest = max(found, key=lambda layer: layer.synaptic_operations)
+    return Figure(
+        "layers",
+        "Layer by layer",
+        "Left: spikes per neuron and time step, negative ones to the left of zero. Middle: "
+        "synaptic operations per image, a spike times each synapse that it takes. Right: how "
+        "many neurons spike how often, from never to every step and, last, more; heights are "
+        "square roots of shares."
+        + (
+            " Of a max pooling it is the steps at which an output sends anything."
+            if any(layer.kind == "max pooling" for layer in found)
+            else ""
+        ),
+        f"{len(found)} layers. {busiest.path} has the highest rate, "
+        f"{digits(busiest.positive_rate)} positive and {digits(busiest.negative_rate)} negative "
+        f"spikes per neuron and step; {dearest.path} the most synaptic operations.",
+        keys=(Key("positive", "positive spikes"), Key("negative", "negative spikes")),
+        panels=("Spikes per neuron and step", "Synaptic operations per image", "Rates of neurons"),
+        axes=(
+            axis(rates, [(mark, plain(mark)) for mark in rate_marks]),
+            axis(cost, [(mark, round_quantity(mark)) for mark in operation_marks]),
+            axis(Scale(0, RATE_BINS + 1), bins),
+        ),
+        rows=tuple(rows),
+    )
+
+
+def energy(report: Report) -> Figure | None:
+    """What an image costs, by convention; None if there is none."""
+    if not report.energy:
+        return None
+    rows = []
+    for found in report.energy:
+        beside = ""
+        if math.isfinite(found.ratio):
+            beside = f"{digits(found.ratio)} × the ReLU network at {report.bits} bits"
+        rows.append(Row(found.convention, beside=beside))
+        networks = [
+            ("spiking network", found.snn, "snn"),
+            ("ReLU network", found.ann, "relu"),
+            (f"ReLU network, {report.bits} bits", found.quantised, "quantised"),
+        ]
+        most = max((cost for _, cost, _ in networks if math.isfinite(cost)), default=0.0)
+        # A seventh is left for the number.
+        across = Scale(0, 1.17 * most or 1.0)
+        for name, cost, kind in networks:
+            rows.append(Row(name, (_cost(across, cost, kind, found),)))
+    said = "; ".join(
+        f"{one.convention}: spiking {quantity(one.snn, 'J')}, ReLU {quantity(one.ann, 'J')}, "
+        f"quantised {quantity(one.quantised, 'J')}"
+        for one in report.energy
+    )
+    return Figure(
+        "energy",
+        "Energy per image",
+        "Estimates under several conventions, each drawn to its own scale; none is a measurement. "
+        f"What there is to beat is the ReLU network with activations of {report.bits} bits, as "
+        f"many as it takes to count a neuron’s spikes in {report.timesteps} time steps. Gaps in a "
+        "bar part what it is the sum of.",
+        said + ".",
+        panels=("",),
+        rows=tuple(rows),
+    )
+
+
+def errors(diagnosis: Diagnosis | None) -> Figure | None:
+    """The parts of each layer's error, as :meth:`snm.Diagnosis.picture` stacks them; None if there
+    is nothing to draw."""
+    if diagnosis is None:
+        return None
+    shares = {
+        path: {part: 100 * layer.parts[part].absolute / layer.activation for part in PARTS}
+        for path, layer in diagnosis.layers.items()
+        if layer.activation > 0
+    }
+    if not shares:
+        return None
+    height = _height(len(shares))
+    marks = ticks(
+        min(_sum_below(parts.values()) for parts in shares.values()),
+        max(_sum_above(parts.values()) for parts in shares.values()),
+        6,
+    )
+    across = Scale(marks[0], marks[-1])
+    rows = []
+    for path, parts in shares.items():
+        chart = _lines(across, marks, height)
+        above = below = 0.0
+        for part, share in parts.items():
+            start = above if share >= 0 else below
+            end = start + share
+            title = f"{part}: {share:+.2f} %"
+            chart.bar(start, end, **_band(height), kind=f"part {part}", title=title)
+            above, below = max(above, end), min(below, end)
+        total = sum(parts.values())
+        chart.text(f"{total:.1f}".replace("-", "−"), above, 0.5 * height + 4, "value", right=6)
+        rows.append(Row(path, (chart.markup(),)))
+    worst = max(shares, key=lambda path: sum(shares[path].values()))
+    return Figure(
+        "errors",
+        "What is lost, and to what",
+        "The parts of the mean absolute error of each layer’s rates, in percent of the ReLU "
+        f"network’s mean activation, after {diagnosis.timesteps} time steps; to the left of zero "
+        "what makes up for others, and at the end of a bar the sum of all.",
+        f"{worst} has the largest error, {sum(shares[worst].values()):.1f} percent of its mean "
+        "activation.",
+        remark=f"{diagnosis.advice[0].upper()}{diagnosis.advice[1:].rstrip('.')}.",
+        keys=tuple(Key(f"part {part}", part) for part in PARTS),
+        panels=("percent of the mean activation",),
+        axes=(axis(across, [(mark, plain(mark)) for mark in marks]),),
+        rows=tuple(rows),
+    )
+
+
+def axis(across: Scale, marks: Sequence[tuple[float, str]]) -> Markup:
+    """The labels below a panel. Where it is narrow, style sheets hide those in between."""
+    chart = Chart(20, across)
+    for number, (value, label) in enumerate(marks):
+        place = "first" if number == 0 else "last" if number == len(marks) - 1 else "between"
+        chart.text(label, value, 14, f"tick middle {'origin' if value == 0 else place}")
+    return chart.markup()
+
+
+def _height(rows: int) -> int:
+    return 36 if rows <= _FEW else 28 if rows <= _MANY else 16
+
+
+def _band(height: int) -> dict[str, float]:
+    """What of a row a bar takes."""
+    return {"top": 0.23 * height, "height": 0.54 * height}
+
+
+def _lines(across: Scale, marks: Sequence[float], height: int) -> Chart:
+    """A chart of a row, with lines that run on through all rows."""
+    chart = Chart(height, across)
+    chart.strokes([(mark, 0, height) for mark in marks if mark != 0], "grid")
+    chart.strokes([(0, 0, height)], "zero")
+    return chart
+
+
+def _histogram(layer: LayerReport, height: int) -> Markup:
+    chart = Chart(height, Scale(0, RATE_BINS + 1))
+    total = sum(layer.rates)
+    for number, count in enumerate(layer.rates):
+        if count == 0:
+            continue
+        share = count / total
+        tall = max(1.0, math.sqrt(share) * (height - 6))
+        low, high = number / RATE_BINS, (number + 1) / RATE_BINS
+        span = f"{low:.2f} to {high:.2f}" if number < RATE_BINS else "above 1"
+        chart.bar(
+            number + 0.08,
+            number + 0.92,
+            top=height - 3 - tall,
+            height=tall,
+            kind="plain",
+            title=f"{span} spikes per step: {percent(share)}",
+        )
+    return chart.markup()
+
+
+def _cost(across: Scale, cost: float, kind: str, energy: Energy) -> Markup:
+    chart = Chart(22, across)
+    end = cost if math.isfinite(cost) else 0.0
+    if kind == "snn" and energy.parts:
+        start = 0.0
+        for name, part in energy.parts.items():
+            title = f"{name}: {quantity(part, 'J')}"
+            chart.bar(start, start + part, top=3, height=16, kind=kind, title=title)
+            start += part
+    else:
+        chart.bar(0, end, top=3, height=16, kind=kind)
+    chart.text(quantity(cost, "J"), end, 15, "value", right=8)
+    chart.strokes([(0, 0, 22)], "zero")
+    return chart.markup()
+
+
+def _sum_above(shares: Iterable[float]) -> float:
+    return sum(share for share in shares if share > 0)
+
+
+def _sum_below(shares: Iterable[float]) -> float:
+    return sum(share for share in shares if share < 0)

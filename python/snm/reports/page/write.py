@@ -1,0 +1,169 @@
+"""A report as one page of HTML, for people: nothing is loaded, all of it is in the file."""
+
+import re
+from functools import cache
+from html.parser import HTMLParser
+from importlib.resources import files
+from typing import TYPE_CHECKING
+
+from jinja2 import Environment, StrictUndefined, Template
+from markupsafe import Markup, escape
+
+from ..result import Report
+from . import figures, recorded, sheets
+from .quantities import quantity
+from .summary import facts, key_figures
+
+if TYPE_CHECKING:
+    from ...network.recording import Recording
+
+
+def page(
+    report: Report,
+    *,
+    title: str = "A spiking network of signed neurons",
+    recording: "Recording | None" = None,
+    neuron: tuple[str, int] | None = None,
+) -> str:
+    """A report as a page of HTML that needs nothing else, and works without scripts and colours.
+
+    Args:
+        report: what :func:`snm.report` found.
+        title: what the network is called.
+        recording: of :meth:`snm.SpikingNetwork.record`; its first image's spikes and, if they were
+            recorded, one neuron's membrane are drawn.
+        neuron: whose membrane: the layer's path and the neuron's number in it; None for the one
+            that sends most negative spikes.
+
+    Returns:
+        The page; :func:`read` gives the report back.
+
+    Raises:
+        ValueError: the neuron's spikes and membrane were not recorded.
+
+    >>> import torch
+    >>> from torch import nn
+    >>> from snm import convert, report
+    >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
+    >>> images = torch.rand(32, 4)
+    >>> found = report(convert(model, images), images, timesteps=8, model=model)
+    >>> read(page(found, title="mine")).to_json() == found.to_json()
+    True
+    """
+    drawn = [
+        figures.accuracy(report),
+        figures.layers(report),
+        figures.energy(report),
+        figures.errors(report.diagnosis),
+    ]
+    if recording is not None:
+        drawn += [recorded.raster(recording), recorded.membrane(recording, neuron)]
+    tables = [
+        sheets.over_time(report),
+        sheets.layers(report),
+        sheets.errors(report.diagnosis),
+        sheets.energy(report),
+    ]
+    html = _template().render(
+        report=report,
+        title=title,
+        facts=facts(report),
+        keyfigures=key_figures(report),
+        figures=[figure for figure in drawn if figure is not None],
+        tables=[sheet for sheet in tables if sheet.rows],
+        notes=_notes(report),
+        linked=_linked,
+        # Within a script element nothing ends it but a tag.
+        json=Markup(report.to_json().replace("<", "\\u003c")),
+        css=Markup(_asset("page.css")),
+        script=Markup(_asset("page.js")),
+    )
+    return f"{html.strip()}\n"
+
+
+def read(html: str) -> Report:
+    """The report that a page was made of.
+
+    Raises:
+        ValueError: it is not such a page.
+    """
+    reader = _Reader()
+    reader.feed(html)
+    if not reader.found:
+        raise ValueError("read: html must be a page of a report, got none")
+    return Report.from_json("".join(reader.found))
+
+
+class _Reader(HTMLParser):
+    """Collects what the element ``#report`` holds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+        self._inside = False
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self._inside = tag == "script" and ("id", "report") in attrs
+
+    def handle_data(self, data: str) -> None:
+        if self._inside:
+            self.found.append(data)
+
+    def handle_endtag(self, _: str) -> None:
+        self._inside = False
+
+
+@cache
+def _template() -> Template:
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    return environment.from_string(_asset("page.html.jinja"))
+
+
+def _asset(name: str) -> str:
+    return (files(__package__ or "") / name).read_text(encoding="utf-8")
+
+
+def _notes(report: Report) -> list[str]:
+    macs = report.macs
+    return [
+        "A synaptic operation is a spike that arrives over one synapse: a weight that is not 0, at "
+        "a position that there is. Beside them the spiking network computes "
+        f"{quantity(macs.snn)} multiply-accumulates per image: {quantity(macs.first)} before its "
+        f"first neurons, {quantity(macs.steps)} in layers that read what is no spike, "
+        f"{quantity(macs.readout)} behind its last ones. The ReLU network computes "
+        f"{quantity(macs.relu)}.",
+        "Energies are operations and memory accesses times what a source says that one costs. Time "
+        f"and memory were measured on {report.device}, counting included.",
+    ]
+
+
+_ADDRESSES = {
+    re.compile(r"https://[^\s,;)]*[^\s,;).]"): "{}",
+    re.compile(r"(?<=arXiv:)\d{4}\.\d{4,5}"): "https://arxiv.org/abs/{}",
+    re.compile(r"(?<=doi:)10\.[^\s,;)]*[^\s,;).]"): "https://doi.org/{}",
+}
+
+
+def _linked(source: str) -> Markup:
+    """A source, in which addresses, DOIs and numbers of arXiv are links.
+
+    >>> print(_linked("A & B, 2022, arXiv:2210.13107."))
+    A &amp; B, 2022, arXiv:<a href="https://arxiv.org/abs/2210.13107">2210.13107</a>.
+    """
+    found = sorted(
+        (match.span(), address)
+        for pattern, address in _ADDRESSES.items()
+        for match in pattern.finditer(source)
+    )
+    parts, end = [], 0
+    for (start, stop), address in found:
+        # An address may hold a DOI.
+        if start < end:
+            continue
+        words = source[start:stop]
+        link = Markup('<a href="{}">{}</a>').format(address.format(words), words)
+        parts += [escape(source[end:start]), link]
+        end = stop
+    return Markup("").join([*parts, escape(source[end:])])

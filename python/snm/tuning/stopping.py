@@ -1,0 +1,244 @@
+"""Finds out how far ahead an answer has to be for an image to stop."""
+
+import math
+from collections.abc import Iterable
+from itertools import zip_longest
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..conversion.inputs import batches_of, check_model
+from ..conversion.tracing.compare import result_of
+from ..network.checks import check_count
+from ..network.spiking import SpikingNetwork
+from ..network.until import Stop, check_classes, check_direct, lead_of
+
+_BATCH = 100
+_NO_DEVIATION = 1e-30
+_ROUNDING = 1e-9
+_USUAL = 0.95
+
+
+@torch.no_grad()
+def calibrate_stop(
+    net: SpikingNetwork,
+    model: nn.Module | None,
+    images: Tensor | Iterable[Any],
+    *,
+    agreement: float = 0.995,
+    confidence: float | None = None,
+    min_steps: int = 1,
+    max_steps: int = 64,
+) -> Stop:
+    """Finds when to stop simulating an image, for :meth:`snm.SpikingNetwork.until`.
+
+    A logit after t steps is off by what the network has not yet evened out. For each t that is
+    measured: the root mean square, over the images, of how far the lead of the largest logit over
+    the second still is from what it is after ``max_steps``. An image stops once its lead is κ times
+    that or more, and κ is the smallest with which, and with every larger one, the images agree as
+    often as asked.
+
+    Args:
+        net: of encoder "direct".
+        model: the ReLU network, in evaluation mode, whose classes are to be given; None for those
+            that the network itself gives after ``max_steps``.
+        images: ``[N, ...]``, or batches of them, or tuples that start with one, without labels:
+            such as those to come, and best neither trained nor calibrated on, for of these both
+            networks are surer than of others.
+        agreement: the share of images that are to get the class they should, in (0, 1).
+        confidence: None for that share of these very images, of which others fall short in about
+            half of all cases, for κ is fitted to these; or how sure it is to be that as large a
+            share of all such images agrees, in (0, 1), such as 0.95, which takes more steps.
+        min_steps: no image stops before so many.
+        max_steps: every image stops after so many.
+
+    Returns:
+        The leads, and with them what share of these images agree and their mean number of steps.
+        ``agreement_at_least`` is the share of all such images to rely on with 95 % confidence, or
+        that which was asked for.
+
+    Raises:
+        ValueError: fewer images agree even after ``max_steps``, there are too few images for the
+            confidence, an argument is out of its range, or the encoder is not "direct". Or the
+            images are not as for a call.
+        TypeError: an argument is of the wrong type.
+
+    Source: stopping where confidence passes a threshold: Li et al., "SEENN: Towards Temporal
+    Spiking Early Exit Neural Networks", NeurIPS 2023. One κ after another tested until the first
+    that fails: Angelopoulos et al., "Learn then Test: Calibrating Predictive Algorithms to Achieve
+    Risk Control", 2021, arXiv:2110.01052.
+
+    >>> _ = torch.manual_seed(0)
+    >>> model = nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 3)).eval()
+    >>> from snm import convert
+    >>> net = convert(model, torch.rand(256, 4), preset="snm-zero")
+    >>> stop = calibrate_stop(net, model, torch.rand(300, 4), agreement=0.9, max_steps=32)
+    >>> answers = net.until(torch.rand(50, 4), stop)
+    >>> stop.agreement >= 0.9, bool(answers.steps.max() <= 32)
+    (True, True)
+    """
+    last = check_count("calibrate_stop", "max_steps", max_steps)
+    first = check_count("calibrate_stop", "min_steps", min_steps)
+    if first > last:
+        raise ValueError(
+            f"calibrate_stop: min_steps must be at most max_steps={last}, got {min_steps}"
+        )
+    _check_share("agreement", agreement)
+    if confidence is not None:
+        _check_share("confidence", confidence)
+    _check_networks(net, model)
+    leads, right, deviation = _observe(net, model, images, last)
+    count = leads.shape[1]
+    allowed = _allowed(agreement, confidence, count)
+    disagreeing = count - int(right[-1].count_nonzero())
+    if disagreeing > allowed:
+        raise ValueError(
+            f"calibrate_stop: agreement must be at most the {(count - disagreeing) / count:.4f} "
+            f"that {last} steps reach on these {count} images, got {agreement}"
+        )
+    # Where nothing is off any more, any lead will do.
+    deviation = deviation.clamp(min=_NO_DEVIATION)
+    ratios = leads / deviation.unsqueeze(1)
+    ratios[: first - 1] = -torch.inf
+    needed = _smallest_factor(ratios[:-1], right, allowed) * deviation
+    needed[: first - 1] = torch.inf
+    needed[-1] = 0.0
+    stops = (leads >= needed.unsqueeze(1)).to(torch.uint8).argmax(0)
+    agreeing = right.gather(0, stops.unsqueeze(0)).double().mean().item()
+    return Stop(
+        tuple(needed.tolist()),
+        agreeing,
+        (stops + 1).double().mean().item(),
+        at_least(round(agreeing * count), count, _USUAL if confidence is None else confidence),
+    )
+
+
+def _check_share(argument: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"calibrate_stop: {argument} must be a number, got {value!r}")
+    if not 0 < value < 1:
+        raise ValueError(f"calibrate_stop: {argument} must be above 0 and below 1, got {value}")
+
+
+def _allowed(agreement: float, confidence: float | None, count: int) -> int:
+    """How many of the images may get another class."""
+    most = math.floor((1 - agreement) * count + _ROUNDING)
+    if confidence is None:
+        return most
+    while most >= 0 and at_least(count - most, count, confidence) < agreement:
+        most -= 1
+    if most < 0:
+        fewest = math.ceil(math.log(1 - confidence) / math.log(agreement))
+        raise ValueError(
+            f"calibrate_stop: images must be at least {fewest} for agreement={agreement} with "
+            f"confidence={confidence}, got {count}"
+        )
+    return most
+
+
+def at_least(agreeing: int, count: int, confidence: float) -> float:
+    """The smallest share of all images that is compatible with so many of so many.
+
+    With a smaller one, as many or more would agree in less than 1 - ``confidence`` of all draws.
+
+    Source: Clopper, Pearson, "The Use of Confidence or Fiducial Limits Illustrated in the Case of
+    the Binomial", Biometrika 1934.
+
+    >>> round(at_least(1990, 2000, 0.95), 4), at_least(0, 10, 0.95)
+    (0.9915, 0.0)
+    """
+    if agreeing == 0:
+        return 0.0
+    counts = torch.arange(agreeing, count + 1, dtype=torch.float64)
+    ways = torch.lgamma(torch.tensor(count + 1.0, dtype=torch.float64)) - (
+        torch.lgamma(counts + 1) + torch.lgamma(count - counts + 1)
+    )
+    low, high = 0.0, agreeing / count
+    for _ in range(60):
+        share = (low + high) / 2
+        chance = (ways + counts * math.log(share) + (count - counts) * math.log1p(-share)).exp()
+        low, high = (share, high) if chance.sum().item() < 1 - confidence else (low, share)
+    return low
+
+
+def _check_networks(net: SpikingNetwork, model: nn.Module | None) -> None:
+    if not isinstance(net, SpikingNetwork):
+        raise TypeError(f"calibrate_stop: net must be a SpikingNetwork, got {type(net).__name__}")
+    if model is not None:
+        check_model(model, "calibrate_stop")
+    check_direct("calibrate_stop", net)
+
+
+def _observe(
+    net: SpikingNetwork, model: nn.Module | None, images: Tensor | Iterable[Any], steps: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """For each step and image the lead and whether the class is right, ``[T, N]``; and for each
+    step by how much leads are off, ``[T]``, root mean square."""
+    leads, right = [], []
+    squares = torch.zeros(steps, dtype=torch.float64)
+    device = next(iter(net.layers.values())).threshold.device
+    if isinstance(images, Tensor):
+        images = images.split(_BATCH)
+    for batch in batches_of(images, None, device, None, "calibrate_stop"):
+        answers = net.anytime(batch, timesteps=steps)
+        check_classes(answers[-1])
+        found = answers.argmax(-1)
+        wanted = found[-1] if model is None else _classes(model, batch, answers[-1])
+        leads.append(lead_of(answers).cpu())
+        right.append((found == wanted).cpu())
+        best = answers.topk(2, dim=-1).indices
+        final = answers[-1].expand_as(answers).gather(-1, best).double()
+        if net.readout == "count":
+            share = torch.arange(1, steps + 1, device=final.device) / steps
+            final = final * share.view(-1, 1, 1)
+        off = leads[-1] - (final[..., 0] - final[..., 1]).cpu()
+        squares += off.square().sum(1)
+    if not leads:
+        raise ValueError("calibrate_stop: images must hold at least one image, got none")
+    count = sum(part.shape[1] for part in leads)
+    return torch.cat(leads, 1), torch.cat(right, 1), (squares / count).sqrt()
+
+
+def _classes(model: nn.Module, images: Tensor, like: Tensor) -> Tensor:
+    """What the ReLU network says of images for which the spiking network's logits are given."""
+    logits: Tensor = result_of(model, images)
+    if logits.shape != like.shape:
+        raise ValueError(
+            f"calibrate_stop: model must answer {list(like.shape)} like the network, "
+            f"got {list(logits.shape)}"
+        )
+    return logits.argmax(-1)
+
+
+def _smallest_factor(ratios: Tensor, right: Tensor, allowed: int) -> float:
+    """The smallest κ at which, and above which, no more images than allowed end up wrong.
+
+    Args:
+        ratios: ``[T - 1, N]``: after each step but the last, the largest κ that stops the image.
+        right: ``[T, N]``: whether an image that stops there is right.
+        allowed: no fewer than are wrong after the last step.
+    """
+    count = right.shape[1]
+    stops = [right.shape[0] - 1] * count
+    rights: list[list[bool]] = right.tolist()
+    wrong = count - sum(rights[-1])
+    larger = math.inf
+    # From the largest κ down, one more pair of step and image after another stops.
+    ratio_of: list[float] = ratios.flatten().tolist()
+    order = sorted(range(len(ratio_of)), key=ratio_of.__getitem__, reverse=True)
+    for place, following in zip_longest(order, order[1:]):
+        ratio = ratio_of[place]
+        if ratio == -math.inf:
+            break
+        step, image = divmod(place, count)
+        if step < stops[image]:
+            wrong += rights[stops[image]][image] - rights[step][image]
+            stops[image] = step
+        if following is not None and ratio_of[following] == ratio:
+            continue
+        if wrong > allowed:
+            # In between, so that rounding cannot let these stop.
+            return (ratio + larger) / 2
+        larger = ratio
+    return 0.0
