@@ -1,11 +1,20 @@
-"""Checks that the entries for tensors and for arrays share."""
+"""Checks of the ops' arguments: first what tensors and arrays share, then those of tensors."""
 
 import math
+from collections.abc import Sequence
 from numbers import Real
+
+import torch
+from torch import Tensor
+
+from ._layout import slices_have, state_like
 
 # What rounds to a float32 of this size or more is infinite; of that size or less, zero.
 _FLOAT32_OVERFLOW = 2.0**128 - 2.0**103
 _FLOAT32_UNDERFLOW = 2.0**-150
+
+READ = ("x", "threshold", "state.v", "state.m", "bias", "residual", "negative")
+"""The neurons' tensors in the order of their schemas, as messages name them."""
 
 
 def require(
@@ -58,3 +67,106 @@ def check_state(state: object, op: str = "snm") -> None:
     """Whether a state has its two parts."""
     if not (isinstance(state, tuple) and len(state) == 2):
         raise TypeError(f"{op}: state must be an SNMState(v, m), got {type(state).__name__}")
+
+
+def refusal(
+    op: str, error: type[Exception], argument: str, expected: object, got: object
+) -> Exception:
+    """The error to raise: texts are made only where they are needed, this op runs often."""
+    return error(f"{op}: {argument} must be {expected}, got {got}")
+
+
+def dtype_names(dtypes: Sequence[torch.dtype]) -> str:
+    return ", ".join(str(dtype).removeprefix("torch.") for dtype in dtypes)
+
+
+def parameter(
+    op: str, name: str, value: Tensor | float, shape: torch.Size, device: torch.device
+) -> Tensor:
+    """A threshold or bias as a float32 tensor that broadcasts to one time slice of x."""
+    if not isinstance(value, Tensor):
+        number = check_number(name, value, "a tensor", op)
+        return torch.full((), number, dtype=torch.float32, device=device)
+    if not value.is_floating_point():
+        raise refusal(op, TypeError, name, "floating point", value.dtype)
+    if value.device != device:
+        raise refusal(op, ValueError, name, f"on {device}", value.device)
+    if value.dim() > 0:
+        check_broadcast(name, value.shape, shape, op)
+    return value if value.dtype == torch.float32 else value.to(torch.float32)
+
+
+def check_tensor(
+    op: str,
+    name: str,
+    value: Tensor,
+    shape: torch.Size,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> None:
+    if not isinstance(value, Tensor):
+        raise refusal(op, TypeError, name, "a tensor", value)
+    if value.dtype == dtype and value.device == device and value.shape == shape:
+        return
+    if value.dtype != dtype:
+        raise refusal(op, TypeError, name, dtype, value.dtype)
+    if value.shape != shape:
+        raise refusal(op, ValueError, name, f"of shape {list(shape)}", list(value.shape))
+    raise refusal(op, ValueError, name, f"on {device}", value.device)
+
+
+def check_out(op: str, out: Tensor, x: Tensor, dtype: torch.dtype | None) -> None:
+    if dtype is None:
+        raise ValueError(f"{op}: out must be None with emit='none', got a tensor")
+    check_tensor(op, "out", out, x.shape, dtype, x.device)
+    if out.is_contiguous() and x.is_contiguous():
+        return
+    like = state_like(x)
+    expected = (like.numel(), *like.stride())
+    apart = out.shape[0] == 1 or out.stride(0) >= expected[0]
+    if not (apart and slices_have(out, expected)):
+        raise ValueError(
+            f"{op}: out must have the drive's strides {list(expected)}, got {list(out.stride())}"
+        )
+
+
+def check_overlap(op: str, out: Tensor, tensors: Sequence[Tensor | None]) -> None:
+    """Refuses an out that would be overwritten before it is read."""
+    if out.untyped_storage().device.type == "meta":
+        return
+    start, end = _extent(out)
+    for name, read in zip(READ, tensors, strict=False):
+        if read is None:
+            continue
+        other_start, other_end = _extent(read)
+        if start >= other_end or other_start >= end:
+            continue
+        if name not in ("x", "residual"):
+            raise ValueError(f"{op}: out must share no memory with {name}")
+        if not _same_elements(out, read):
+            raise ValueError(f"{op}: out must be {name} itself or share no memory with it")
+
+
+def _same_elements(a: Tensor, b: Tensor) -> bool:
+    return a.data_ptr() == b.data_ptr() and a.stride() == b.stride() and a.dtype == b.dtype
+
+
+def _extent(tensor: Tensor) -> tuple[int, int]:
+    """First byte of a tensor and the byte after its last; nothing if it has no elements."""
+    if tensor.numel() == 0:
+        return 0, 0
+    start = tensor.data_ptr()
+    if tensor.is_contiguous():
+        return start, start + tensor.nbytes
+    last = sum((n - 1) * stride for n, stride in zip(tensor.shape, tensor.stride(), strict=True))
+    return start, start + (last + 1) * tensor.element_size()
+
+
+def refuse_grad(op: str, names: Sequence[str], tensors: Sequence[Tensor | None]) -> None:
+    """Refuses a tensor that requires a gradient, by its name among these."""
+    for name, tensor in zip(names, tensors, strict=True):
+        if tensor is not None and tensor.requires_grad:
+            raise RuntimeError(
+                f"{op}: {name} requires grad, but this op has no gradient; "
+                "call it under torch.no_grad()"
+            )

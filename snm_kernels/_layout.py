@@ -19,6 +19,11 @@ def spikes_like(x: Tensor, v: Tensor, dtype: torch.dtype | None) -> Tensor:
     return x.new_empty_strided(x.shape, (v.numel(), *v.stride()), dtype=dtype)
 
 
+def count_like(v: Tensor) -> Tensor:
+    """An empty int32 memory, or number of spikes, laid out as the membrane v."""
+    return torch.empty_like(v, dtype=torch.int32)
+
+
 def dense_strides(sizes: Sequence[int], channels_last: bool) -> tuple[int, ...]:
     """Strides of ``[T, B, C, *spatial]`` without gaps, time first.
 
@@ -48,6 +53,18 @@ def is_channels_last(x: Tensor) -> bool:
     return not slices_have(x, dense_strides(x.shape, False)) and slices_have(
         x, dense_strides(x.shape, True)
     )
+
+
+def pooled_like(
+    x: Tensor, output: Sequence[int], spikes_dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """Empty tensors in x's memory format: what pooling to ``output`` sends, and the totals."""
+    channels_last = is_channels_last(x)
+    sizes = (*x.shape[:3], *output)
+    spikes = x.new_empty_strided(sizes, dense_strides(sizes, channels_last), dtype=spikes_dtype)
+    total_dtype = torch.int32 if x.dtype == torch.int8 else torch.float32
+    strides = dense_strides(x.shape, channels_last)[1:]
+    return spikes, x.new_empty_strided(x.shape[1:], strides, dtype=total_dtype)
 
 
 class Repeat(NamedTuple):

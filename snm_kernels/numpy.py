@@ -1,7 +1,7 @@
 """The op on NumPy arrays: the CPU kernels without torch's threads or tensors."""
 
 import os
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from . import _host
 from ._checks import check_broadcast, check_number, check_state, check_threshold, require
 from ._layout import repeat_over
+from ._types import Emit
 from .rule import SNM, SNMRule
 
-Emit = Literal["amplitude", "spike", "none"]
 Array = NDArray[Any]
 
 _AMPLITUDE_DTYPES = (np.dtype(np.float32), np.dtype(np.float16))

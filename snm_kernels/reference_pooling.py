@@ -2,37 +2,11 @@
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-
-class Windows(NamedTuple):
-    """The windows along one spatial dimension.
-
-    >>> Windows(5, 3, 3, stride=2, padding=1).taps(0)
-    range(0, 2)
-    """
-
-    size: int
-    """Of the input."""
-    output: int
-    kernel: int
-    """Taps of a window; where adaptive, no window has more."""
-    stride: int = 1
-    padding: int = 0
-    dilation: int = 1
-    adaptive: bool = False
-    """Window o covers ``[floor(o * size / output), ceil((o + 1) * size / output))``."""
-
-    def taps(self, o: int) -> range:
-        """The inputs of window o, padding left out."""
-        if self.adaptive:
-            return range(o * self.size // self.output, -(-(o + 1) * self.size // self.output))
-        start = o * self.stride - self.padding
-        first = start + max(0, -(start // self.dilation)) * self.dilation
-        return range(first, min(start + self.kernel * self.dilation, self.size), self.dilation)
+from .windows import Windows
 
 
 def larger(c: Tensor, most: Tensor) -> Tensor:

@@ -11,19 +11,10 @@ import triton  # type: ignore[import-untyped]
 from torch import Tensor
 from torch.library import custom_op, triton_op, wrap_triton
 
-from .._layout import dense_strides, is_channels_last, slices_have
-from ..pooling import (
-    ADAPTIVE_POOL,
-    POOL,
-    adaptive_running_max_pool_fake,
-    adaptive_windows,
-    check_arguments,
-    checked_windows,
-    is_shared,
-    pooled_like,
-    running_max_pool_fake,
-)
-from ..reference_pooling import Windows
+from .._fakes import adaptive_running_max_pool_fake, running_max_pool_fake
+from .._layout import dense_strides, is_channels_last, pooled_like, slices_have
+from .._pool_checks import check_arguments, is_shared
+from ..windows import ADAPTIVE_POOL, POOL, Windows, adaptive_windows, checked_windows
 from . import INTERPRETED, loop_bound
 from .running_max_kernel import snm_running_max_kernel, snm_running_total_kernel
 
@@ -70,7 +61,7 @@ def _run(
     sent_dtype: torch.dtype,
 ) -> tuple[Tensor, Tensor]:
     """Runs the kernels on x's device and current stream."""
-    spikes, total_out = pooled_like(x, windows, sent_dtype)
+    spikes, total_out = pooled_like(x, [along.output for along in windows], sent_dtype)
     if total_out.numel() == 0:
         return spikes, total_out
     channels_last = is_channels_last(x)
