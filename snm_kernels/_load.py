@@ -121,7 +121,6 @@ def choose(backend: str, device: torch.device, op: str = "snm") -> str:
 def load_triton() -> None:
     """Registers the Triton operators at their first use: what they import takes seconds."""
     from . import triton  # noqa: F401
-    from .triton import running_max  # noqa: F401
 
 
 def _not_available(op: str, backend: str, reason: str) -> RuntimeError:
