@@ -73,58 +73,35 @@ def snm(
     >>> spikes.ravel().tolist(), state.m.tolist()
     ([0, 1], [1])
     """
-    require(isinstance(x, np.ndarray), TypeError, "x", "an array", x)
-    x = _native(x)
-    expected = "float32, float16 or int32"
-    require(x.dtype in _DRIVE_DTYPES, TypeError, "x", expected, x.dtype)
-    timed = x.ndim >= 1 and x.shape[0] >= 1
-    require(timed, ValueError, "x", "[T, *shape] with T >= 1", list(x.shape))
+    x = _checked_drive(x)
     require(isinstance(rule, SNMRule), TypeError, "rule", "an SNMRule", rule)
-    if threads is None:
-        threads = len(os.sched_getaffinity(0))
-    counted = isinstance(threads, int) and not isinstance(threads, bool)
-    require(counted, TypeError, "threads", "an int", repr(threads))
-    require(1 <= threads < 2**31, ValueError, "threads", ">= 1 and an int32", threads)
+    threads = _checked_threads(threads)
     if not isinstance(threshold, np.ndarray):
         threshold = check_threshold(threshold, "an array")
     shape = x.shape[1:]
     spikes_dtype = _spikes_dtype(x, emit, out_dtype)
-    drive = _sliced(x)
-    theta, theta_inner = _parameter("threshold", threshold, shape)
-    offset, offset_inner = (None, 1) if bias is None else _parameter("bias", bias, shape)
-    added = None
+    theta = _parameter("threshold", threshold, shape)
+    offset: tuple[Array | None, int] = (None, 1)
+    if bias is not None:
+        offset = _parameter("bias", bias, shape)
     if residual is not None:
-        require(isinstance(residual, np.ndarray), TypeError, "residual", "an array", residual)
-        residual = _native(residual)
-        _check("residual", residual, x.shape, x.dtype)
-        added = _sliced(residual)
-    v = m = None
-    if state is not None:
-        check_state(state)
-        _check("state.v", state[0], shape, np.dtype(np.float32))
-        _check("state.m", state[1], shape, np.dtype(np.int32))
-        v, m = np.ascontiguousarray(state[0]), np.ascontiguousarray(state[1])
+        residual = _checked_residual(residual, x)
+    v, m = (None, None) if state is None else _checked_state(state, shape)
     if out is not None:
-        require(spikes_dtype is not None, ValueError, "out", "None with emit='none'", "an array")
-        _check("out", out, x.shape, spikes_dtype)
-        require(out.flags.writeable, ValueError, "out", "writeable", "a read-only array")
-        apart = len(out) == 1 or abs(out.strides[0]) >= out[0].nbytes
-        require(_is_sliced(out) and apart, ValueError, "out", _SLICED, out.strides)
+        _check_out(out, x, spikes_dtype)
         _check_overlap(out, x=x, residual=residual)
-        _check_apart(out, **{"threshold": theta, "bias": offset, "state.v": v, "state.m": m})
+        _check_apart(out, **{"threshold": theta[0], "bias": offset[0], "state.v": v, "state.m": m})
     spikes = out
     if spikes is None and spikes_dtype is not None:
         spikes = np.empty(x.shape, spikes_dtype)
     after = SNMState(np.empty(shape, np.float32), np.empty(shape, np.int32))
     _host.run(
-        drive,
-        theta,
-        theta_inner,
+        _sliced(x),
+        *theta,
         v,
         m,
-        offset,
-        offset_inner,
-        added,
+        *offset,
+        None if residual is None else _sliced(residual),
         rule.v_init,
         rule.negative_threshold,
         rule.strict,
@@ -135,6 +112,51 @@ def snm(
         threads,
     )
     return SNMOutput(spikes, after)
+
+
+def _checked_drive(x: Array) -> Array:
+    """The drive in this machine's byte order; refused unless it is one."""
+    require(isinstance(x, np.ndarray), TypeError, "x", "an array", x)
+    x = _native(x)
+    require(x.dtype in _DRIVE_DTYPES, TypeError, "x", "float32, float16 or int32", x.dtype)
+    timed = x.ndim >= 1 and x.shape[0] >= 1
+    require(timed, ValueError, "x", "[T, *shape] with T >= 1", list(x.shape))
+    return x
+
+
+def _checked_threads(threads: int | None) -> int:
+    """The most threads to use: by default one for each processor of this process."""
+    if threads is None:
+        threads = len(os.sched_getaffinity(0))
+    counted = isinstance(threads, int) and not isinstance(threads, bool)
+    require(counted, TypeError, "threads", "an int", repr(threads))
+    require(1 <= threads < 2**31, ValueError, "threads", ">= 1 and an int32", threads)
+    return threads
+
+
+def _checked_residual(residual: Array, x: Array) -> Array:
+    """The residual in this machine's byte order; refused unless it is like the drive."""
+    require(isinstance(residual, np.ndarray), TypeError, "residual", "an array", residual)
+    residual = _native(residual)
+    _check("residual", residual, x.shape, x.dtype)
+    return residual
+
+
+def _checked_state(state: SNMState, shape: tuple[int, ...]) -> tuple[Array, Array]:
+    """Membrane and memory to go on from, C-contiguous; refused unless they fit the drive."""
+    check_state(state)
+    _check("state.v", state[0], shape, np.dtype(np.float32))
+    _check("state.m", state[1], shape, np.dtype(np.int32))
+    return np.ascontiguousarray(state[0]), np.ascontiguousarray(state[1])
+
+
+def _check_out(out: Array, x: Array, spikes_dtype: np.dtype[Any] | None) -> None:
+    """Refuses an array that cannot take the spikes."""
+    require(spikes_dtype is not None, ValueError, "out", "None with emit='none'", "an array")
+    _check("out", out, x.shape, spikes_dtype)
+    require(out.flags.writeable, ValueError, "out", "writeable", "a read-only array")
+    apart = len(out) == 1 or abs(out.strides[0]) >= out[0].nbytes
+    require(_is_sliced(out) and apart, ValueError, "out", _SLICED, out.strides)
 
 
 def _spikes_dtype(x: Array, emit: str, out_dtype: Any) -> np.dtype[Any] | None:
