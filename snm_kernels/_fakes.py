@@ -1,4 +1,4 @@
-"""What every operator returns, by shape, dtype and layout alone: the fake kernels for tracing."""
+"""Fake kernels, with which PyTorch traces: empty tensors of the operators' shapes and dtypes."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,25 +11,25 @@ from .windows import adaptive_windows, max_pool_windows
 
 
 def snm_fake(x: Tensor, *arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
-    """Spikes, membrane and memory of ``snm``, whose last argument is the spikes' dtype."""
+    """Makes the spikes, membrane and memory of ``snm``; its last argument is the spikes' dtype."""
     v = state_like(x)
     return spikes_like(x, v, arguments[-1]), v, count_like(v)
 
 
 def snm_out_fake(x: Tensor, *_arguments: Any) -> tuple[Tensor, Tensor]:
-    """Membrane and memory of ``snm_out``."""
+    """Makes the membrane and memory of ``snm_out``."""
     v = state_like(x)
     return v, count_like(v)
 
 
 def snm_counted_fake(x: Tensor, *arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """What ``snm`` returns, and the count of negative spikes."""
+    """Makes what ``snm_fake`` does, and the number of negative spikes."""
     spikes, v, m = snm_fake(x, *arguments)
     return spikes, v, m, count_like(v)
 
 
 def snm_counted_out_fake(x: Tensor, *arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
-    """What ``snm_out`` returns, and the count of negative spikes."""
+    """Makes what ``snm_out_fake`` does, and the number of negative spikes."""
     v, m = snm_out_fake(x, *arguments)
     return v, m, count_like(v)
 
@@ -45,7 +45,7 @@ def running_max_pool_fake(
     ceil_mode: bool,
     sent_dtype: torch.dtype,
 ) -> tuple[Tensor, Tensor]:
-    """What ``running_max_pool`` sends, and the inputs' totals."""
+    """Makes what ``running_max_pool`` sends, and the inputs' totals."""
     along = zip(x.shape[3:], kernel_size, stride, padding, dilation, strict=True)
     return pooled_like(x, [max_pool_windows(*each, ceil_mode).output for each in along], sent_dtype)
 
@@ -57,6 +57,6 @@ def adaptive_running_max_pool_fake(
     output_size: Sequence[int],
     sent_dtype: torch.dtype,
 ) -> tuple[Tensor, Tensor]:
-    """What ``adaptive_running_max_pool`` sends, and the inputs' totals."""
+    """Makes what ``adaptive_running_max_pool`` sends, and the inputs' totals."""
     along = zip(x.shape[3:], output_size, strict=True)
     return pooled_like(x, [adaptive_windows(*each).output for each in along], sent_dtype)

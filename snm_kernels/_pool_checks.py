@@ -1,4 +1,4 @@
-"""Checks of the arguments that both max pooling operators take."""
+"""Checks of the arguments that both max poolings take, for their ops and Triton operators."""
 
 import torch
 from torch import Tensor
@@ -8,7 +8,7 @@ from ._types import AMPLITUDE_DTYPES
 
 
 def check_x(op: str, x: Tensor) -> int:
-    """Checks the drive; returns the number of its spatial dimensions."""
+    """Refuses what is no input of max pooling; returns the number of spatial dimensions."""
     require(isinstance(x, Tensor), TypeError, "x", "a tensor", x, op)
     dtypes = (torch.int8, *AMPLITUDE_DTYPES)
     require(x.dtype in dtypes, TypeError, "x", f"one of {dtype_names(dtypes)}", x.dtype, op)
@@ -19,7 +19,7 @@ def check_x(op: str, x: Tensor) -> int:
 
 
 def checked_threshold(op: str, value: Tensor | float, x: Tensor) -> Tensor:
-    """The threshold as a float32 tensor that broadcasts to ``[C, *spatial]``."""
+    """Returns the threshold as a float32 tensor that broadcasts to ``[C, *spatial]``."""
     if not isinstance(value, Tensor):
         number = check_threshold(value, "a tensor", op)
         return torch.full((), number, dtype=torch.float32, device=x.device)
@@ -30,6 +30,7 @@ def checked_threshold(op: str, value: Tensor | float, x: Tensor) -> Tensor:
 
 
 def check_total(op: str, total: Tensor, x: Tensor, dtype: torch.dtype) -> None:
+    """Refuses totals that do not belong to the input x."""
     require(isinstance(total, Tensor), TypeError, "total", "a tensor", total, op)
     require(total.dtype == dtype, TypeError, "total", dtype, total.dtype, op)
     shape = x.shape[1:]
@@ -46,7 +47,7 @@ def check_arguments(
     total: Tensor | None,
     sent_dtype: torch.dtype,
 ) -> None:
-    """The checks of an operator that is called directly."""
+    """Checks what an operator is given where it is called without its op."""
     check_x(op, x)
     counted = x.dtype == torch.int8
     expected = "given for int8 x" if counted else "None for floating x"
@@ -66,5 +67,5 @@ def check_arguments(
 
 
 def is_shared(threshold: Tensor, spatial: int) -> bool:
-    """Whether a threshold that broadcasts to ``[C, *spatial]`` is one for a whole window."""
+    """Whether a threshold that broadcasts to ``[C, *spatial]`` is the same in a whole window."""
     return all(size == 1 for size in threshold.shape[max(0, threshold.dim() - spatial) :])

@@ -1,4 +1,4 @@
-"""The types of the neuron's arguments and results."""
+"""What the neuron's ops take and return: names of choices, dtypes, states and results."""
 
 from typing import Literal, NamedTuple
 
@@ -11,7 +11,9 @@ Backend = Literal["auto", "cpu", "cuda", "triton", "reference"]
 """Which implementation runs; they all give the same bits."""
 
 DRIVE_DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.int32)
+"""The dtypes that a drive may have."""
 AMPLITUDE_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+"""The dtypes in which amplitudes can be sent."""
 
 
 class SNMState(NamedTuple):

@@ -1,4 +1,4 @@
-"""The op on NumPy arrays: the CPU kernels without torch's threads or tensors."""
+"""The neuron's op on NumPy arrays, which runs the CPU kernels without torch."""
 
 import os
 from typing import Any, NamedTuple
@@ -19,7 +19,7 @@ _DRIVE_DTYPES = (*_AMPLITUDE_DTYPES, np.dtype(np.int32))
 
 
 class SNMState(NamedTuple):
-    """Membrane (float32) and memory (int32), one entry per neuron."""
+    """What neurons keep between time steps: membranes (float32) and memories (int32)."""
 
     v: Array
     m: Array
@@ -115,7 +115,7 @@ def snm(
 
 
 def _checked_drive(x: Array) -> Array:
-    """The drive in this machine's byte order; refused unless it is one."""
+    """Returns the drive in this machine's byte order; refuses what is no drive."""
     require(isinstance(x, np.ndarray), TypeError, "x", "an array", x)
     x = _native(x)
     require(x.dtype in _DRIVE_DTYPES, TypeError, "x", "float32, float16 or int32", x.dtype)
@@ -125,7 +125,7 @@ def _checked_drive(x: Array) -> Array:
 
 
 def _checked_threads(threads: int | None) -> int:
-    """The most threads to use: by default one for each processor of this process."""
+    """Returns how many threads to use at most; by default the processors this process may use."""
     if threads is None:
         threads = len(os.sched_getaffinity(0))
     counted = isinstance(threads, int) and not isinstance(threads, bool)
@@ -135,7 +135,7 @@ def _checked_threads(threads: int | None) -> int:
 
 
 def _checked_residual(residual: Array, x: Array) -> Array:
-    """The residual in this machine's byte order; refused unless it is like the drive."""
+    """Returns the residual in this machine's byte order; refuses one unlike the drive."""
     require(isinstance(residual, np.ndarray), TypeError, "residual", "an array", residual)
     residual = _native(residual)
     _check("residual", residual, x.shape, x.dtype)
@@ -143,7 +143,7 @@ def _checked_residual(residual: Array, x: Array) -> Array:
 
 
 def _checked_state(state: SNMState, shape: tuple[int, ...]) -> tuple[Array, Array]:
-    """Membrane and memory to go on from, C-contiguous; refused unless they fit the drive."""
+    """Returns membrane and memory as C-contiguous arrays; refuses those unlike the drive."""
     check_state(state)
     _check("state.v", state[0], shape, np.dtype(np.float32))
     _check("state.m", state[1], shape, np.dtype(np.int32))
@@ -160,6 +160,7 @@ def _check_out(out: Array, x: Array, spikes_dtype: np.dtype[Any] | None) -> None
 
 
 def _spikes_dtype(x: Array, emit: str, out_dtype: Any) -> np.dtype[Any] | None:
+    """The dtype of what is sent; None if nothing is."""
     if emit == "amplitude":
         if out_dtype is None:
             return np.dtype(np.float32 if x.dtype.kind == "i" else x.dtype)
@@ -172,7 +173,7 @@ def _spikes_dtype(x: Array, emit: str, out_dtype: Any) -> np.dtype[Any] | None:
 
 
 def _parameter(name: str, value: Array | float, shape: tuple[int, ...]) -> tuple[Array, int]:
-    """A threshold or bias as a flat float32 vector and its inner repeat."""
+    """Returns a threshold or bias as a flat float32 vector, and how often each value repeats."""
     if not isinstance(value, np.ndarray):
         return np.array([check_number(name, value, "an array")], np.float32), 1
     require(value.dtype.kind == "f", TypeError, name, "floating point", value.dtype)
@@ -183,6 +184,7 @@ def _parameter(name: str, value: Array | float, shape: tuple[int, ...]) -> tuple
 
 
 def _check(name: str, value: Array, shape: tuple[int, ...], dtype: np.dtype[Any] | None) -> None:
+    """Refuses what is no array of this shape and dtype."""
     require(isinstance(value, np.ndarray), TypeError, name, "an array", value)
     require(value.dtype == dtype, TypeError, name, dtype, value.dtype)
     require(value.shape == shape, ValueError, name, f"of shape {list(shape)}", list(value.shape))
@@ -203,11 +205,12 @@ def _is_sliced(array: Array) -> bool:
 
 
 def _sliced(array: Array) -> Array:
+    """The array with C-contiguous time slices; copied only if it has others."""
     return array if _is_sliced(array) else np.ascontiguousarray(array)
 
 
 def _check_overlap(out: Array, **read: Array | None) -> None:
-    """Refuses an out that shares memory with what is read step by step, unless it is that."""
+    """Refuses an out that shares memory with the drive or residual but is not that very array."""
     for name, array in read.items():
         if array is None or not np.may_share_memory(out, array):
             continue
@@ -217,6 +220,7 @@ def _check_overlap(out: Array, **read: Array | None) -> None:
 
 
 def _check_apart(out: Array, **read: Array | None) -> None:
+    """Refuses an out that shares memory with what must not be overwritten."""
     for name, array in read.items():
         if array is not None and np.may_share_memory(out, array):
             raise ValueError(f"snm: out must share no memory with {name}")

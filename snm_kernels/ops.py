@@ -1,4 +1,4 @@
-"""The public ops: a signed neuron with memory over all time steps in one launch."""
+"""The neuron's public ops, which run it over all time steps in one launch."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -153,7 +153,7 @@ def snm_counted(
 
 
 class _Op(NamedTuple):
-    """An operator and its variant that writes into a given tensor."""
+    """An operator, and its variant that writes spikes into a given tensor."""
 
     name: str
     # The overloads themselves: looking them up takes as long as a small run.
@@ -181,7 +181,7 @@ def _run(
     out_dtype: torch.dtype | None,
     backend: Backend,
 ) -> tuple[Any, ...]:
-    """Checks the arguments and runs: what is sent, v and m, and the count of an op that counts."""
+    """Checks the arguments and runs; returns what is sent, v, m and, if it counts, the count."""
     name = op.name
     if not isinstance(x, Tensor):
         raise refusal(name, TypeError, "x", "a tensor", x)
@@ -232,6 +232,7 @@ def _run(
 
 
 def _triton_op(op: _Op) -> _Op:
+    """The Triton operator that does what this one does."""
     _load.load_triton()
     name = "snm_triton_counted" if op.counts else "snm_triton"
     run, run_out = getattr(_OPS, name).default, getattr(_OPS, f"{name}_out").default
@@ -239,7 +240,7 @@ def _triton_op(op: _Op) -> _Op:
 
 
 def _rule_arguments(rule: SNMRule) -> tuple[float, float | None, bool, int, int, int]:
-    """The rule as the ops' schemas take it."""
+    """The rule as the six arguments that the operators take."""
     return (
         rule.v_init,
         rule.negative_threshold,
@@ -256,6 +257,7 @@ def _run_reference(
     spikes_dtype: torch.dtype | None,
     out: Tensor | None,
 ) -> tuple[Any, ...]:
+    """Returns what the operator would, computed by the reference."""
     x = tensors[0]
     given = tensors if op.counts else (*tensors, None)
     sent, v, *counts = snm_reference(*given, rule=rule, spikes_dtype=spikes_dtype)

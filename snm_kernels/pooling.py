@@ -1,4 +1,4 @@
-"""The public op of max pooling: a running maximum over all time steps in one launch."""
+"""The public ops of max pooling: a running maximum over all time steps in one launch."""
 
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
@@ -22,7 +22,7 @@ _MOST = 2**31 - 1
 
 
 class RunningMaxOutput(NamedTuple):
-    """What a run of the running maximum returns.
+    """What max pooling over all time steps returns.
 
     >>> running_max_pool(torch.ones(1, 1, 1, 4), 2).total
     tensor([[[1., 1., 1., 1.]]])
@@ -186,11 +186,12 @@ def adaptive_running_max_pool(
 
 
 def _is_integer(value: object, least: int) -> bool:
+    """Whether a value is an integer of at least this size; True and False are none."""
     return isinstance(value, int | torch.SymInt) and not isinstance(value, bool) and value >= least
 
 
 def _integers(name: str, value: Sizes, spatial: int, least: int) -> list[int]:
-    """One integer per spatial dimension."""
+    """Returns an argument as one integer per spatial dimension."""
     given = list(value) if isinstance(value, Sequence) else [value] * spatial
     holds = len(given) == spatial and all(_is_integer(n, least) and n <= _MOST for n in given)
     expected = f"an integer >= {least}, or {spatial} of them"
@@ -206,7 +207,7 @@ def _prepare(
     emit: str,
     out_dtype: torch.dtype | None,
 ) -> tuple[Tensor | None, Tensor | None, torch.dtype]:
-    """Checks what both ops share; the threshold, the totals and the dtype of what is sent."""
+    """Checks what both ops share; returns the threshold, the totals and the dtype to send."""
     counted = x.dtype == torch.int8
     theta = None
     if counted:
@@ -256,6 +257,7 @@ def _run_reference(
     total: Tensor | None,
     spikes_dtype: torch.dtype,
 ) -> RunningMaxOutput:
+    """Returns what the operators would, computed by the reference."""
     out, out_total = pooled_like(x, [along.output for along in windows], spikes_dtype)
     sent, total = running_max_pool_reference(
         x, threshold, total, windows, spikes_dtype=spikes_dtype

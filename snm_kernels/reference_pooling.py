@@ -10,7 +10,7 @@ from .windows import Windows
 
 
 def larger(c: Tensor, most: Tensor) -> Tensor:
-    """One tap of a maximum; the first of equals stays, and NaN stays."""
+    """The larger of c and the maximum so far; the first of equals stays, and NaN stays."""
     return torch.where((c > most) | (c != c), c, most)
 
 
@@ -61,6 +61,7 @@ def running_max_pool_reference(
     shared = threshold is not None and all(n == 1 for n in _spatial_sizes(threshold, len(windows)))
 
     def value(total: Tensor) -> Tensor:
+        """What the windows compare."""
         return total if threshold is None or shared else carried(total, threshold)
 
     before = window_maxima(value(total), windows)
@@ -77,4 +78,5 @@ def running_max_pool_reference(
 
 
 def _spatial_sizes(threshold: Tensor, spatial: int) -> tuple[int, ...]:
+    """The sizes that a threshold has along the spatial dimensions."""
     return tuple(threshold.shape[max(0, threshold.dim() - spatial) :])

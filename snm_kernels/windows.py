@@ -1,4 +1,4 @@
-"""The windows of max pooling: which inputs each output is the maximum of."""
+"""The windows of max pooling: of which inputs each output is the maximum."""
 
 from typing import NamedTuple
 
@@ -6,28 +6,30 @@ from ._checks import require
 
 POOL = "running_max_pool"
 ADAPTIVE_POOL = "adaptive_running_max_pool"
+"""The names of the two ops, in messages and as operators."""
 
 
 class Windows(NamedTuple):
-    """The windows along one spatial dimension.
+    """The windows of max pooling along one spatial dimension.
 
     >>> Windows(5, 3, 3, stride=2, padding=1).taps(0)
     range(0, 2)
     """
 
     size: int
-    """Of the input."""
+    """How many inputs there are."""
     output: int
+    """How many windows there are."""
     kernel: int
-    """Taps of a window; where adaptive, no window has more."""
+    """How many inputs a window has, padding included; where adaptive, the most that one has."""
     stride: int = 1
     padding: int = 0
     dilation: int = 1
     adaptive: bool = False
-    """Window o covers ``[floor(o * size / output), ceil((o + 1) * size / output))``."""
+    """Whether window o covers ``[floor(o * size / output), ceil((o + 1) * size / output))``."""
 
     def taps(self, o: int) -> range:
-        """The inputs of window o, padding left out."""
+        """The places of the inputs of window o, without those in the padding."""
         if self.adaptive:
             return range(o * self.size // self.output, -(-(o + 1) * self.size // self.output))
         start = o * self.stride - self.padding
@@ -64,7 +66,7 @@ def adaptive_windows(size: int, output: int) -> Windows:
 def checked_windows(
     size: int, kernel: int, stride: int, padding: int, dilation: int, ceil_mode: bool
 ) -> Windows:
-    """:func:`max_pool_windows`, refused where they don't fit."""
+    """Returns :func:`max_pool_windows`; refuses windows that don't fit the input."""
     reach = dilation * (kernel - 1) + 1
     require(
         padding <= reach // 2,

@@ -1,4 +1,4 @@
-"""The Triton backend: importing it registers csrc/ops.cpp's operators anew, as Triton kernels.
+"""The Triton backend, whose import registers operators like those of csrc/ops.cpp.
 
 Under ``TRITON_INTERPRET=1`` the kernels are interpreted, and the operators take CPU tensors.
 """

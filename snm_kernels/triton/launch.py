@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.library import custom_op, triton_op
 
 INTERPRETED: bool = triton.knobs.runtime.interpret
-"""Whether kernels are interpreted."""
+"""Whether Triton's interpreter runs the kernels, as it does under ``TRITON_INTERPRET=1``."""
 
 
 def register(
@@ -28,7 +28,7 @@ def register(
 
 
 def on_device_of(x: Tensor) -> AbstractContextManager[None]:
-    """Makes x's GPU the current one, where there is a GPU."""
+    """A context in which the GPU of x is the current one, if there is a GPU."""
     index = x.device.index if torch.cuda.device_count() else None
     return torch.accelerator.device_index(index)
 
@@ -42,7 +42,7 @@ def inexact(dtype: torch.dtype) -> bool:
 
 
 def exact_like(spikes: Tensor) -> Tensor:
-    """The tensor that a kernel can write spikes to: these themselves, or others in float32."""
+    """The tensor that a kernel writes spikes to: this one, or a float32 one to copy from."""
     return torch.empty_like(spikes, dtype=torch.float32) if inexact(spikes.dtype) else spikes
 
 

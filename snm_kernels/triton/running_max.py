@@ -1,4 +1,4 @@
-"""The Triton operators of max pooling, as ``running_max_pool`` and the adaptive of csrc/ops.cpp."""
+"""The Triton operators of max pooling, which do what those of csrc/ops.cpp do."""
 
 from collections.abc import Sequence
 from math import prod
@@ -16,9 +16,9 @@ from .launch import INTERPRETED, exact_like, inexact, loop_bound, on_device_of, 
 from .running_max_kernel import snm_running_max_kernel, snm_running_total_kernel
 
 BLOCK = 128
-"""Windows of a program: one a thread."""
+"""How many windows a block has, one for each thread."""
 MOST_TAPS = 9
-"""Windows of more taps keep their inputs' totals in scratch memory."""
+"""The most inputs of a window whose totals are kept in registers, not in scratch memory."""
 
 
 def _running_max_pool_triton(
@@ -32,6 +32,7 @@ def _running_max_pool_triton(
     ceil_mode: bool,
     sent_dtype: torch.dtype,
 ) -> tuple[Tensor, Tensor]:
+    """Does what ``running_max_pool`` of csrc/ops.cpp does."""
     along = zip(x.shape[3:], kernel_size, stride, padding, dilation, strict=True)
     windows = [checked_windows(*each, ceil_mode) for each in along]
     check_arguments(POOL, x, threshold, total, sent_dtype)
@@ -45,6 +46,7 @@ def _adaptive_running_max_pool_triton(
     output_size: Sequence[int],
     sent_dtype: torch.dtype,
 ) -> tuple[Tensor, Tensor]:
+    """Does what ``adaptive_running_max_pool`` of csrc/ops.cpp does."""
     windows = [adaptive_windows(*each) for each in zip(x.shape[3:], output_size, strict=True)]
     check_arguments(ADAPTIVE_POOL, x, threshold, total, sent_dtype)
     return _run(x, threshold, total, windows, sent_dtype)
@@ -57,7 +59,7 @@ def _run(
     windows: Sequence[Windows],
     sent_dtype: torch.dtype,
 ) -> tuple[Tensor, Tensor]:
-    """Runs the kernels on x's device and current stream; returns what is sent and the totals."""
+    """Runs the kernels on x's device and current stream; returns what is sent, and the totals."""
     spikes, total_out = pooled_like(x, [along.output for along in windows], sent_dtype)
     if total_out.numel() == 0:
         return spikes, total_out
@@ -129,7 +131,7 @@ def _dense(x: Tensor, strides: Sequence[int]) -> Tensor:
 
 
 def _constants(axes: Sequence[Windows]) -> dict[str, int]:
-    """What the kernel is specialised on of the windows along depth, height and width."""
+    """The constants that the windows along depth, height and width give the kernel."""
     return {
         f"{field.upper()}_{axis}": getattr(along, field)
         for field in ("kernel", "dilation", "adaptive")

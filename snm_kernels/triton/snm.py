@@ -29,32 +29,33 @@ class Shape(NamedTuple):
     """How neurons are dealt out to threads; docs/gpu.md has the arithmetic."""
 
     warps: int
-    """Of a block."""
+    """How many warps a block has."""
     vector_bytes: int
-    """That a thread moves at once, of the wider of drive and spikes."""
+    """How many bytes a thread moves at once, of the wider of drive and spikes."""
     unroll: int
-    """Time steps in one pass of the loop, which waits once."""
+    """How many time steps there are in one pass of the loop, which waits once."""
 
     def each(self, drive: int, spikes: int) -> int:
-        """Neurons of a thread, given the sizes of elements. A copy moves 4 bytes at least."""
+        """How many neurons a thread has, by the bytes of an element; a copy moves 4 at least."""
         return max(self.vector_bytes // max(drive, spikes), 4 // drive)
 
     def block(self, drive: int, spikes: int) -> int:
-        """Neurons of a block."""
+        """How many neurons a block has."""
         return 32 * self.warps * self.each(drive, spikes)
 
     def ahead(self, drive: int, spikes: int) -> int:
-        """Time steps by which a row is asked for before it is used."""
+        """How many time steps before its use a row is asked for."""
         return RING_BYTES // (drive * self.each(drive, spikes))
 
     def stages(self, drive: int, spikes: int) -> int:
-        """Passes of the loop under way at once: the one that computes, and those ahead."""
+        """How many passes of the loop are under way: the one that computes, and those ahead."""
         return self.ahead(drive, spikes) // self.unroll + 1
 
 
 WIDE = Shape(warps=4, vector_bytes=16, unroll=1)
+"""The shape for layers that fill the device."""
 NARROW = Shape(warps=1, vector_bytes=4, unroll=4)
-"""For layers too small to fill the device."""
+"""The shape for layers too small to fill the device."""
 
 _SPIKE_DTYPES = (*AMPLITUDE_DTYPES, torch.int8)
 
@@ -161,7 +162,7 @@ def _run(
 
 
 def _shape_for(neurons: int, sizes: tuple[int, int], device: torch.device) -> Shape:
-    """The wide shape where it fills the device, else the narrow one."""
+    """Chooses the wide shape where it fills the device, else the narrow one."""
     # Two wide blocks on every multiprocessor are enough for the memory's bandwidth.
     fills = triton.cdiv(neurons, WIDE.block(*sizes)) >= 2 * multiprocessors(device)
     return WIDE if fills else NARROW
@@ -169,7 +170,7 @@ def _shape_for(neurons: int, sizes: tuple[int, int], device: torch.device) -> Sh
 
 @cache
 def multiprocessors(device: torch.device) -> int:
-    """How many a GPU has; 0 where none is at hand, as in the interpreter."""
+    """How many multiprocessors a GPU has; 0 where there is no GPU."""
     if not torch.cuda.is_available():
         return 0
     count: int = torch.cuda.get_device_properties(device).multi_processor_count
@@ -177,6 +178,7 @@ def multiprocessors(device: torch.device) -> int:
 
 
 def _require(op: str, holds: bool, argument: str, expected: object, got: object) -> None:
+    """Raises what the operators of csrc/ raise for a wrong argument, unless it holds."""
     if not holds:
         raise RuntimeError(f"{op}: {argument} must be {expected}, got {got}")
 
@@ -184,12 +186,14 @@ def _require(op: str, holds: bool, argument: str, expected: object, got: object)
 def _check(
     op: str, argument: str, tensor: Tensor, shape: torch.Size, dtype: torch.dtype, like: Tensor
 ) -> None:
+    """Refuses a tensor of another shape or dtype, or on another device than ``like``."""
     _require(op, tensor.dtype == dtype, argument, dtype, tensor.dtype)
     _require(op, tensor.shape == shape, argument, f"of shape {list(shape)}", list(tensor.shape))
     _require(op, tensor.device == like.device, argument, f"on {like.device}", tensor.device)
 
 
 def _check_out(op: str, out: Tensor, x: Tensor) -> None:
+    """Refuses an out that is not shaped and laid out as the drive."""
     like = state_like(x)
     _check(op, "out", out, x.shape, out.dtype, x)
     adjacent = out.shape[0] == 1 or out.stride(0) >= like.numel()
@@ -204,7 +208,7 @@ def _same_places(tensor: Tensor, like: Tensor) -> bool:
 
 
 def _aligned(tensor: Tensor, like: Tensor) -> Tensor:
-    """``[T, *shape]`` with every time slice laid out as ``like``; copied only if it isn't."""
+    """Returns a tensor with time slices laid out as ``like``; copies it only if they aren't."""
     widened = inexact(tensor.dtype)
     if _same_places(tensor.select(0, 0), like) and not widened:
         return tensor
@@ -212,12 +216,12 @@ def _aligned(tensor: Tensor, like: Tensor) -> Tensor:
 
 
 def _rows(tensor: Tensor | None) -> tuple[Tensor | None, int]:
-    """A tensor of time slices as the kernel takes it, with its step from slice to slice."""
+    """What the kernel takes of a tensor with time: itself, and its step from slice to slice."""
     return (None, 0) if tensor is None else (tensor, tensor.stride(0))
 
 
 def _state(op: str, argument: str, given: Tensor | None, like: Tensor) -> Tensor | None:
-    """What neurons go on from, laid out as ``like``; copied only if it isn't."""
+    """Returns a part of the state laid out as ``like``; copies it only if it isn't."""
     if given is None:
         return None
     _check(op, argument, given, like.shape, like.dtype, like)
@@ -225,7 +229,7 @@ def _state(op: str, argument: str, given: Tensor | None, like: Tensor) -> Tensor
 
 
 def _repeated(op: str, argument: str, given: Tensor | None, like: Tensor) -> _Repeated:
-    """A threshold or bias in the memory order of ``like``, as short as its pattern allows."""
+    """Returns a threshold or bias in the memory order of ``like``, as short as it can be."""
     if given is None:
         return _Repeated(None)
     missing = like.dim() - given.dim()
@@ -266,7 +270,7 @@ _RULE = {
 def _register(
     op: str, counts: bool, fake: Callable[..., Any], fake_out: Callable[..., Any]
 ) -> None:
-    """Registers the Triton operators that take what an operator of csrc/ops.cpp takes."""
+    """Registers an operator of csrc/ops.cpp, and its variant with ``out``, for Triton."""
     name = op.replace("snm", "snm_triton")
     kinds = {**_TENSORS, **(_COUNT if counts else {}), **_RULE}
     after = (Tensor,) * (3 if counts else 2)
@@ -288,7 +292,7 @@ def _register(
 def _signed(
     run: Callable[..., Any], kinds: dict[str, Any], returned: tuple[Any, ...]
 ) -> Callable[..., Any]:
-    """A function with this signature, from which PyTorch makes an operator's schema."""
+    """Gives a function the signature from which PyTorch makes its operator's schema."""
     parameters = [
         Parameter(name, Parameter.POSITIONAL_OR_KEYWORD, annotation=kind)
         for name, kind in kinds.items()
