@@ -162,6 +162,7 @@ class _Op(NamedTuple):
     counts: bool
 
 
+_GIVEN = (*READ, "out")
 _OPS = torch.ops.snm_kernels
 _SNM = _Op("snm", _OPS.snm.default, _OPS.snm_out.default, counts=False)
 _COUNTED = _Op("snm_counted", _OPS.snm_counted.default, _OPS.snm_counted_out.default, counts=True)
@@ -216,8 +217,7 @@ def _run(
     if out is not None and not torch.compiler.is_compiling():
         check_overlap(name, out, tensors)
     if torch.is_grad_enabled():
-        given = (x, theta, v, m, offset, residual, negative, out)
-        refuse_grad(name, (*READ, "out"), given)
+        refuse_grad(name, _GIVEN, (x, theta, v, m, offset, residual, negative, out))
 
     on_cpu = backend == "auto" and device.type == "cpu"
     chosen = "cpu" if on_cpu else _load.choose(backend, device, name)
