@@ -1,5 +1,5 @@
 // The signed neuron with memory: the only place in C++ that knows the rule.
-// snm_kernels/reference.py and snm_kernels/triton/kernel.py say the same, line for line.
+// snm_kernels/reference.py and snm_kernels/triton/snm_kernel.py say the same, line for line.
 #pragma once
 
 #include <cstdint>

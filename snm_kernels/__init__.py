@@ -2,14 +2,17 @@
 
 from . import numpy
 from ._load import BackendStatus, backends, build_info
-from .ops import SNMCounted, SNMOutput, SNMState, snm, snm_counted
+from ._types import Backend, Emit, SNMCounted, SNMOutput, SNMState
+from .ops import snm, snm_counted
 from .pooling import RunningMaxOutput, adaptive_running_max_pool, running_max_pool
 from .rule import PRESETS, SNM, SNMRule, preset
 
 __all__ = [
     "PRESETS",
     "SNM",
+    "Backend",
     "BackendStatus",
+    "Emit",
     "RunningMaxOutput",
     "SNMCounted",
     "SNMOutput",

@@ -4,13 +4,13 @@ import re
 from typing import NamedTuple
 
 OLDEST_CAPABILITY = (7, 5)
-"""Of a GPU; torch's builds for CUDA 13 and Triton go no further back."""
+"""The oldest compute capability of a GPU that torch's builds for CUDA 13 and Triton support."""
 _OLDEST_DRIVERS = {"12": "525", "13": "580"}
-"""Linux drivers, by the CUDA major that they are the first to run."""
+"""The oldest Linux driver that runs each major version of CUDA."""
 
 
 class Facts(NamedTuple):
-    """What decides which backends can run.
+    """What is known of torch, this build and the machine, which decides what backends can run.
 
     >>> cpu_only = Facts("2.13.0+cpu", None, "", "", "", True, None, "", ())
     >>> triton_reason(cpu_only)
@@ -18,23 +18,23 @@ class Facts(NamedTuple):
     """
 
     torch: str
-    """Its version."""
+    """The version of torch."""
     torch_cuda: str | None
-    """CUDA that torch was built for, ``major.minor``; None without CUDA."""
+    """The version of CUDA that torch was built for, ``major.minor``; None without CUDA."""
     library_cuda: str
-    """Toolkit of this build's CUDA library, ``major.minor``; empty where there is none."""
+    """The CUDA toolkit that built the CUDA library, ``major.minor``; empty without a library."""
     architectures: str
-    """The library's targets in CMake's words, as in ``75-real 120-virtual``."""
+    """The GPUs that the CUDA library was built for, as CMake has them: ``75-real 120-virtual``."""
     load_error: str
     """What the dynamic loader said of the CUDA library; empty where it loaded or was not tried."""
     triton: bool
     """Whether Triton is installed."""
     driver_cuda: tuple[int, int] | None
-    """Newest CUDA that the driver runs; None without a driver."""
+    """The newest version of CUDA that the driver runs; None without a driver."""
     gpu_error: str
     """Why torch can use no GPU, in torch's words; empty where it can."""
     capabilities: tuple[tuple[int, int], ...]
-    """Compute capability of each GPU that torch can use."""
+    """The compute capability of each GPU that torch can use."""
 
 
 def torch_reason(version: str, oldest: str) -> str:
@@ -123,7 +123,7 @@ def triton_refusal(capability: tuple[int, int]) -> str:
 
 
 def _runs(target: str, capability: tuple[int, int]) -> bool:
-    """Whether code for a target, such as ``86-real``, runs on a compute capability."""
+    """Whether code for a target, such as ``86-real``, runs on a GPU of this compute capability."""
     found = re.fullmatch(r"(\d+)(\d)([af]?)-(real|virtual)", target)
     if found is None:
         raise ValueError(f"architectures must be CMake's NN-real or NN-virtual, got {target}")
@@ -136,6 +136,7 @@ def _runs(target: str, capability: tuple[int, int]) -> bool:
 
 
 def _gpu_reason(facts: Facts) -> str:
+    """Why torch can use no GPU; empty where it can use one."""
     if facts.torch_cuda is None:
         return _torch_without_cuda(facts, facts.library_cuda.split(".")[0])
     major = facts.torch_cuda.split(".")[0]
@@ -162,14 +163,16 @@ def _gpu_reason(facts: Facts) -> str:
 
 
 def _torch_without_cuda(facts: Facts, major: str) -> str:
+    """Says that torch is built without CUDA, and for which major version it should be."""
     built_for = f"CUDA {major}" if major else "CUDA"
     return f"torch {facts.torch} is built without CUDA; install a torch built for {built_for}"
 
 
 def _if_all(refusals: list[str]) -> str:
-    """The first refusal where every GPU is refused."""
+    """The first GPU's refusal where every GPU has one; empty where a GPU has none."""
     return refusals[0] if all(refusals) else ""
 
 
 def _shown(version: tuple[int, int]) -> str:
+    """A version or compute capability as people write it, ``8.6``."""
     return ".".join(str(part) for part in version)

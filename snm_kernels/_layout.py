@@ -1,4 +1,4 @@
-"""Memory layouts of drives and parameters, for the Python side of the backends."""
+"""How drives, states, spikes and parameters lie in memory."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -8,19 +8,24 @@ from torch import Tensor
 
 
 def state_like(x: Tensor) -> Tensor:
-    """An empty membrane for drive x, in x's memory format."""
+    """Makes an empty membrane for the drive x, in x's memory format."""
     return torch.empty_like(x.select(0, 0), dtype=torch.float32)
 
 
 def spikes_like(x: Tensor, v: Tensor, dtype: torch.dtype | None) -> Tensor:
-    """Empty spikes for drive x: one dense slice laid out as v per step; size 0 without dtype."""
+    """Makes empty spikes for the drive x, each time slice laid out as v; of size 0 for no dtype."""
     if dtype is None:
         return x.new_empty(0, dtype=torch.int8)
     return x.new_empty_strided(x.shape, (v.numel(), *v.stride()), dtype=dtype)
 
 
+def count_like(v: Tensor) -> Tensor:
+    """Makes an empty int32 memory, or number of spikes, laid out as the membrane v."""
+    return torch.empty_like(v, dtype=torch.int32)
+
+
 def dense_strides(sizes: Sequence[int], channels_last: bool) -> tuple[int, ...]:
-    """Strides of ``[T, B, C, *spatial]`` without gaps, time first.
+    """The strides of ``[T, B, C, *spatial]`` without gaps, time outermost.
 
     >>> dense_strides([4, 2, 3, 5, 5], channels_last=True)
     (150, 75, 1, 15, 3)
@@ -50,12 +55,25 @@ def is_channels_last(x: Tensor) -> bool:
     )
 
 
+def pooled_like(
+    x: Tensor, output: Sequence[int], spikes_dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """Makes empty tensors in x's memory format for what pooling sends and for its totals."""
+    channels_last = is_channels_last(x)
+    sizes = (*x.shape[:3], *output)
+    spikes = x.new_empty_strided(sizes, dense_strides(sizes, channels_last), dtype=spikes_dtype)
+    total_dtype = torch.int32 if x.dtype == torch.int8 else torch.float32
+    strides = dense_strides(x.shape, channels_last)[1:]
+    return spikes, x.new_empty_strided(x.shape[1:], strides, dtype=total_dtype)
+
+
 class Repeat(NamedTuple):
     """How a parameter repeats over a time slice: neuron n has value ``(n // inner) % period``."""
 
     sizes: list[int]
-    """What to spread the parameter to before it is read as a flat vector."""
+    """The sizes that the parameter is expanded to before it is read as a flat vector."""
     inner: int
+    """How many neurons in a row have the same value."""
 
 
 def repeat_over(sizes: Sequence[int], parameter_sizes: Sequence[int]) -> Repeat:

@@ -22,7 +22,7 @@ from ._availability import (
 
 _FOLDER = Path(__file__).parent
 INTERPRETING = os.environ.get("TRITON_INTERPRET") == "1"
-"""Whether Triton's interpreter is on; its kernels then run on CPU tensors."""
+"""Whether Triton's interpreter is on, in which Triton's kernels run on CPU tensors."""
 NAMES = ("cpu", "cuda", "triton", "reference")
 
 
@@ -44,15 +44,15 @@ class BuildInfo(NamedTuple):
     version: str
     cxx_compiler: str
     cuda_compiler: str
-    """Empty where the build has no CUDA library."""
+    """The compiler of the CUDA library; empty where there is none."""
     cuda_version: str
-    """Toolkit of the CUDA library, ``major.minor``; empty where there is none."""
+    """The toolkit that built the CUDA library, ``major.minor``; empty where there is none."""
     cuda_architectures: str
-    """CMake's list of targets, as in ``75-real 80-real``; empty where there is none."""
+    """The library's GPUs as CMake has them, ``75-real 80-real``; empty where there is none."""
     oldest_torch: str
-    """Oldest torch whose stable ABI the libraries need."""
+    """The oldest torch that has the stable ABI which the libraries use."""
     isa: str
-    """Instruction set that the CPU kernels run on: avx512, avx2 or baseline."""
+    """The instruction set that the CPU kernels use: avx512, avx2 or baseline."""
 
 
 def build_info() -> BuildInfo:
@@ -88,7 +88,7 @@ def backends() -> dict[str, BackendStatus]:
 
 
 def choose(backend: str, device: torch.device, op: str = "snm") -> str:
-    """The backend that runs a drive on this device; raises with the reason if there is none."""
+    """Returns the backend that runs a drive on this device; raises with the reason if none does."""
     if backend == "auto":
         if device.type == "cpu":
             return "cpu"
@@ -119,23 +119,24 @@ def choose(backend: str, device: torch.device, op: str = "snm") -> str:
 
 
 def load_triton() -> None:
-    """Registers the Triton operators at their first use: what they import takes seconds."""
+    """Registers the Triton operators, at their first use, as importing Triton takes seconds."""
     from . import triton  # noqa: F401
-    from .triton import running_max  # noqa: F401
 
 
 def _not_available(op: str, backend: str, reason: str) -> RuntimeError:
+    """Makes the error of a backend that cannot run."""
     return RuntimeError(f"{op}: backend {backend!r} is not available: {reason}")
 
 
 @torch.compiler.assume_constant_result
 def _refusal(backend: str, index: int | None) -> str:
-    """Why a backend cannot run on one of the GPUs; empty where it can."""
+    """Why a backend cannot run on the GPU with this index, as a constant where it is traced."""
     return _looked_up_refusal(backend, index)
 
 
 @functools.cache
 def _looked_up_refusal(backend: str, index: int | None) -> str:
+    """Why a backend cannot run on the GPU with this index; empty where it can."""
     if not torch.cuda.is_available():
         # Tensors of a GPU that is not here are only traced.
         return ""
@@ -146,6 +147,7 @@ def _looked_up_refusal(backend: str, index: int | None) -> str:
 
 
 def _facts() -> Facts:
+    """All facts, those of the GPUs and their driver as they are now."""
     capabilities, gpu_error = _gpus()
     return _BUILD_AND_TORCH._replace(
         load_error=_LOAD_ERROR,
@@ -156,7 +158,7 @@ def _facts() -> Facts:
 
 
 def _build_and_torch() -> Facts:
-    """The facts that need no look at GPUs and driver."""
+    """The facts about the build, torch and Triton, which no GPU or driver is asked for."""
     info = build_info()
     return Facts(
         torch=str(torch.__version__),
@@ -172,7 +174,7 @@ def _build_and_torch() -> Facts:
 
 
 def _driver_cuda() -> tuple[int, int] | None:
-    """The newest CUDA that the NVIDIA driver runs; None without a driver."""
+    """The newest version of CUDA that the NVIDIA driver runs; None without a driver."""
     try:
         driver = ctypes.CDLL("libcuda.so.1")
     except OSError:
@@ -183,7 +185,7 @@ def _driver_cuda() -> tuple[int, int] | None:
 
 
 def _gpus() -> tuple[tuple[tuple[int, int], ...], str]:
-    """Compute capabilities of the GPUs that torch can use, and its words where it can use none."""
+    """The compute capabilities of the GPUs that torch can use, and torch's reason if it can't."""
     if torch.version.cuda is None:
         return (), ""
     try:
@@ -195,7 +197,7 @@ def _gpus() -> tuple[tuple[tuple[int, int], ...], str]:
 
 
 def _load_cuda() -> str:
-    """Loads the CUDA library; returns what the dynamic loader says where it cannot."""
+    """Loads the CUDA library; returns the dynamic loader's message if that fails, else nothing."""
     try:
         torch.ops.load_library(_FOLDER / "libsnm_cuda.so")
     except OSError as error:

@@ -1,7 +1,7 @@
-"""The op on NumPy arrays: the CPU kernels without torch's threads or tensors."""
+"""The neuron's op on NumPy arrays, which runs the CPU kernels without torch."""
 
 import os
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from . import _host
 from ._checks import check_broadcast, check_number, check_state, check_threshold, require
 from ._layout import repeat_over
+from ._types import Emit
 from .rule import SNM, SNMRule
 
-Emit = Literal["amplitude", "spike", "none"]
 Array = NDArray[Any]
 
 _AMPLITUDE_DTYPES = (np.dtype(np.float32), np.dtype(np.float16))
@@ -19,7 +19,7 @@ _DRIVE_DTYPES = (*_AMPLITUDE_DTYPES, np.dtype(np.int32))
 
 
 class SNMState(NamedTuple):
-    """Membrane (float32) and memory (int32), one entry per neuron."""
+    """What neurons keep between time steps: membranes (float32) and memories (int32)."""
 
     v: Array
     m: Array
@@ -73,58 +73,35 @@ def snm(
     >>> spikes.ravel().tolist(), state.m.tolist()
     ([0, 1], [1])
     """
-    require(isinstance(x, np.ndarray), TypeError, "x", "an array", x)
-    x = _native(x)
-    expected = "float32, float16 or int32"
-    require(x.dtype in _DRIVE_DTYPES, TypeError, "x", expected, x.dtype)
-    timed = x.ndim >= 1 and x.shape[0] >= 1
-    require(timed, ValueError, "x", "[T, *shape] with T >= 1", list(x.shape))
+    x = _checked_drive(x)
     require(isinstance(rule, SNMRule), TypeError, "rule", "an SNMRule", rule)
-    if threads is None:
-        threads = len(os.sched_getaffinity(0))
-    counted = isinstance(threads, int) and not isinstance(threads, bool)
-    require(counted, TypeError, "threads", "an int", repr(threads))
-    require(1 <= threads < 2**31, ValueError, "threads", ">= 1 and an int32", threads)
+    threads = _checked_threads(threads)
     if not isinstance(threshold, np.ndarray):
         threshold = check_threshold(threshold, "an array")
     shape = x.shape[1:]
     spikes_dtype = _spikes_dtype(x, emit, out_dtype)
-    drive = _sliced(x)
-    theta, theta_inner = _parameter("threshold", threshold, shape)
-    offset, offset_inner = (None, 1) if bias is None else _parameter("bias", bias, shape)
-    added = None
+    theta = _parameter("threshold", threshold, shape)
+    offset: tuple[Array | None, int] = (None, 1)
+    if bias is not None:
+        offset = _parameter("bias", bias, shape)
     if residual is not None:
-        require(isinstance(residual, np.ndarray), TypeError, "residual", "an array", residual)
-        residual = _native(residual)
-        _check("residual", residual, x.shape, x.dtype)
-        added = _sliced(residual)
-    v = m = None
-    if state is not None:
-        check_state(state)
-        _check("state.v", state[0], shape, np.dtype(np.float32))
-        _check("state.m", state[1], shape, np.dtype(np.int32))
-        v, m = np.ascontiguousarray(state[0]), np.ascontiguousarray(state[1])
+        residual = _checked_residual(residual, x)
+    v, m = (None, None) if state is None else _checked_state(state, shape)
     if out is not None:
-        require(spikes_dtype is not None, ValueError, "out", "None with emit='none'", "an array")
-        _check("out", out, x.shape, spikes_dtype)
-        require(out.flags.writeable, ValueError, "out", "writeable", "a read-only array")
-        apart = len(out) == 1 or abs(out.strides[0]) >= out[0].nbytes
-        require(_is_sliced(out) and apart, ValueError, "out", _SLICED, out.strides)
+        _check_out(out, x, spikes_dtype)
         _check_overlap(out, x=x, residual=residual)
-        _check_apart(out, **{"threshold": theta, "bias": offset, "state.v": v, "state.m": m})
+        _check_apart(out, **{"threshold": theta[0], "bias": offset[0], "state.v": v, "state.m": m})
     spikes = out
     if spikes is None and spikes_dtype is not None:
         spikes = np.empty(x.shape, spikes_dtype)
     after = SNMState(np.empty(shape, np.float32), np.empty(shape, np.int32))
     _host.run(
-        drive,
-        theta,
-        theta_inner,
+        _sliced(x),
+        *theta,
         v,
         m,
-        offset,
-        offset_inner,
-        added,
+        *offset,
+        None if residual is None else _sliced(residual),
         rule.v_init,
         rule.negative_threshold,
         rule.strict,
@@ -137,7 +114,53 @@ def snm(
     return SNMOutput(spikes, after)
 
 
+def _checked_drive(x: Array) -> Array:
+    """Returns the drive in this machine's byte order; refuses what is no drive."""
+    require(isinstance(x, np.ndarray), TypeError, "x", "an array", x)
+    x = _native(x)
+    require(x.dtype in _DRIVE_DTYPES, TypeError, "x", "float32, float16 or int32", x.dtype)
+    timed = x.ndim >= 1 and x.shape[0] >= 1
+    require(timed, ValueError, "x", "[T, *shape] with T >= 1", list(x.shape))
+    return x
+
+
+def _checked_threads(threads: int | None) -> int:
+    """Returns how many threads to use at most; by default the processors this process may use."""
+    if threads is None:
+        threads = len(os.sched_getaffinity(0))
+    counted = isinstance(threads, int) and not isinstance(threads, bool)
+    require(counted, TypeError, "threads", "an int", repr(threads))
+    require(1 <= threads < 2**31, ValueError, "threads", ">= 1 and an int32", threads)
+    return threads
+
+
+def _checked_residual(residual: Array, x: Array) -> Array:
+    """Returns the residual in this machine's byte order; refuses one unlike the drive."""
+    require(isinstance(residual, np.ndarray), TypeError, "residual", "an array", residual)
+    residual = _native(residual)
+    _check("residual", residual, x.shape, x.dtype)
+    return residual
+
+
+def _checked_state(state: SNMState, shape: tuple[int, ...]) -> tuple[Array, Array]:
+    """Returns membrane and memory as C-contiguous arrays; refuses those unlike the drive."""
+    check_state(state)
+    _check("state.v", state[0], shape, np.dtype(np.float32))
+    _check("state.m", state[1], shape, np.dtype(np.int32))
+    return np.ascontiguousarray(state[0]), np.ascontiguousarray(state[1])
+
+
+def _check_out(out: Array, x: Array, spikes_dtype: np.dtype[Any] | None) -> None:
+    """Refuses an array that cannot take the spikes."""
+    require(spikes_dtype is not None, ValueError, "out", "None with emit='none'", "an array")
+    _check("out", out, x.shape, spikes_dtype)
+    require(out.flags.writeable, ValueError, "out", "writeable", "a read-only array")
+    apart = len(out) == 1 or abs(out.strides[0]) >= out[0].nbytes
+    require(_is_sliced(out) and apart, ValueError, "out", _SLICED, out.strides)
+
+
 def _spikes_dtype(x: Array, emit: str, out_dtype: Any) -> np.dtype[Any] | None:
+    """The dtype of what is sent; None if nothing is."""
     if emit == "amplitude":
         if out_dtype is None:
             return np.dtype(np.float32 if x.dtype.kind == "i" else x.dtype)
@@ -150,7 +173,7 @@ def _spikes_dtype(x: Array, emit: str, out_dtype: Any) -> np.dtype[Any] | None:
 
 
 def _parameter(name: str, value: Array | float, shape: tuple[int, ...]) -> tuple[Array, int]:
-    """A threshold or bias as a flat float32 vector and its inner repeat."""
+    """Returns a threshold or bias as a flat float32 vector, and how often each value repeats."""
     if not isinstance(value, np.ndarray):
         return np.array([check_number(name, value, "an array")], np.float32), 1
     require(value.dtype.kind == "f", TypeError, name, "floating point", value.dtype)
@@ -161,6 +184,7 @@ def _parameter(name: str, value: Array | float, shape: tuple[int, ...]) -> tuple
 
 
 def _check(name: str, value: Array, shape: tuple[int, ...], dtype: np.dtype[Any] | None) -> None:
+    """Refuses what is no array of this shape and dtype."""
     require(isinstance(value, np.ndarray), TypeError, name, "an array", value)
     require(value.dtype == dtype, TypeError, name, dtype, value.dtype)
     require(value.shape == shape, ValueError, name, f"of shape {list(shape)}", list(value.shape))
@@ -181,11 +205,12 @@ def _is_sliced(array: Array) -> bool:
 
 
 def _sliced(array: Array) -> Array:
+    """The array with C-contiguous time slices; copied only if it has others."""
     return array if _is_sliced(array) else np.ascontiguousarray(array)
 
 
 def _check_overlap(out: Array, **read: Array | None) -> None:
-    """Refuses an out that shares memory with what is read step by step, unless it is that."""
+    """Refuses an out that shares memory with the drive or residual but is not that very array."""
     for name, array in read.items():
         if array is None or not np.may_share_memory(out, array):
             continue
@@ -195,6 +220,7 @@ def _check_overlap(out: Array, **read: Array | None) -> None:
 
 
 def _check_apart(out: Array, **read: Array | None) -> None:
+    """Refuses an out that shares memory with what must not be overwritten."""
     for name, array in read.items():
         if array is not None and np.may_share_memory(out, array):
             raise ValueError(f"snm: out must share no memory with {name}")

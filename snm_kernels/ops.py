@@ -1,63 +1,37 @@
-"""The public ops: a signed neuron with memory over all time steps in one launch."""
+"""The neuron's public ops, which run it over all time steps in one launch."""
 
-from collections.abc import Callable, Sequence
-from typing import Any, Literal, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from . import _load
-from ._checks import check_broadcast, check_number, check_state, check_threshold
-from ._layout import spikes_like, state_like
+from ._checks import (
+    READ,
+    check_out,
+    check_overlap,
+    check_state,
+    check_tensor,
+    check_threshold,
+    dtype_names,
+    parameter,
+    refusal,
+    refuse_grad,
+)
+from ._fakes import snm_counted_fake, snm_counted_out_fake, snm_fake, snm_out_fake
+from ._layout import count_like, spikes_like, state_like
+from ._types import (
+    AMPLITUDE_DTYPES,
+    DRIVE_DTYPES,
+    Backend,
+    Emit,
+    SNMCounted,
+    SNMOutput,
+    SNMState,
+)
 from .reference import snm_reference
 from .rule import SNM, SNMRule
-
-Emit = Literal["amplitude", "spike", "none"]
-Backend = Literal["auto", "cpu", "cuda", "triton", "reference"]
-
-DRIVE_DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.int32)
-AMPLITUDE_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
-
-
-class SNMState(NamedTuple):
-    """What a neuron keeps between time steps; one entry per neuron, both of the same shape.
-
-    >>> snm(torch.tensor([[0.75]]), 1.0).state
-    SNMState(v=tensor([0.7500]), m=tensor([0], dtype=torch.int32))
-    """
-
-    v: Tensor
-    """Membrane, float32."""
-    m: Tensor
-    """Memory, int32: the net number of spikes sent so far."""
-
-
-class SNMOutput(NamedTuple):
-    """What a run returns.
-
-    >>> snm(torch.tensor([[0.75]]), 1.0, emit="none").spikes is None
-    True
-    """
-
-    spikes: Tensor | None
-    """``[T, *shape]``: θ·s or s for every step; None if nothing was to be emitted."""
-    state: SNMState
-    """The state after the last step."""
-
-
-class SNMCounted(NamedTuple):
-    """What a run that counts negative spikes returns.
-
-    >>> snm_counted(torch.tensor([[1.5], [-2.0]]), 1.0, emit="none").negative
-    tensor([1], dtype=torch.int32)
-    """
-
-    spikes: Tensor | None
-    """``[T, *shape]``: θ·s or s for every step; None if nothing was to be emitted."""
-    state: SNMState
-    """The state after the last step."""
-    negative: Tensor
-    """int32 ``[*shape]``: how many negative spikes each neuron has sent."""
 
 
 def snm(
@@ -179,7 +153,7 @@ def snm_counted(
 
 
 class _Op(NamedTuple):
-    """An operator and its variant that writes into a given tensor."""
+    """An operator, and its variant that writes spikes into a given tensor."""
 
     name: str
     # The overloads themselves: looking them up takes as long as a small run.
@@ -188,6 +162,7 @@ class _Op(NamedTuple):
     counts: bool
 
 
+_GIVEN = (*READ, "out")
 _OPS = torch.ops.snm_kernels
 _SNM = _Op("snm", _OPS.snm.default, _OPS.snm_out.default, counts=False)
 _COUNTED = _Op("snm_counted", _OPS.snm_counted.default, _OPS.snm_counted_out.default, counts=True)
@@ -207,42 +182,42 @@ def _run(
     out_dtype: torch.dtype | None,
     backend: Backend,
 ) -> tuple[Any, ...]:
-    """Checks the arguments and runs: what is sent, v and m, and the count of an op that counts."""
+    """Checks the arguments and runs; returns what is sent, v, m and, if it counts, the count."""
     name = op.name
     if not isinstance(x, Tensor):
-        raise _refusal(name, TypeError, "x", "a tensor", x)
+        raise refusal(name, TypeError, "x", "a tensor", x)
     if x.dtype not in DRIVE_DTYPES:
-        raise _refusal(name, TypeError, "x", f"one of {_names(DRIVE_DTYPES)}", x.dtype)
+        raise refusal(name, TypeError, "x", f"one of {dtype_names(DRIVE_DTYPES)}", x.dtype)
     sizes = x.shape
     if len(sizes) == 0 or sizes[0] == 0:
-        raise _refusal(name, ValueError, "x", "[T, *shape] with T >= 1", list(sizes))
+        raise refusal(name, ValueError, "x", "[T, *shape] with T >= 1", list(sizes))
     if not isinstance(rule, SNMRule):
-        raise _refusal(name, TypeError, "rule", "an SNMRule", rule)
+        raise refusal(name, TypeError, "rule", "an SNMRule", rule)
     device, shape = x.device, sizes[1:]
     spikes_dtype = _spikes_dtype(name, x, emit, out_dtype)
     if not isinstance(threshold, Tensor):
         threshold = check_threshold(threshold, "a tensor", name)
-    theta = _parameter(name, "threshold", threshold, shape, device)
-    offset = None if bias is None else _parameter(name, "bias", bias, shape, device)
+    theta = parameter(name, "threshold", threshold, shape, device)
+    offset = None if bias is None else parameter(name, "bias", bias, shape, device)
     if residual is not None:
-        _check_tensor(name, "residual", residual, sizes, x.dtype, device)
+        check_tensor(name, "residual", residual, sizes, x.dtype, device)
     v = m = None
     if state is not None:
         check_state(state, name)
         v, m = state
-        _check_tensor(name, "state.v", v, shape, torch.float32, device)
-        _check_tensor(name, "state.m", m, shape, torch.int32, device)
+        check_tensor(name, "state.v", v, shape, torch.float32, device)
+        check_tensor(name, "state.m", m, shape, torch.int32, device)
     if negative is not None:
-        _check_tensor(name, "negative", negative, shape, torch.int32, device)
+        check_tensor(name, "negative", negative, shape, torch.int32, device)
     if out is not None:
-        _check_out(name, out, x, spikes_dtype)
+        check_out(name, out, x, spikes_dtype)
     tensors: tuple[Any, ...] = (x, theta, v, m, offset, residual)
     if op.counts:
         tensors = (*tensors, negative)
     if out is not None and not torch.compiler.is_compiling():
-        _check_overlap(name, out, tensors)
+        check_overlap(name, out, tensors)
     if torch.is_grad_enabled():
-        _refuse_grad(name, (x, theta, v, m, offset, residual, negative, out))
+        refuse_grad(name, _GIVEN, (x, theta, v, m, offset, residual, negative, out))
 
     on_cpu = backend == "auto" and device.type == "cpu"
     chosen = "cpu" if on_cpu else _load.choose(backend, device, name)
@@ -257,6 +232,7 @@ def _run(
 
 
 def _triton_op(op: _Op) -> _Op:
+    """The Triton operator that does what this one does."""
     _load.load_triton()
     name = "snm_triton_counted" if op.counts else "snm_triton"
     run, run_out = getattr(_OPS, name).default, getattr(_OPS, f"{name}_out").default
@@ -264,7 +240,7 @@ def _triton_op(op: _Op) -> _Op:
 
 
 def _rule_arguments(rule: SNMRule) -> tuple[float, float | None, bool, int, int, int]:
-    """The rule as the ops' schemas take it."""
+    """The rule as the six arguments that the operators take."""
     return (
         rule.v_init,
         rule.negative_threshold,
@@ -281,6 +257,7 @@ def _run_reference(
     spikes_dtype: torch.dtype | None,
     out: Tensor | None,
 ) -> tuple[Any, ...]:
+    """Returns what the operator would, computed by the reference."""
     x = tensors[0]
     given = tensors if op.counts else (*tensors, None)
     sent, v, *counts = snm_reference(*given, rule=rule, spikes_dtype=spikes_dtype)
@@ -291,44 +268,8 @@ def _run_reference(
         for t, spikes in enumerate(sent):
             out[t].copy_(spikes)
     kept = counts if op.counts else counts[:1]
-    in_place = (torch.empty_like(like, dtype=torch.int32).copy_(count) for count in kept)
+    in_place = (count_like(like).copy_(count) for count in kept)
     return out, like.copy_(v), *in_place
-
-
-@torch.library.register_fake("snm_kernels::snm")
-def _snm_fake(x: Tensor, *arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
-    like = state_like(x)
-    spikes_dtype = arguments[-1]
-    return spikes_like(x, like, spikes_dtype), like, torch.empty_like(like, dtype=torch.int32)
-
-
-@torch.library.register_fake("snm_kernels::snm_out")
-def _snm_out_fake(x: Tensor, *_arguments: Any) -> tuple[Tensor, Tensor]:
-    like = state_like(x)
-    return like, torch.empty_like(like, dtype=torch.int32)
-
-
-@torch.library.register_fake("snm_kernels::snm_counted")
-def _snm_counted_fake(x: Tensor, *arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    spikes, v, m = _snm_fake(x, *arguments)
-    return spikes, v, m, torch.empty_like(m)
-
-
-@torch.library.register_fake("snm_kernels::snm_counted_out")
-def _snm_counted_out_fake(x: Tensor, *arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
-    v, m = _snm_out_fake(x, *arguments)
-    return v, m, torch.empty_like(m)
-
-
-def _refusal(
-    op: str, error: type[Exception], argument: str, expected: object, got: object
-) -> Exception:
-    """The error to raise: texts are made only where they are needed, this op runs often."""
-    return error(f"{op}: {argument} must be {expected}, got {got}")
-
-
-def _names(dtypes: Sequence[torch.dtype]) -> str:
-    return ", ".join(str(dtype).removeprefix("torch.") for dtype in dtypes)
 
 
 def _spikes_dtype(
@@ -339,110 +280,20 @@ def _spikes_dtype(
         if out_dtype is None:
             return torch.float32 if x.dtype == torch.int32 else x.dtype
         if out_dtype not in AMPLITUDE_DTYPES:
-            expected = f"one of {_names(AMPLITUDE_DTYPES)}"
-            raise _refusal(op, TypeError, "out_dtype", expected, out_dtype)
+            expected = f"one of {dtype_names(AMPLITUDE_DTYPES)}"
+            raise refusal(op, TypeError, "out_dtype", expected, out_dtype)
         return out_dtype
     if emit not in ("spike", "none"):
-        raise _refusal(op, ValueError, "emit", "'amplitude', 'spike' or 'none'", emit)
+        raise refusal(op, ValueError, "emit", "'amplitude', 'spike' or 'none'", emit)
     if out_dtype is not None:
-        raise _refusal(op, ValueError, "out_dtype", f"None with emit={emit!r}", out_dtype)
+        raise refusal(op, ValueError, "out_dtype", f"None with emit={emit!r}", out_dtype)
     return torch.int8 if emit == "spike" else None
 
 
-def _parameter(
-    op: str, name: str, value: Tensor | float, shape: torch.Size, device: torch.device
-) -> Tensor:
-    """A threshold or bias as a float32 tensor that broadcasts to one time slice of x."""
-    if not isinstance(value, Tensor):
-        number = check_number(name, value, "a tensor", op)
-        return torch.full((), number, dtype=torch.float32, device=device)
-    if not value.is_floating_point():
-        raise _refusal(op, TypeError, name, "floating point", value.dtype)
-    if value.device != device:
-        raise _refusal(op, ValueError, name, f"on {device}", value.device)
-    if value.dim() > 0:
-        check_broadcast(name, value.shape, shape, op)
-    return value if value.dtype == torch.float32 else value.to(torch.float32)
-
-
-def _check_tensor(
-    op: str,
-    name: str,
-    value: Tensor,
-    shape: torch.Size,
-    dtype: torch.dtype,
-    device: torch.device,
-) -> None:
-    if not isinstance(value, Tensor):
-        raise _refusal(op, TypeError, name, "a tensor", value)
-    if value.dtype == dtype and value.device == device and value.shape == shape:
-        return
-    if value.dtype != dtype:
-        raise _refusal(op, TypeError, name, dtype, value.dtype)
-    if value.shape != shape:
-        raise _refusal(op, ValueError, name, f"of shape {list(shape)}", list(value.shape))
-    raise _refusal(op, ValueError, name, f"on {device}", value.device)
-
-
-def _check_out(op: str, out: Tensor, x: Tensor, dtype: torch.dtype | None) -> None:
-    if dtype is None:
-        raise ValueError(f"{op}: out must be None with emit='none', got a tensor")
-    _check_tensor(op, "out", out, x.shape, dtype, x.device)
-    if out.is_contiguous() and x.is_contiguous():
-        return
-    like = state_like(x)
-    expected = (like.numel(), *like.stride())
-    same = all(
-        size <= 1 or stride == wanted
-        for size, stride, wanted in zip(out.shape[1:], out.stride()[1:], expected[1:], strict=True)
-    )
-    if not same or (out.shape[0] > 1 and out.stride(0) < expected[0]):
-        raise ValueError(
-            f"{op}: out must have the drive's strides {list(expected)}, got {list(out.stride())}"
-        )
-
-
-# The ops' tensors in the order of their schemas, as messages name them.
-_READ = ("x", "threshold", "state.v", "state.m", "bias", "residual", "negative")
-
-
-def _check_overlap(op: str, out: Tensor, tensors: Sequence[Tensor | None]) -> None:
-    """Refuses an out that would be overwritten before it is read."""
-    if out.untyped_storage().device.type == "meta":
-        return
-    start, end = _extent(out)
-    for name, read in zip(_READ, tensors, strict=False):
-        if read is None:
-            continue
-        other_start, other_end = _extent(read)
-        if start >= other_end or other_start >= end:
-            continue
-        if name not in ("x", "residual"):
-            raise ValueError(f"{op}: out must share no memory with {name}")
-        if not _same_elements(out, read):
-            raise ValueError(f"{op}: out must be {name} itself or share no memory with it")
-
-
-def _same_elements(a: Tensor, b: Tensor) -> bool:
-    return a.data_ptr() == b.data_ptr() and a.stride() == b.stride() and a.dtype == b.dtype
-
-
-def _extent(tensor: Tensor) -> tuple[int, int]:
-    """First byte of a tensor and the byte after its last; nothing if it has no elements."""
-    if tensor.numel() == 0:
-        return 0, 0
-    start = tensor.data_ptr()
-    if tensor.is_contiguous():
-        return start, start + tensor.nbytes
-    last = sum((n - 1) * stride for n, stride in zip(tensor.shape, tensor.stride(), strict=True))
-    return start, start + (last + 1) * tensor.element_size()
-
-
-def _refuse_grad(op: str, tensors: Sequence[Tensor | None]) -> None:
-    for tensor in tensors:
-        if tensor is not None and tensor.requires_grad:
-            name = (*_READ, "out")[[other is tensor for other in tensors].index(True)]
-            raise RuntimeError(
-                f"{op}: {name} requires grad, but this op has no gradient; "
-                "call it under torch.no_grad()"
-            )
+for _name, _fake in (
+    ("snm", snm_fake),
+    ("snm_out", snm_out_fake),
+    ("snm_counted", snm_counted_fake),
+    ("snm_counted_out", snm_counted_out_fake),
+):
+    torch.library.register_fake(f"snm_kernels::{_name}", _fake)

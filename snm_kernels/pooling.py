@@ -1,4 +1,4 @@
-"""The public op of max pooling: a running maximum over all time steps in one launch."""
+"""The public ops of max pooling: a running maximum over all time steps in one launch."""
 
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
@@ -7,21 +7,22 @@ import torch
 from torch import Tensor
 
 from . import _load
-from ._checks import check_broadcast, check_threshold, require
-from ._layout import dense_strides, is_channels_last
-from .ops import AMPLITUDE_DTYPES, Backend
-from .reference_pooling import Windows, running_max_pool_reference
+from ._checks import dtype_names, refuse_grad, require
+from ._fakes import adaptive_running_max_pool_fake, running_max_pool_fake
+from ._layout import pooled_like
+from ._pool_checks import check_total, check_x, checked_threshold, is_shared
+from ._types import AMPLITUDE_DTYPES, Backend
+from .reference_pooling import running_max_pool_reference
+from .windows import ADAPTIVE_POOL, POOL, Windows, adaptive_windows, checked_windows
 
 Emit = Literal["amplitude", "spike"]
 Sizes = int | Sequence[int]
 
-POOL = "running_max_pool"
-ADAPTIVE_POOL = "adaptive_running_max_pool"
 _MOST = 2**31 - 1
 
 
 class RunningMaxOutput(NamedTuple):
-    """What a run of the running maximum returns.
+    """What max pooling over all time steps returns.
 
     >>> running_max_pool(torch.ones(1, 1, 1, 4), 2).total
     tensor([[[1., 1., 1., 1.]]])
@@ -95,7 +96,7 @@ def running_max_pool(
     >>> sent[:, 0, 0].tolist(), total[0, 0].tolist()
     ([[0.5, 0.5], [0.0, -0.5]], [1, 1, 0, 0])
     """
-    spatial = _check_x(POOL, x)
+    spatial = check_x(POOL, x)
     kernel = _integers("kernel_size", kernel_size, spatial, 1)
     step = kernel if stride is None else _integers("stride", stride, spatial, 1)
     pad = _integers("padding", padding, spatial, 0)
@@ -149,7 +150,7 @@ def adaptive_running_max_pool(
     >>> adaptive_running_max_pool(x[:, None, None], 1).spikes.flatten().tolist()
     [3.0, 2.0]
     """
-    spatial = _check_x(ADAPTIVE_POOL, x)
+    spatial = check_x(ADAPTIVE_POOL, x)
     if not isinstance(output_size, Sequence):
         output_size = (output_size,) * spatial
     expected = f"an integer, or {spatial} of them or None"
@@ -184,94 +185,13 @@ def adaptive_running_max_pool(
     return RunningMaxOutput(*run(x, theta, total, sizes, dtype))
 
 
-def max_pool_windows(
-    size: int, kernel: int, stride: int, padding: int, dilation: int, ceil_mode: bool
-) -> Windows:
-    """The windows of ``torch.nn.functional.max_pool`` along one dimension.
-
-    >>> max_pool_windows(5, 2, 2, 0, 1, True).output
-    3
-    """
-    room = size + 2 * padding - dilation * (kernel - 1) - 1
-    output = (room + (stride - 1 if ceil_mode else 0)) // stride + 1
-    if ceil_mode and (output - 1) * stride >= size + padding:
-        output -= 1
-    return Windows(size, output, kernel, stride, padding, dilation)
-
-
-def adaptive_windows(size: int, output: int) -> Windows:
-    """The windows of ``torch.nn.functional.adaptive_max_pool`` along one dimension.
-
-    >>> [list(adaptive_windows(5, 3).taps(o)) for o in range(3)]
-    [[0, 1], [1, 2, 3], [3, 4]]
-    """
-    if size % output == 0:
-        return Windows(size, output, size // output, size // output)
-    return Windows(size, output, size // output + 2, adaptive=True)
-
-
-def pooled_like(
-    x: Tensor, windows: Sequence[Windows], spikes_dtype: torch.dtype
-) -> tuple[Tensor, Tensor]:
-    """Empty tensors in x's memory format for what is sent and for the totals."""
-    channels_last = is_channels_last(x)
-    sizes = (*x.shape[:3], *(along.output for along in windows))
-    spikes = x.new_empty_strided(sizes, dense_strides(sizes, channels_last), dtype=spikes_dtype)
-    total_dtype = torch.int32 if x.dtype == torch.int8 else torch.float32
-    strides = dense_strides(x.shape, channels_last)[1:]
-    return spikes, x.new_empty_strided(x.shape[1:], strides, dtype=total_dtype)
-
-
-def checked_windows(
-    size: int, kernel: int, stride: int, padding: int, dilation: int, ceil_mode: bool
-) -> Windows:
-    """:func:`max_pool_windows`, refused where they don't fit."""
-    reach = dilation * (kernel - 1) + 1
-    require(
-        padding <= reach // 2,
-        ValueError,
-        "padding",
-        f"at most half of the effective kernel size {reach}",
-        padding,
-        POOL,
-    )
-    windows = max_pool_windows(size, kernel, stride, padding, dilation, ceil_mode)
-    require(
-        windows.output >= 1,
-        ValueError,
-        "x",
-        f"as large as a window of {reach} in every spatial dimension, padding included",
-        size,
-        POOL,
-    )
-    # Only taps that lie further apart than the input is long can all miss it.
-    if dilation > size:
-        for o in range(-(-padding // stride)):
-            if not windows.taps(o):
-                raise ValueError(
-                    f"{POOL}: x must have an input in every window, got none in window {o} of a "
-                    f"dimension of size {size}"
-                )
-    return windows
-
-
-def _check_x(op: str, x: Tensor) -> int:
-    """Checks the drive; returns the number of its spatial dimensions."""
-    require(isinstance(x, Tensor), TypeError, "x", "a tensor", x, op)
-    dtypes = (torch.int8, *AMPLITUDE_DTYPES)
-    require(x.dtype in dtypes, TypeError, "x", f"one of {_names(dtypes)}", x.dtype, op)
-    fits = 4 <= x.dim() <= 6 and x.shape[0] >= 1 and all(size >= 1 for size in x.shape[3:])
-    expected = "[T, B, C, *spatial] with T >= 1 and 1 to 3 spatial sizes >= 1"
-    require(fits, ValueError, "x", expected, list(x.shape), op)
-    return x.dim() - 3
-
-
 def _is_integer(value: object, least: int) -> bool:
+    """Whether a value is an integer of at least this size; True and False are none."""
     return isinstance(value, int | torch.SymInt) and not isinstance(value, bool) and value >= least
 
 
 def _integers(name: str, value: Sizes, spatial: int, least: int) -> list[int]:
-    """One integer per spatial dimension."""
+    """Returns an argument as one integer per spatial dimension."""
     given = list(value) if isinstance(value, Sequence) else [value] * spatial
     holds = len(given) == spatial and all(_is_integer(n, least) and n <= _MOST for n in given)
     expected = f"an integer >= {least}, or {spatial} of them"
@@ -287,7 +207,7 @@ def _prepare(
     emit: str,
     out_dtype: torch.dtype | None,
 ) -> tuple[Tensor | None, Tensor | None, torch.dtype]:
-    """Checks what both ops share; the threshold, the totals and the dtype of what is sent."""
+    """Checks what both ops share; returns the threshold, the totals and the dtype to send."""
     counted = x.dtype == torch.int8
     theta = None
     if counted:
@@ -296,62 +216,12 @@ def _prepare(
         expected = f"None for {x.dtype} x, which carries it already"
         require(threshold is None, ValueError, "threshold", expected, "one", op)
     if threshold is not None:
-        theta = _threshold(op, threshold, x)
+        theta = checked_threshold(op, threshold, x)
     if total is not None:
-        _check_total(op, total, x, torch.int32 if counted else torch.float32)
+        check_total(op, total, x, torch.int32 if counted else torch.float32)
     if torch.is_grad_enabled():
-        for name, tensor in (("x", x), ("threshold", theta), ("total", total)):
-            if tensor is not None and tensor.requires_grad:
-                raise RuntimeError(
-                    f"{op}: {name} requires grad, but this op has no gradient; "
-                    "call it under torch.no_grad()"
-                )
+        refuse_grad(op, ("x", "threshold", "total"), (x, theta, total))
     return theta, total, _sent_dtype(op, x, theta, emit, out_dtype)
-
-
-def _threshold(op: str, value: Tensor | float, x: Tensor) -> Tensor:
-    """The threshold as a float32 tensor that broadcasts to ``[C, *spatial]``."""
-    if not isinstance(value, Tensor):
-        number = check_threshold(value, "a tensor", op)
-        return torch.full((), number, dtype=torch.float32, device=x.device)
-    require(value.is_floating_point(), TypeError, "threshold", "floating point", value.dtype, op)
-    require(value.device == x.device, ValueError, "threshold", f"on {x.device}", value.device, op)
-    check_broadcast("threshold", value.shape, x.shape[2:], op)
-    return value.to(torch.float32)
-
-
-def _check_total(op: str, total: Tensor, x: Tensor, dtype: torch.dtype) -> None:
-    require(isinstance(total, Tensor), TypeError, "total", "a tensor", total, op)
-    require(total.dtype == dtype, TypeError, "total", dtype, total.dtype, op)
-    shape = x.shape[1:]
-    require(
-        total.shape == shape, ValueError, "total", f"of shape {list(shape)}", list(total.shape), op
-    )
-    require(total.device == x.device, ValueError, "total", f"on {x.device}", total.device, op)
-
-
-def check_arguments(
-    op: str,
-    x: Tensor,
-    threshold: Tensor | None,
-    total: Tensor | None,
-    sent_dtype: torch.dtype,
-) -> None:
-    """The checks of an operator that is called directly."""
-    _check_x(op, x)
-    counted = x.dtype == torch.int8
-    expected = "given for int8 x" if counted else "None for floating x"
-    require(counted == (threshold is not None), ValueError, "threshold", expected, threshold, op)
-    if threshold is not None:
-        require(
-            threshold.dtype == torch.float32, TypeError, "threshold", "float32", threshold.dtype, op
-        )
-        _threshold(op, threshold, x)
-    if total is not None:
-        _check_total(op, total, x, torch.int32 if counted else torch.float32)
-    spikes = threshold is not None and is_shared(threshold, x.dim() - 3)
-    dtypes = (*AMPLITUDE_DTYPES, torch.int8) if spikes else AMPLITUDE_DTYPES
-    require(sent_dtype in dtypes, TypeError, "sent", f"one of {_names(dtypes)}", sent_dtype, op)
 
 
 def _sent_dtype(
@@ -361,7 +231,7 @@ def _sent_dtype(
     if emit == "amplitude":
         if out_dtype is None:
             return torch.float32 if x.dtype == torch.int8 else x.dtype
-        expected = f"one of {_names(AMPLITUDE_DTYPES)}"
+        expected = f"one of {dtype_names(AMPLITUDE_DTYPES)}"
         require(out_dtype in AMPLITUDE_DTYPES, TypeError, "out_dtype", expected, out_dtype, op)
         return out_dtype
     require(emit == "spike", ValueError, "emit", "'amplitude' or 'spike'", emit, op)
@@ -380,11 +250,6 @@ def _sent_dtype(
     return torch.int8
 
 
-def is_shared(threshold: Tensor, spatial: int) -> bool:
-    """Whether a threshold that broadcasts to ``[C, *spatial]`` is one for a whole window."""
-    return all(size == 1 for size in threshold.shape[max(0, threshold.dim() - spatial) :])
-
-
 def _run_reference(
     x: Tensor,
     windows: Sequence[Windows],
@@ -392,7 +257,8 @@ def _run_reference(
     total: Tensor | None,
     spikes_dtype: torch.dtype,
 ) -> RunningMaxOutput:
-    out, out_total = pooled_like(x, windows, spikes_dtype)
+    """Returns what the operators would, computed by the reference."""
+    out, out_total = pooled_like(x, [along.output for along in windows], spikes_dtype)
     sent, total = running_max_pool_reference(
         x, threshold, total, windows, spikes_dtype=spikes_dtype
     )
@@ -401,35 +267,8 @@ def _run_reference(
     return RunningMaxOutput(out, out_total.copy_(total))
 
 
-@torch.library.register_fake("snm_kernels::running_max_pool")
-def running_max_pool_fake(
-    x: Tensor,
-    threshold: Tensor | None,  # noqa: ARG001
-    total: Tensor | None,  # noqa: ARG001
-    kernel_size: Sequence[int],
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
-    ceil_mode: bool,
-    sent_dtype: torch.dtype,
-) -> tuple[Tensor, Tensor]:
-    """What the operator returns, by shape, dtype and layout alone."""
-    along = zip(x.shape[3:], kernel_size, stride, padding, dilation, strict=True)
-    return pooled_like(x, [max_pool_windows(*each, ceil_mode) for each in along], sent_dtype)
-
-
-@torch.library.register_fake("snm_kernels::adaptive_running_max_pool")
-def adaptive_running_max_pool_fake(
-    x: Tensor,
-    threshold: Tensor | None,  # noqa: ARG001
-    total: Tensor | None,  # noqa: ARG001
-    output_size: Sequence[int],
-    sent_dtype: torch.dtype,
-) -> tuple[Tensor, Tensor]:
-    """What the operator returns, by shape, dtype and layout alone."""
-    windows = [adaptive_windows(*each) for each in zip(x.shape[3:], output_size, strict=True)]
-    return pooled_like(x, windows, sent_dtype)
-
-
-def _names(dtypes: Sequence[torch.dtype]) -> str:
-    return ", ".join(str(dtype).removeprefix("torch.") for dtype in dtypes)
+for _name, _fake in (
+    (POOL, running_max_pool_fake),
+    (ADAPTIVE_POOL, adaptive_running_max_pool_fake),
+):
+    torch.library.register_fake(f"snm_kernels::{_name}", _fake)

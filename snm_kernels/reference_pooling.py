@@ -2,41 +2,15 @@
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-
-class Windows(NamedTuple):
-    """The windows along one spatial dimension.
-
-    >>> Windows(5, 3, 3, stride=2, padding=1).taps(0)
-    range(0, 2)
-    """
-
-    size: int
-    """Of the input."""
-    output: int
-    kernel: int
-    """Taps of a window; where adaptive, no window has more."""
-    stride: int = 1
-    padding: int = 0
-    dilation: int = 1
-    adaptive: bool = False
-    """Window o covers ``[floor(o * size / output), ceil((o + 1) * size / output))``."""
-
-    def taps(self, o: int) -> range:
-        """The inputs of window o, padding left out."""
-        if self.adaptive:
-            return range(o * self.size // self.output, -(-(o + 1) * self.size // self.output))
-        start = o * self.stride - self.padding
-        first = start + max(0, -(start // self.dilation)) * self.dilation
-        return range(first, min(start + self.kernel * self.dilation, self.size), self.dilation)
+from .windows import Windows
 
 
 def larger(c: Tensor, most: Tensor) -> Tensor:
-    """One tap of a maximum; the first of equals stays, and NaN stays."""
+    """The larger of c and the maximum so far; the first of equals stays, and NaN stays."""
     return torch.where((c > most) | (c != c), c, most)
 
 
@@ -87,6 +61,7 @@ def running_max_pool_reference(
     shared = threshold is not None and all(n == 1 for n in _spatial_sizes(threshold, len(windows)))
 
     def value(total: Tensor) -> Tensor:
+        """What the windows compare."""
         return total if threshold is None or shared else carried(total, threshold)
 
     before = window_maxima(value(total), windows)
@@ -103,4 +78,5 @@ def running_max_pool_reference(
 
 
 def _spatial_sizes(threshold: Tensor, spatial: int) -> tuple[int, ...]:
+    """The sizes that a threshold has along the spatial dimensions."""
     return tuple(threshold.shape[max(0, threshold.dim() - spatial) :])

@@ -1,4 +1,4 @@
-"""The neuron's rule: which signed neuron with memory a launch runs."""
+"""The neuron's rule, which says when a neuron fires, and the rules with names."""
 
 import math
 from collections.abc import Callable
@@ -85,7 +85,7 @@ class SNMRule:
 
     @property
     def count_bounds(self) -> tuple[int, int]:
-        """The memory's bounds as integers; a missing bound is int32's own."""
+        """The smallest and the largest memory; int32's own where there is no bound."""
         low = INT32_MIN if self.count_min is None else self.count_min
         high = INT32_MAX if self.count_max is None else self.count_max
         return low, high
@@ -184,7 +184,7 @@ class SNMRule:
 
 
 SNM = SNMRule.snm()
-"""The paper's neuron, the rule of a call that names none."""
+"""The paper's neuron, which runs where no rule is given."""
 
 PRESETS: dict[str, Callable[..., SNMRule]] = {
     "snm": SNMRule.snm,
@@ -195,7 +195,7 @@ PRESETS: dict[str, Callable[..., SNMRule]] = {
     "st-bif": SNMRule.st_bif,
     "burst": SNMRule.burst,
 }
-"""The constructors of rules by the names of the presets."""
+"""The presets: for each name the constructor of its rule."""
 
 
 def preset(name: str, **options: int) -> SNMRule:

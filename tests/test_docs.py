@@ -75,6 +75,8 @@ def public_members(value: object) -> dict[str, object]:
 
 # What is raised, returned in passing or refuses; a call of it shows nothing.
 NO_EXAMPLE = {"Offence", "DeadNeuronWarning", "SpikingNetwork.train", "SpikingNetwork.extra_repr"}
+# Types of arguments, which their members say in full.
+NO_EXAMPLE |= {"Backend", "Emit"}
 
 
 @pytest.mark.parametrize("package", PACKAGES)

@@ -19,6 +19,7 @@ import triton_subset as subset  # noqa: E402
 
 from cases import CASES, COUNTED, Case  # noqa: E402
 from running_max_cases import POOL_CASES  # noqa: E402
+from snm_kernels.triton.snm_kernel import snm_kernel  # noqa: E402
 
 COLLECT = """
 import sys, pytest, torch
@@ -40,7 +41,7 @@ def needed() -> list[frozenset[subset.Kernel]]:
 def test_kernels_are_those_of_a_case() -> None:
     case = Case("seven", 4, (7,), threshold="last", bias="last", state="given")
     [(name, *values)] = subset.kernels_of(partial(subset.launch_case, case))
-    names = [parameter.name for parameter in subset.snm_kernels.triton.snm_kernel.params]
+    names = [parameter.name for parameter in snm_kernel.params]
     of = dict(zip(names, values, strict=True))
     assert name == "snm_kernel"
     assert str(of["drive"][0]) == "torch.float32"

@@ -13,7 +13,8 @@ from triton.compiler import ASTSource
 
 from machine_code import LOCAL_MEMORY, count, cuobjdump
 from snm_kernels import adaptive_running_max_pool, running_max_pool
-from snm_kernels.triton.running_max import BLOCK, INTERPRETED, MOST_TAPS
+from snm_kernels.triton.launch import INTERPRETED
+from snm_kernels.triton.running_max import BLOCK, MOST_TAPS
 from snm_kernels.triton.running_max_kernel import snm_running_max_kernel, snm_running_total_kernel
 
 pytestmark = pytest.mark.skipif(INTERPRETED, reason="TRITON_INTERPRET is set")

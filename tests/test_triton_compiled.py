@@ -10,7 +10,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from machine_code import FUSED_MULTIPLY_ADD, LOCAL_MEMORY, count, least_under_way
 from snm_kernels import SNMRule, snm, snm_counted
-from snm_kernels.triton import INTERPRETED
+from snm_kernels.triton.launch import INTERPRETED
 from triton_build import BYTES, Build, compiled
 
 pytestmark = pytest.mark.skipif(INTERPRETED, reason="TRITON_INTERPRET is set")

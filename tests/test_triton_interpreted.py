@@ -15,9 +15,9 @@ RUN = """
 import sys
 sys.path.insert(0, {folder!r})
 import parity
-import snm_kernels.triton
+from snm_kernels.triton import snm
 # So many that no layer is wide enough for them, or none.
-snm_kernels.triton.multiprocessors = lambda device: {multiprocessors}
+snm.multiprocessors = lambda device: {multiprocessors}
 parity.main()
 """
 

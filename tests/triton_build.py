@@ -10,8 +10,8 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from machine_code import Instruction, Measured, cuobjdump, instructions, main_loop, measure
-from snm_kernels.triton import NARROW, WIDE, Shape
-from snm_kernels.triton.kernel import snm_kernel
+from snm_kernels.triton.snm import NARROW, WIDE, Shape
+from snm_kernels.triton.snm_kernel import snm_kernel
 
 BYTES = {"fp32": 4, "fp16": 2, "bf16": 2, "i32": 4, "i8": 1}
 RUNTIME_INTEGERS = ("time_steps", "max_spikes", "count_min", "count_max")

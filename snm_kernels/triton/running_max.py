@@ -1,36 +1,24 @@
-"""``running_max_pool`` and ``adaptive_running_max_pool`` of csrc/ops.cpp, as Triton operators.
-
-Under ``TRITON_INTERPRET=1`` the kernels are interpreted, and the ops take CPU tensors.
-"""
+"""The Triton operators of max pooling, which do what those of csrc/ops.cpp do."""
 
 from collections.abc import Sequence
-from typing import Any
+from math import prod
 
 import torch
 import triton  # type: ignore[import-untyped]
 from torch import Tensor
-from torch.library import custom_op, triton_op, wrap_triton
+from torch.library import wrap_triton
 
-from .._layout import dense_strides, is_channels_last, slices_have
-from ..pooling import (
-    ADAPTIVE_POOL,
-    POOL,
-    adaptive_running_max_pool_fake,
-    adaptive_windows,
-    check_arguments,
-    checked_windows,
-    is_shared,
-    pooled_like,
-    running_max_pool_fake,
-)
-from ..reference_pooling import Windows
-from . import INTERPRETED, loop_bound
+from .._fakes import adaptive_running_max_pool_fake, running_max_pool_fake
+from .._layout import dense_strides, is_channels_last, pooled_like, slices_have
+from .._pool_checks import check_arguments, is_shared
+from ..windows import ADAPTIVE_POOL, POOL, Windows, adaptive_windows, checked_windows
+from .launch import INTERPRETED, exact_like, inexact, loop_bound, on_device_of, register
 from .running_max_kernel import snm_running_max_kernel, snm_running_total_kernel
 
 BLOCK = 128
-"""Windows of a program: one a thread."""
+"""How many windows a block has, one for each thread."""
 MOST_TAPS = 9
-"""Windows of more taps keep their inputs' totals in scratch memory."""
+"""The most inputs of a window whose totals are kept in registers, not in scratch memory."""
 
 
 def _running_max_pool_triton(
@@ -44,6 +32,7 @@ def _running_max_pool_triton(
     ceil_mode: bool,
     sent_dtype: torch.dtype,
 ) -> tuple[Tensor, Tensor]:
+    """Does what ``running_max_pool`` of csrc/ops.cpp does."""
     along = zip(x.shape[3:], kernel_size, stride, padding, dilation, strict=True)
     windows = [checked_windows(*each, ceil_mode) for each in along]
     check_arguments(POOL, x, threshold, total, sent_dtype)
@@ -57,6 +46,7 @@ def _adaptive_running_max_pool_triton(
     output_size: Sequence[int],
     sent_dtype: torch.dtype,
 ) -> tuple[Tensor, Tensor]:
+    """Does what ``adaptive_running_max_pool`` of csrc/ops.cpp does."""
     windows = [adaptive_windows(*each) for each in zip(x.shape[3:], output_size, strict=True)]
     check_arguments(ADAPTIVE_POOL, x, threshold, total, sent_dtype)
     return _run(x, threshold, total, windows, sent_dtype)
@@ -69,35 +59,27 @@ def _run(
     windows: Sequence[Windows],
     sent_dtype: torch.dtype,
 ) -> tuple[Tensor, Tensor]:
-    """Runs the kernels on x's device and current stream."""
-    spikes, total_out = pooled_like(x, windows, sent_dtype)
+    """Runs the kernels on x's device and current stream; returns what is sent, and the totals."""
+    spikes, total_out = pooled_like(x, [along.output for along in windows], sent_dtype)
     if total_out.numel() == 0:
         return spikes, total_out
     channels_last = is_channels_last(x)
-    inexact = INTERPRETED and x.dtype == torch.bfloat16
     strides = dense_strides(x.shape, channels_last)
-    drive = x
-    if inexact or not slices_have(x, strides):
-        drive_dtype = torch.float32 if inexact else x.dtype
-        drive = x.new_empty_strided(x.shape, strides, dtype=drive_dtype).copy_(x)
+    drive = _dense(x, strides)
     if total is not None and not slices_have(total[None], strides):
         total = torch.empty_like(total_out).copy_(total)
-    sent = spikes
-    if INTERPRETED and sent_dtype == torch.bfloat16:
-        sent = torch.empty_like(spikes, dtype=torch.float32)
+    sent = exact_like(spikes)
 
     counts = x.dtype == torch.int8
-    carries = threshold is not None and not is_shared(threshold, len(windows))
-    missing = [Windows(1, 1, 1) for _ in range(3 - len(windows))]
-    deep, high, wide = missing + list(windows)
-    taps = deep.kernel * high.kernel * wide.kernel
+    axes = [Windows(1, 1, 1)] * (3 - len(windows)) + list(windows)
+    taps = prod(along.kernel for along in axes)
     outputs = sent[0].numel()
     scratch = None
     if taps > MOST_TAPS:
         scratch = total_out.new_empty((taps, outputs))
     run = snm_running_max_kernel if INTERPRETED else wrap_triton(snm_running_max_kernel)
     run_total = snm_running_total_kernel if INTERPRETED else wrap_triton(snm_running_total_kernel)
-    with torch.accelerator.device_index(x.device.index if torch.cuda.device_count() else None):
+    with on_device_of(x):
         if not all(_covers(along) for along in windows):
             run_total[(triton.cdiv(total_out.numel(), BLOCK),)](
                 drive,
@@ -121,30 +103,14 @@ def _run(
             scratch,
             loop_bound(x.shape[0]),
             x.shape[2],
-            deep.size,
-            high.size,
-            wide.size,
-            deep.output,
-            high.output,
-            wide.output,
-            deep.stride,
-            high.stride,
-            wide.stride,
-            deep.padding,
-            high.padding,
-            wide.padding,
+            *(along.size for along in axes),
+            *(along.output for along in axes),
+            *(along.stride for along in axes),
+            *(along.padding for along in axes),
             outputs,
-            KERNEL_DEPTH=deep.kernel,
-            KERNEL_HEIGHT=high.kernel,
-            KERNEL_WIDTH=wide.kernel,
-            DILATION_DEPTH=deep.dilation,
-            DILATION_HEIGHT=high.dilation,
-            DILATION_WIDTH=wide.dilation,
-            ADAPTIVE_DEPTH=deep.adaptive,
-            ADAPTIVE_HEIGHT=high.adaptive,
-            ADAPTIVE_WIDTH=wide.adaptive,
+            **_constants(axes),
             CHANNELS_LAST=channels_last,
-            CARRIES=carries,
+            CARRIES=threshold is not None and not is_shared(threshold, len(windows)),
             COUNTS=counts,
             TAPS=taps if scratch is None else 0,
             BLOCK=BLOCK,
@@ -153,6 +119,24 @@ def _run(
     if sent is not spikes:
         spikes.copy_(sent)
     return spikes, total_out
+
+
+def _dense(x: Tensor, strides: Sequence[int]) -> Tensor:
+    """The drive with these strides in its time slices; copied only if it has others."""
+    widened = inexact(x.dtype)
+    if slices_have(x, strides) and not widened:
+        return x
+    dtype = torch.float32 if widened else x.dtype
+    return x.new_empty_strided(x.shape, strides, dtype=dtype).copy_(x)
+
+
+def _constants(axes: Sequence[Windows]) -> dict[str, int]:
+    """The constants that the windows along depth, height and width give the kernel."""
+    return {
+        f"{field.upper()}_{axis}": getattr(along, field)
+        for field in ("kernel", "dilation", "adaptive")
+        for axis, along in zip(("DEPTH", "HEIGHT", "WIDTH"), axes, strict=True)
+    }
 
 
 def _covers(along: Windows) -> bool:
@@ -171,13 +155,9 @@ def _steps(threshold: Tensor | None, spatial: int) -> list[int]:
     return [steps[0], *[0] * (3 - spatial), *steps[1:]]
 
 
-# PyTorch traces into a triton_op, but not into a kernel that Python interprets.
-_register: Any = custom_op if INTERPRETED else triton_op
-_register(
-    "snm_kernels::running_max_pool_triton", _running_max_pool_triton, mutates_args=()
-).register_fake(running_max_pool_fake)
-_register(
-    "snm_kernels::adaptive_running_max_pool_triton",
+register("running_max_pool_triton", _running_max_pool_triton, running_max_pool_fake)
+register(
+    "adaptive_running_max_pool_triton",
     _adaptive_running_max_pool_triton,
-    mutates_args=(),
-).register_fake(adaptive_running_max_pool_fake)
+    adaptive_running_max_pool_fake,
+)

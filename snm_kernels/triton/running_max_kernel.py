@@ -11,7 +11,7 @@ import triton.language as tl
 
 @triton.jit
 def replaced(rows, i: tl.constexpr, row):
-    """The tuple of rows with another row at place i."""
+    """The tuple of rows, with another row at place i."""
     changed = rows[:i]
     changed += (row,)
     return changed + rows[i + 1 :]
@@ -25,7 +25,7 @@ def carried(n, theta):
 
 @triton.jit
 def larger(c, most):
-    """One tap of a maximum; the first of equals stays, and NaN stays."""
+    """The larger of c and the maximum so far; the first of equals stays, and NaN stays."""
     return tl.where((c > most) | (c != c), c, most)
 
 
@@ -271,7 +271,7 @@ def snm_running_total_kernel(
     COUNTS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """The totals alone, for inputs that lie in no window."""
+    """Adds up what every input sends: the totals alone, also of inputs that lie in no window."""
     n = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     live = n < inputs
     total_type: tl.constexpr = tl.int32 if COUNTS else tl.float32

@@ -8,7 +8,8 @@ from triton_subset import launch_case, launch_counted
 
 from cases import DTYPES, RULES, Case, short
 from parity import compare, compare_counted
-from snm_kernels import backends, preset, triton
+from snm_kernels import backends, preset
+from snm_kernels.triton import snm as neuron
 
 if not torch.cuda.is_available():
     pytest.skip(backends()["cuda"].reason, allow_module_level=True)
@@ -69,9 +70,9 @@ def test_wide_layers_count_as_reference(case: Case, backend: str) -> None:
 
 def most_narrow_neurons(backend: str, dtype: torch.dtype) -> int:
     """The largest layer of the narrow shape, where amplitudes are sent."""
-    count = triton.multiprocessors(torch.device("cuda", 0))
+    count = neuron.multiprocessors(torch.device("cuda", 0))
     if backend == "triton":
-        return (2 * count - 1) * triton.WIDE.block(dtype.itemsize, dtype.itemsize)
+        return (2 * count - 1) * neuron.WIDE.block(dtype.itemsize, dtype.itemsize)
     return (2 * count - 1) * 128 * 16 // dtype.itemsize
 
 

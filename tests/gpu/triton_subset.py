@@ -21,11 +21,9 @@ from typing import Any
 import pytest
 import torch
 
-import snm_kernels.triton
-import snm_kernels.triton.running_max
 from cases import Case
 from running_max_cases import PoolCase
-from snm_kernels import _load, snm, snm_counted
+from snm_kernels import _load, snm, snm_counted, triton
 
 Kernel = tuple[Hashable, ...]
 """Its name, and for each argument what the kernel is specialised on."""
@@ -128,14 +126,14 @@ class _Recorder:
 
 @contextmanager
 def _recording(found: list[Kernel]) -> Iterator[None]:
-    modules = (snm_kernels.triton, snm_kernels.triton.running_max)
+    modules = (triton.snm, triton.running_max)
     count = SOME_MULTIPROCESSORS
     if torch.cuda.device_count():
-        count = snm_kernels.triton.multiprocessors(torch.device("cuda", 0))
+        count = triton.snm.multiprocessors(torch.device("cuda", 0))
     with pytest.MonkeyPatch.context() as patch:
         for module in modules:
             patch.setattr(module, "wrap_triton", lambda kernel: _Recorder(kernel, found))
-        patch.setattr(snm_kernels.triton, "multiprocessors", lambda _: count)
+        patch.setattr(triton.snm, "multiprocessors", lambda _: count)
         patch.setattr(_load, "choose", lambda *_: "triton")
         yield
 

@@ -14,7 +14,7 @@ import torch
 from nir.serialization import hdf2dict
 
 from snm_kernels import SNMRule
-from snm_kernels.pooling import max_pool_windows
+from snm_kernels.windows import max_pool_windows
 
 from ..network.program import Pooling
 from ..nn import SNMNeuron

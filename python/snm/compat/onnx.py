@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 import snm_kernels
 from snm_kernels import SNMState
-from snm_kernels.pooling import adaptive_windows, max_pool_windows
+from snm_kernels.windows import adaptive_windows, max_pool_windows
 
 from ..conversion.analysis.pooling import pooling_of
 from ..network.checks import check_count

@@ -8,8 +8,7 @@ from snntorch import Leaky
 from torch import Tensor, nn
 
 import snm_kernels
-from snm_kernels import SNMRule, SNMState
-from snm_kernels.ops import Backend
+from snm_kernels import Backend, SNMRule, SNMState
 
 from ..nn.threshold import checked_threshold
 

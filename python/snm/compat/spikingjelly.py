@@ -9,8 +9,7 @@ from spikingjelly.activation_based.surrogate import Sigmoid
 from torch import Tensor, nn
 
 import snm_kernels
-from snm_kernels import SNMRule, SNMState
-from snm_kernels.ops import Backend
+from snm_kernels import Backend, SNMRule, SNMState
 
 from ..nn.threshold import checked_threshold
 

@@ -6,8 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from snm_kernels import SNMState
-from snm_kernels.ops import Emit
+from snm_kernels import Emit, SNMState
 
 from ..nn import SNMNeuron
 from .program import Call, Fire, Program, Repeat, RunningMax, Step, repeat_over_time

@@ -6,8 +6,7 @@ import torch
 from torch import Tensor, nn
 
 import snm_kernels
-from snm_kernels import SNMRule, SNMState
-from snm_kernels.ops import Backend
+from snm_kernels import Backend, SNMRule, SNMState
 
 from .neuron import SNMNeuron
 from .threshold import checked_threshold

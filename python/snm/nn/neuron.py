@@ -6,8 +6,17 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from snm_kernels import SNM, SNMCounted, SNMOutput, SNMRule, SNMState, snm, snm_counted
-from snm_kernels.ops import Backend, Emit
+from snm_kernels import (
+    SNM,
+    Backend,
+    Emit,
+    SNMCounted,
+    SNMOutput,
+    SNMRule,
+    SNMState,
+    snm,
+    snm_counted,
+)
 
 from .threshold import checked_threshold
 

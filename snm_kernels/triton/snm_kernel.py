@@ -23,6 +23,7 @@ def thresholds(threshold, negative_threshold):
 
 @triton.jit
 def starting_membrane(theta, v_init):
+    """The membrane before the first time step, as in csrc/rule.h."""
     return tl.cast(v_init, tl.float32) * theta
 
 
@@ -40,7 +41,7 @@ def neuron_step(
     STRICT: tl.constexpr,
     GRADED: tl.constexpr,
 ):
-    """One time step with drive c. GRADED: the rule allows more than one spike a step."""
+    """Runs one time step with drive c. GRADED: the rule allows more than one spike a step."""
     u = v + c
     fires = (u >= upper) & (m < count_max)
     below = (u < lower) if STRICT else (u <= lower)
@@ -66,7 +67,7 @@ def neuron_step(
 def load_parameter(
     values, inner, period, n, live, SHARED: tl.constexpr, NARROW: tl.constexpr, BLOCK: tl.constexpr
 ):
-    """Each neuron's threshold or bias. SHARED: one value for all. NARROW: n fits in int32."""
+    """Loads each neuron's threshold or bias. SHARED: one for all. NARROW: n fits in int32."""
     if values is None:
         loaded = None
     elif SHARED:
