@@ -72,7 +72,7 @@ def test_nothing_waits_for_the_device(name: str, channels_last: bool) -> None:
     if channels_last and images.dim() != 4:
         pytest.skip("channels_last is for images of two dimensions")
     logits = run_on_a_fake_gpu(
-        name, lambda net, x: simulate(net, x, 8, chunk=3), channels_last=channels_last
+        name, lambda net, x: simulate(net._start, x, 8, chunk=3), channels_last=channels_last
     )
     assert logits.device.type == "cuda"
     assert logits.shape[0] == images.shape[0]
@@ -80,7 +80,7 @@ def test_nothing_waits_for_the_device(name: str, channels_last: bool) -> None:
 
 def waits(net: snm.SpikingNetwork, images: Tensor) -> Tensor:
     """The check of a call, which reads the images' values."""
-    net._check_images(images)
+    net.inputs.check(images)
     return images
 
 
@@ -94,7 +94,7 @@ def test_a_wait_is_noticed() -> None:
 )
 def test_a_copy_to_or_from_the_host_is_noticed(leave: Callable[[Tensor], Tensor]) -> None:
     with pytest.raises(AssertionError, match="on cpu"):
-        run_on_a_fake_gpu("plain", lambda net, x: leave(simulate(net, x, 8, chunk=3)))
+        run_on_a_fake_gpu("plain", lambda net, x: leave(simulate(net._start, x, 8, chunk=3)))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -102,7 +102,7 @@ def test_a_copy_to_or_from_the_host_is_noticed(leave: Callable[[Tensor], Tensor]
 def test_simulates_what_a_call_does(name: str, chunk: int) -> None:
     model, calibration, images = exact_network(name)
     net = snm.convert(model, calibration, preset="snm-half")
-    assert torch.equal(simulate(net, images, 8, chunk=chunk), net(images, timesteps=8))
+    assert torch.equal(simulate(net._start, images, 8, chunk=chunk), net(images, timesteps=8))
 
 
 def test_a_network_on_the_cpu_is_refused() -> None:

@@ -32,8 +32,8 @@ from snm.evaluate.conversion import Conversion
 from snm.evaluate.neurons import load_neurons, neurons_of
 from snm.evaluate.processes import Processes
 from snm.evaluate.results import Results
-from snm.evaluate.spikes import SpikeCounter
 from snm.network.relu import relu_pass
+from snm.network.tally import Tally
 
 pytestmark = pytest.mark.filterwarnings("ignore::snm.DeadNeuronWarning")
 
@@ -79,8 +79,8 @@ def test_spikes_are_those_of_the_steps(preset: str, dtype: torch.dtype) -> None:
     rule = snm.SNMRule(max_spikes=3) if preset == "burst" else snm.preset("snm")
     images = torch.stack([GREY(image) for image in packaged()["test_images"][:6]])
     net = snm.convert(small_network(), images, preset=rule).to(dtype)
-    with torch.no_grad(), SpikeCounter(net) as counter:
-        net.anytime(images.to(dtype), timesteps=9)
+    tally = Tally()
+    net.simulation(images.to(dtype), timesteps=9, observers=[tally]).answer()
     sent: dict[str, int] = dict.fromkeys(net.layers, 0)
     negative = 0
     hooks = []
@@ -98,18 +98,19 @@ def test_spikes_are_those_of_the_steps(preset: str, dtype: torch.dtype) -> None:
         hooks.append(neuron.register_forward_hook(note))
     for _ in range(9):
         net.step(images.to(dtype))
-    assert counter.counts() == sent
+    assert {path: int(spikes.sum()) for path, spikes in tally.sent().items()} == sent
     assert negative > 0
 
 
 def test_spikes_that_nobody_reads_are_counted() -> None:
-    net = snm.convert(small_network(), torch.rand(4, 1, 28, 28))
-    drive = torch.rand(5, 2, 16)
-    neuron = net.layers["5"]
-    expected = int(neuron(drive, emit="spike").spikes.abs().sum())
-    with SpikeCounter(net) as counter:
-        neuron(drive, emit="none")
-    assert counter.counts() == {"5": expected}
+    net, tally = snm.convert(small_network(), torch.rand(4, 1, 28, 28)), Tally()
+    assert not any(fire.sends for fire in net.program.neurons if fire.path == "5")
+    images = torch.rand(2, 1, 28, 28)
+    net.simulation(images, timesteps=5, observers=[tally]).answer()
+    with net.record("5", what="spikes") as recording:
+        net(images, timesteps=5)
+    expected = int(recording["5"].spikes.abs().sum())
+    assert int(tally.sent()["5"].sum()) == expected
     assert expected > 0
 
 

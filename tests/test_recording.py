@@ -114,7 +114,7 @@ def test_every_state_of_a_network_with_residuals_and_biases(dtype: torch.dtype) 
 def test_a_chunk_ends_with_the_state_that_the_network_goes_on_from(dtype: torch.dtype) -> None:
     net, images = residual_net(dtype)
     with net.record() as recording:
-        run = net._start(images)
+        run = net._start(images, observers=net._observers)
         for steps in (1, 5, 3):
             run.advance(steps, None)
             for fire in net.program.neurons:
@@ -305,7 +305,7 @@ def test_a_first_pass_is_not_recorded(method: str) -> None:
     with net.record() as recording, net.record(neurons=[2, 6]) as chosen:
         assert torch.equal(net(images, timesteps=T, first_pass=first_pass), before)
     assert recording.timesteps == T
-    run = net._run(images, first_pass)
+    run = net._start(images, first_pass)
     for t in range(T):
         run.advance(1, None)
         for fire in net.program.neurons:
@@ -405,7 +405,9 @@ def _name(net: SpikingNetwork, path: str) -> str:
     return next(fire.name for fire in net.program.neurons if fire.path == path)
 
 
-def test_only_chosen_neurons_are_run_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_chosen_neurons_are_run_again_and_for_membranes_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     net, images = converted("plain", chunk_steps=T)
     driven = []
 
@@ -415,11 +417,14 @@ def test_only_chosen_neurons_are_run_again(monkeypatch: pytest.MonkeyPatch) -> N
 
     run = snm.network.recording.snm
     monkeypatch.setattr(snm.network.recording, "snm", spy)
-    with net.record(what="spikes", neurons=[1, 5]):
+    with net.record(what=("spikes", "memory"), neurons=[1, 5]):
+        net(images, timesteps=T)
+    assert driven == [], "spikes are those of the simulation itself"
+    with net.record(what="membrane", neurons=[1, 5]):
         net(images, timesteps=T)
     # The first layer's drive is constant in time, and gathered once.
-    assert [count for count, _ in driven] == [T * 3 * 2] * 3
-    assert [stride == 0 for _, stride in driven] == [True, False, False]
+    assert [count for count, _ in driven] == [3 * 2] * 3 * T
+    assert [stride == 0 for _, stride in driven] == [True] * T + [False] * 2 * T
 
 
 def test_a_compiled_network() -> None:

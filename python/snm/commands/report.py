@@ -155,7 +155,7 @@ def _relu_network(loaded: "Loaded", net: SpikingNetwork) -> nn.Module:
     """The ReLU network, in the dtype and on the device of the spiking one."""
     if isinstance(loaded.model, SpikingNetwork):
         return _Rectified(net).eval()
-    device = next(iter(net.layers.values())).threshold.device
+    device = net.device
     return copy.deepcopy(loaded.model).to(device, net.dtype)
 
 

@@ -14,10 +14,10 @@ from torch.nn import functional as F
 import snm_kernels
 
 from ..conversion.analysis.pooling import pooling_of
-from ..conversion.lowering.layout import reads
 from ..conversion.tracing.paths import free_path
 from ..errors import Offence
-from ..network.program import Call, Fire, Repeat, RunningMax, Step, Value, reshape_steps
+from ..network.interpret import Interpreter, Values
+from ..network.program import Call, Fire, RunningMax, Step, Value, reshape_steps
 from ..network.run import Run
 from ..network.spiking import SpikingNetwork
 from .nir import GraphError
@@ -54,6 +54,9 @@ _COMPUTED = (
     "pool totals, so that they may be computed on the mean over time of what they read."
 )
 
+_COMPUTED_IN = {"static": "once", "temporal": "every step", "tail": "once, on the mean"}
+"""How often the nodes of a program's parts are computed."""
+
 
 class _Refusal(Exception):
     """Why an operation has no form in NIR."""
@@ -69,46 +72,63 @@ def graph_of(net: SpikingNetwork, image_shape: Shape | None) -> nir.NIRGraph:
     return _Writer(net, shape).graph()
 
 
-class _Writer:
-    """Walks a program and writes down its nodes and edges."""
+class _Writer(Interpreter):
+    """Writes down the nodes and edges of a program: a step's value is the node that makes it.
+
+    A value is None where that is refused.
+    """
 
     def __init__(self, net: SpikingNetwork, shape: Shape) -> None:
+        super().__init__(net.program, net.model)
         self.net = net
         self.values = _values(net, shape)
         self.nodes: dict[str, nir.NIRNode] = {}
         self.edges: list[tuple[str, str]] = []
-        self.sources: dict[str, str | None] = {}
-        """The node that makes a value of images; None where that is refused."""
+        self.sources: Values = {}
         self.constants: set[str] = set()
         """Values that no image has a part in."""
         self.offences: list[Offence] = []
         self.shape = shape
 
     def graph(self) -> nir.NIRGraph:
-        program = self.net.program
+        """The whole graph."""
+        program = self.program
         self._add("input", nir.Input(np.array(self.shape)), ())
         self.sources[program.images] = "input"
-        in_tail = {call.name for call in program.tail}
-        in_time = {step.name for step in program.temporal}
-        for step in (*program.static, *program.temporal, *program.tail):
-            if step.name in self.sources or self._is_constant(step):
-                continue
-            computed = "once"
-            if step.name in in_time:
-                computed = "every step"
-            elif step.name in in_tail:
-                computed = "once, on the mean"
-            try:
-                self.sources[step.name] = self._write(step, computed)
-            except _Refusal as refusal:
-                self.sources[step.name] = None
-                path = step.path if isinstance(step, RunningMax) else self._path(step)
-                self.offences.append(Offence(path, _operation(self.net, step), str(refusal)))
+        self.execute_static(self.sources)
+        self.execute_temporal(self.sources)
+        self.execute_tail(self.sources)
         if self.offences:
             raise GraphError(self.offences)
         output = nir.Output(np.array(self._shape(program.output)))
         self._add("output", output, (program.output,))
         return nir.NIRGraph(self.nodes, self.edges, {"snm": self._settings()}, type_check=True)
+
+    def execute(self, step: Step, values: Values) -> None:
+        """Writes a step down unless it makes a constant, or notes why it has no form in NIR."""
+        if step.name in values or self._is_constant(step):
+            return
+        try:
+            super().execute(step, values)
+        except _Refusal as refusal:
+            values[step.name] = None
+            self.offences.append(Offence(*_named(self.net, step), str(refusal)))
+
+    def free(self, step: Step, values: Values) -> None:
+        """Forgets nothing: nodes stay."""
+
+    def fire(self, fire: Fire, values: Values) -> None:
+        """Writes a layer of neurons down."""
+        node = SignedNeuronMemory.of(self.net.layers[fire.path], self._shape(fire.drive))
+        more = {"cap": np.array(fire.cap)} if fire.cap else {}
+        values[fire.name] = self._node(fire.path, node, fire.reads, path=fire.path, **more)
+
+    def pool(self, step: RunningMax, values: Values) -> str | None:
+        """Writes a running maximum down."""
+        if step.value not in values:
+            raise _Refusal("pools layers side by side; NIR has no concatenation")
+        node = RunningMaxPool.of(step.pooling, self._shape(step.value))
+        return self._node(step.name, node, (step.value,), path=step.path)
 
     def _settings(self) -> dict[str, Any]:
         net = self.net
@@ -126,41 +146,25 @@ class _Writer:
             found["preprocessing"] = net.preprocessing
         return found
 
-    def _write(self, step: Step, computed: str) -> str | None:
-        """Writes a step down; returns the node that makes its value."""
-        if isinstance(step, Repeat):
-            return self.sources[step.value]
-        if isinstance(step, Fire):
-            node = SignedNeuronMemory.of(self.net.layers[step.path], self._shape(step.drive))
-            operands = (step.drive,) if step.residual is None else (step.drive, step.residual)
-            more = {"cap": np.array(step.cap)} if step.cap else {}
-            return self._node(step.path, node, operands, computed, path=step.path, **more)
-        if isinstance(step, RunningMax):
-            if step.value not in self.sources:
-                raise _Refusal("pools layers side by side; NIR has no concatenation")
-            node = RunningMaxPool.of(step.pooling, self._shape(step.value))
-            return self._node(step.name, node, (step.value,), computed, path=step.path)
-        return self._call(step, computed)
-
     def _is_constant(self, step: Step) -> bool:
         """Whether a step makes a constant or a size; what reads it knows its value."""
         if isinstance(step, Call) and step.name not in self.constants:
             asks = _target_name(step) in _READERS_OF_SHAPES
-            images = any(value in self.sources for value in reads(step))
+            images = any(value in self.sources for value in step.reads)
             if asks or step.kind == "attribute" or not images:
                 self.constants.add(step.name)
         return step.name in self.constants
 
-    def _call(self, call: Call, computed: str) -> str | None:
+    def call(self, call: Call, values: Values) -> str | None:
         """Writes an operation of the model down."""
         name, target = call.name, call.target
         module = self.net.model.get_submodule(str(target)) if call.kind == "module" else None
-        operands = tuple(value for value in reads(call) if value in self.sources)
+        operands = tuple(value for value in call.reads if value in values)
         if not all(isinstance(self.values[value], Tensor) for value in operands):
             # It takes apart what is refused already.
             return None
         if target in _SUMS and len(operands) == 2 and not call.kwargs:
-            return self._join(call, operands, computed)
+            return self._join(call, operands)
         if len(operands) != 1 or not isinstance(self.values[name], Tensor):
             raise _Refusal(_NO_NODE)
         before, after = self._shape(operands[0]), self._shape(name)
@@ -168,38 +172,36 @@ class _Writer:
         pooled = pooling_of(call, self.net.model)
         if pooled is not None:
             node = RunningMaxPool.of(pooled, before)
-            return self._node(path or name, node, operands, computed, path=path)
+            return self._node(path or name, node, operands, path=path)
         if module is not None:
             made = _layer(module, before)
             if made is not None:
-                return self._node(path, _typed(made, before, after), operands, computed, path=path)
+                return self._node(path, _typed(made, before, after), operands, path=path)
         if isinstance(module, nn.AvgPool2d) or target in _AVERAGES:
             made = _average(_arguments(call, module), before, after)
-            return self._node(
-                path or name, _typed(made, before, after), operands, computed, path=path
-            )
+            return self._node(path or name, _typed(made, before, after), operands, path=path)
         if isinstance(module, nn.AdaptiveAvgPool2d) or target in _ADAPTIVE_AVERAGES:
-            return self._adaptive(path or name, path, operands, after, computed)
+            return self._adaptive(path or name, path, operands, after)
         if target in _MEANS:
-            return self._mean(call, operands, computed)
+            return self._mean(call, operands)
         if target in _PRODUCTS:
             scale = nir.Scale(self._factor(call, before, after))
-            return self._node(path or name, scale, operands, computed, path=path)
+            return self._node(path or name, scale, operands, path=path)
         if isinstance(module, nn.Flatten) or target in _RESHAPES:
-            return self._flatten(path or name, path, operands, after, computed)
+            return self._flatten(path or name, path, operands, after)
         raise _Refusal(_NO_LAYER if target in _WEIGHTED else _NO_NODE)
 
-    def _join(self, call: Call, operands: tuple[str, ...], computed: str) -> str | None:
+    def _join(self, call: Call, operands: tuple[str, ...]) -> str | None:
         """A sum that others than neurons read: edges into a node that hands it on."""
         first, second = operands
         shape = self._shape(call.name)
         if self._shape(first) != shape or self._shape(second) != shape:
             raise _Refusal("adds values of different shapes")
         one = nir.Scale(np.ones(shape, np.float32))
-        return self._node(call.name, one, operands, computed)
+        return self._node(call.name, one, operands)
 
     def _adaptive(
-        self, name: str, path: str, operands: tuple[str, ...], after: Shape, computed: str
+        self, name: str, path: str, operands: tuple[str, ...], after: Shape
     ) -> str | None:
         """An average pooling that is told the size of its result."""
         before = self._shape(operands[0])
@@ -210,9 +212,9 @@ class _Writer:
         typed = _typed(node, before, after)
         # Told its size, PyTorch sums up in another order.
         size = np.array(after[1:])
-        return self._node(name, typed, operands, computed, path=path, output_size=size)
+        return self._node(name, typed, operands, path=path, output_size=size)
 
-    def _mean(self, call: Call, operands: tuple[str, ...], computed: str) -> str | None:
+    def _mean(self, call: Call, operands: tuple[str, ...]) -> str | None:
         """A mean over both spatial dimensions."""
         before, after = self._shape(operands[0]), self._shape(call.name)
         arguments = dict(call.kwargs or {})
@@ -222,27 +224,26 @@ class _Writer:
         if len(before) != 3 or not spatial or arguments:
             raise _Refusal("is no mean over height and width; " + _NO_NODE)
         small = (before[0], 1, 1)
-        pooled = self._adaptive(call.name, "", operands, small, computed)
+        pooled = self._adaptive(call.name, "", operands, small)
         if keeps or pooled is None:
             return pooled
         flat = _typed(nir.Flatten(np.array(small), 0, 2), small, after)
-        return self._place(f"{call.name}_flatten", flat, [pooled], {"computed": computed})
+        return self._place(
+            f"{call.name}_flatten", flat, [pooled], {"computed": _COMPUTED_IN[self.part]}
+        )
 
-    def _flatten(
-        self, name: str, path: str, operands: tuple[str, ...], after: Shape, computed: str
-    ) -> str | None:
+    def _flatten(self, name: str, path: str, operands: tuple[str, ...], after: Shape) -> str | None:
         """A reshape that flattens neighbouring dimensions, or none."""
         before = self._shape(operands[0])
         if before == after:
-            return self.sources[operands[0]]
+            source: str | None = self.sources[operands[0]]
+            return source
         for start in range(len(before)):
             for end in range(start + 1, len(before)):
                 merged = math.prod(before[start : end + 1])
                 if (*before[:start], merged, *before[end + 1 :]) == after:
                     node = nir.Flatten(np.array(before), start, end)
-                    return self._node(
-                        name, _typed(node, before, after), operands, computed, path=path
-                    )
+                    return self._node(name, _typed(node, before, after), operands, path=path)
         raise _Refusal(f"makes {list(after)} of {list(before)}, which does not flatten dimensions")
 
     def _factor(self, call: Call, before: Shape, after: Shape) -> np.ndarray[Any, Any]:
@@ -264,7 +265,6 @@ class _Writer:
         name: str,
         node: nir.NIRNode,
         operands: tuple[str, ...],
-        computed: str,
         *,
         path: str = "",
         **more: Any,
@@ -276,7 +276,7 @@ class _Writer:
             return None
         if len(set(known)) < len(known):
             raise _Refusal("adds a value to itself, but NIR has one edge between two nodes at most")
-        metadata = {"computed": computed, **({"path": path} if path else {}), **more}
+        metadata = {"computed": _COMPUTED_IN[self.part], **({"path": path} if path else {}), **more}
         return self._place(name, node, known, metadata)
 
     def _add(self, name: str, node: nir.NIRNode, operands: tuple[str, ...]) -> None:
@@ -298,38 +298,29 @@ class _Writer:
         found: Tensor = self.values[value]
         return tuple(found.shape[1:])
 
-    def _path(self, step: Step) -> str:
-        if isinstance(step, Fire):
-            return step.path
-        return str(step.target) if isinstance(step, Call) and step.kind == "module" else step.name
 
-
-class _Recording(Run):
+class _KeepingRun(Run):
     """A simulation that keeps every value."""
 
     def __init__(self, net: SpikingNetwork, images: Tensor) -> None:
-        self.found: dict[str, Any] = {net.program.images: images}
+        self.kept: Values = {net.program.images: images}
         super().__init__(net.program, net.model, images)
 
-    def _free(self, values: dict[str, Any], step: Step) -> None:
-        self.found |= values
-        super()._free(values, step)
+    def free(self, step: Step, values: Values) -> None:
+        """Keeps all values before some are forgotten."""
+        self.kept |= values
+        super().free(step, values)
 
 
 @torch.no_grad()
-def _values(net: SpikingNetwork, shape: Shape) -> dict[str, Any]:
+def _values(net: SpikingNetwork, shape: Shape) -> Values:
     """Every value of one image's first time step, by name."""
-    device = next(iter(net.layers.values())).threshold.device
-    images = torch.zeros(1, *shape, device=device)
-    net._check_images(images)
-    run = _Recording(net, images)
+    images = torch.zeros(1, *shape, device=net.device)
+    net.inputs.check(images)
+    run = _KeepingRun(net, images)
     run.advance(1, images if net.program.images_change else None)
-    for fire in net.program.neurons:
-        run.found.setdefault(fire.name, run.states[fire.name].m)
-    found = run.found | run.means(run.counts(), 1)
-    for call in net.program.tail:
-        found[call.name] = call.run(net.model, found)
-    return found
+    kept = {fire.name: run.states[fire.name].m for fire in net.program.neurons} | run.kept
+    return run.execute_tail(kept | run.means(run.counts(), 1))
 
 
 def _typed(node: nir.NIRNode, before: Shape, after: Shape) -> nir.NIRNode:
@@ -395,12 +386,12 @@ def _target_name(call: Call) -> str:
     return target if isinstance(target, str) else str(getattr(target, "__name__", target))
 
 
-def _operation(net: SpikingNetwork, step: Step) -> str:
-    """What a step does, by the name people call it."""
+def _named(net: SpikingNetwork, step: Step) -> tuple[str, str]:
+    """Where in the model a step is, and what it does, by the name people call it."""
     if isinstance(step, Fire):
-        return "SNMNeuron"
+        return step.path, "SNMNeuron"
     if not isinstance(step, Call):
-        return type(step).__name__
+        return getattr(step, "path", step.name), type(step).__name__
     if step.kind == "module":
-        return type(net.model.get_submodule(str(step.target))).__name__
-    return _target_name(step)
+        return str(step.target), type(net.model.get_submodule(str(step.target))).__name__
+    return step.name, _target_name(step)

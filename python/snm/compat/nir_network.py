@@ -21,7 +21,8 @@ from ..conversion.tracing.traced import Traced
 from ..errors import ConversionError, Offence
 from ..network.encode import Encoder
 from ..network.program import Fire, Program
-from ..network.spiking import Readout, SpikingNetwork
+from ..network.run import Readout
+from ..network.spiking import SpikingNetwork
 from ..network.tree import origin_of
 from ..nn import SNMNeuron
 from .nir import GraphError
@@ -103,7 +104,7 @@ class _Reader:
         for node, neurons in self.neurons.items():
             layer = SNMNeuron(neurons.threshold, neurons.rule, bias=neurons.bias)
             layers.set_submodule(self.paths[node], layer)
-        return SpikingNetwork(
+        net = SpikingNetwork(
             layers.eval(),
             self._program(encoder != "direct"),
             image_shape=shape,
@@ -112,8 +113,9 @@ class _Reader:
             readout=settings["readout"],
             origin=origin_of(self.model),
             tuned_for=settings["tuned_for"],
-            preprocessing=settings["preprocessing"],
         )
+        net.preprocessing = settings["preprocessing"]
+        return net
 
     def _program(self, images_change: bool) -> Program:
         caps = {self.paths[node]: neurons.cap for node, neurons in self.neurons.items()}

@@ -4,9 +4,8 @@ import math
 import os
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from itertools import accumulate, chain
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -18,8 +17,9 @@ from snm_kernels.windows import adaptive_windows, max_pool_windows
 
 from ..conversion.analysis.pooling import pooling_of
 from ..network.checks import check_count
-from ..network.program import Call, Fire, Pooling, Program, Repeat, RunningMax, Step, Value
-from ..network.run import Run
+from ..network.interpret import Values
+from ..network.program import Call, Fire, Pooling, Program, Repeat, RunningMax, Step
+from ..network.run import Readout, Run
 from ..network.spiking import SpikingNetwork
 from ..nn import SNMNeuron
 from .onnx_neuron import DESCRIPTION, DOMAIN, FUNCTION, NAME, OPSET, VERSION
@@ -88,11 +88,11 @@ def to_onnx(
     import onnx
 
     _check(net, outputs)
-    steps = net._checked(timesteps)
+    steps = net.checked_timesteps(timesteps)
     assert steps is not None
     if batch is not None:
         check_count("to_onnx", "batch", batch)
-    device = next(iter(net.layers.values())).threshold.device
+    device = net.device
     # torch.export takes a batch of 1 for a fixed one.
     example = torch.zeros(2 if batch is None else batch, *net.image_shape, device=device)
     exported = torch.onnx.export(
@@ -138,51 +138,49 @@ class _AtOnce(nn.Module):
     def __init__(self, net: SpikingNetwork, steps: int, outputs: Outputs) -> None:
         super().__init__()
         self.model = net.model
-        self.program = _standard(net, steps)
-        self.counted = net.readout == "count"
+        self.program = _standard(net)
+        self.readout: Readout = net.readout
         self.steps = steps
         self.outputs = outputs
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        run = _Run(self.program, self.model, images)
+        run = _Run(self.program, self.model, images, readout=self.readout)
         run.advance(self.steps, None)
-        counts = run.counts()
-        answer = counts[self.program.output] if self.counted else run.read_out(counts, self.steps)
+        answer = run.answer()
         if self.outputs == "logits":
             return (answer,)
         if self.outputs == "spikes":
-            return (answer, *run.sent)
+            return (answer, *run.spikes)
         return (answer, *(run.states[fire.name].m for fire in self.program.neurons))
 
 
 class _Run(Run):
-    """A simulation whose neurons are calls of the function."""
+    """A simulation of all time steps at once whose neurons are calls of the function."""
 
-    def __init__(self, program: Program, model: nn.Module, images: Tensor) -> None:
-        super().__init__(program, model, images)
-        self.sent: list[Tensor] = []
+    def __init__(
+        self, program: Program, model: nn.Module, images: Tensor, *, readout: Readout
+    ) -> None:
+        super().__init__(program, model, images, readout=readout)
+        self.spikes: list[Tensor] = []
         """The spikes of each layer, int8 ``[T, B, ...]``."""
 
-    def _fire(
-        self,
-        fire: Fire,
-        values: dict[str, Any],
-        steps: int,
-        counted: dict[str, Tensor] | None,  # noqa: ARG002
-    ) -> None:
-        drive, residual = self.drive_of(fire, values, steps)
+    def repeat(self, step: Repeat, values: Values) -> Tensor:
+        """A value at every time step, by operations that ONNX has."""
+        value = values[step.value]
+        repeated: Tensor = value.expand(self.chunk, *value.shape).flatten(0, 1)
+        return repeated
+
+    def fire(self, fire: Fire, values: Values) -> None:
+        """Calls the function over all time steps."""
+        drive, residual = self.drive_of(fire, values)
         neuron = self.neuron(fire)
-        self._dtypes[fire.name] = drive.dtype
         if neuron.bias is not None:
             drive = drive + neuron.bias
         if residual is not None:
             drive = drive + residual
         spikes, self.states[fire.name] = _call(neuron, drive)
-        self.sent.append(spikes)
-        if fire.pooled:
-            values[fire.spikes] = spikes.flatten(0, 1)
-        if fire.sends:
-            values[fire.name] = neuron.amplitude(spikes).flatten(0, 1)
+        self.spikes.append(spikes)
+        self.send(fire, spikes, values)
 
 
 def _call(neuron: SNMNeuron, drive: Tensor) -> tuple[Tensor, SNMState]:
@@ -207,14 +205,12 @@ def _call(neuron: SNMNeuron, drive: Tensor) -> tuple[Tensor, SNMState]:
     return spikes, SNMState(v, m)
 
 
-def _standard(net: SpikingNetwork, steps: int) -> Program:
-    """A network's program made of operations that ONNX has, for so many steps."""
+def _standard(net: SpikingNetwork) -> Program:
+    """A network's program with poolings made of operations that ONNX has."""
 
     def standard(step: Step) -> Step:
         if isinstance(step, RunningMax):
             return replace(step, pooling=_StandardPooling.of(step.pooling))
-        if isinstance(step, Repeat):
-            return Call(step.name, "function", partial(_repeat, steps), (Value(step.value),))
         return step
 
     def once(call: Call) -> Call:
@@ -231,11 +227,6 @@ def _standard(net: SpikingNetwork, steps: int) -> Program:
         temporal=tuple(map(standard, program.temporal)),
         tail=tuple(map(once, program.tail)),
     )
-
-
-def _repeat(steps: int, value: Tensor) -> Tensor:
-    """``[B, ...]`` for so many steps: ``[T*B, ...]``."""
-    return value.expand(steps, *value.shape).flatten(0, 1)
 
 
 class _StandardPooling(Pooling):

@@ -10,7 +10,8 @@ from snm_kernels import SNMRule
 
 from ..network.checks import check_count
 from ..network.encode import ENCODERS, Encoder
-from ..network.spiking import READOUTS, Readout, SpikingNetwork
+from ..network.run import READOUTS, Readout
+from ..network.spiking import SpikingNetwork
 from ..network.tree import origin_of
 from .analysis.operations import activation_cap
 from .calibration import Choice, Dead, calibrate, observe, recall, thresholds

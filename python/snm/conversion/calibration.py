@@ -11,7 +11,7 @@ from torch import Tensor, fx, nn
 from ..errors import DeadNeuronWarning
 from ..frames import callers_level
 from ..network.encode import Encoder
-from ..network.spiking import Readout
+from ..network.run import Readout
 from .inputs import Progress, batches_of, check_model, one_of
 from .lowering.prepare import Prepared, prepare
 from .statistics import NORMS, STATISTICS, LayerStatistics, Norm, Statistic, Statistics, largest_of

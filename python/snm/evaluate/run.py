@@ -18,10 +18,10 @@ from ..models import Loaded
 from ..network.memory import steps_anywhere
 from ..network.relu import relu_pass
 from ..network.spiking import SpikingNetwork
+from ..network.tally import Tally
 from .conversion import Conversion, network_of
 from .processes import Processes
 from .results import Results, ShardResult, differences
-from .spikes import SpikeCounter
 
 ReLUNetwork = Callable[[Tensor], Tensor]
 Report = Callable[[ShardResult, int], None]
@@ -176,16 +176,19 @@ class _Worker:
         count = len(batch.labels)
         right = agreeing = torch.zeros(self.timesteps, dtype=torch.int64)
         relu_right = 0
-        with SpikeCounter(self.net) as counter:
-            if count:
-                images, labels = batch.images.to(self.device), batch.labels.to(self.device)
-                expected = self.relu(images).argmax(1)
-                logits = self.net.anytime(images.to(self.net.dtype), timesteps=self.timesteps)
-                _check_labels(batch.labels, logits)
-                answers = logits.argmax(2)
-                right = (answers == labels).sum(1)
-                agreeing = (answers == expected).sum(1)
-                relu_right = int((expected == labels).sum())
+        tally = Tally(poolings=False)
+        if count:
+            images, labels = batch.images.to(self.device), batch.labels.to(self.device)
+            expected = self.relu(images).argmax(1)
+            simulation = self.net.simulation(
+                images.to(self.net.dtype), timesteps=self.timesteps, observers=[tally]
+            )
+            logits = torch.stack(list(simulation.answers()))
+            _check_labels(batch.labels, logits)
+            answers = logits.argmax(2)
+            right = (answers == labels).sum(1)
+            agreeing = (answers == expected).sum(1)
+            relu_right = int((expected == labels).sum())
         return ShardResult(
             shard=batch.shard,
             images=count,
@@ -193,8 +196,8 @@ class _Worker:
             right=right.tolist(),
             agreeing=agreeing.tolist(),
             relu_right=relu_right,
-            spikes=counter.counts(),
-            neurons=counter.neurons,
+            spikes={path: int(sent.sum(dtype=torch.int64)) for path, sent in tally.sent().items()},
+            neurons={path: sent[0].numel() for path, sent in tally.sent().items()},
             seconds=time.perf_counter() - start,
             waited=waited,
             rank=self.rank,
@@ -207,8 +210,7 @@ def _chunk_steps(net: SpikingNetwork, evaluation: Evaluation) -> int:
     number of images at once."""
     size = len(evaluation.data.indices[0])
     elements = max(1, net.program.elements_per_step) * size
-    device = next(iter(net.layers.values())).threshold.device
-    most = steps_anywhere(elements * net.dtype.itemsize, device)
+    most = steps_anywhere(elements * net.dtype.itemsize, net.device)
     return math.ceil(evaluation.timesteps / math.ceil(evaluation.timesteps / most))
 
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..conversion.lowering.layout import reads
+from ..network.interpret import Interpreter, Values
 from ..network.program import Call, Fire, Program, RunningMax, Step
 from ..network.spiking import SpikingNetwork
 from ..nn import SNMNeuron
@@ -28,10 +28,12 @@ _GIVEN = ("model", "program")
 """What a network's constructor gets that is no setting."""
 SETTINGS = (
     *("image_shape", "fixed_size", "dtype", "encoder", "readout", "tracer", "origin", "dead"),
-    *("chunk_steps", "tuned_for", "tuning", "preprocessing"),
+    *("chunk_steps", "tuned_for", "tuning"),
 )
 """What a file says of a network beside its modules and its program: arguments of its constructor,
-which are attributes too. Files of format 1 have just these."""
+which are attributes too. Files of format 1 have just these and ``preprocessing``."""
+_BESIDE = "preprocessing"
+"""The setting that is no argument, but text that the network keeps for others."""
 _NO_ARGUMENTS = ("device", "dtype")
 _OF_NEURONS = ("threshold", "bias")
 """What neurons have as tensors."""
@@ -75,7 +77,7 @@ def blueprint_of(net: SpikingNetwork) -> Blueprint:
             }
     graph = {
         "program": to_json(net.program),
-        "settings": {name: to_json(getattr(net, name)) for name in SETTINGS},
+        "settings": {name: to_json(getattr(net, name)) for name in (*SETTINGS, _BESIDE)},
         "modules": modules,
         "tensors": places,
     }
@@ -110,10 +112,14 @@ def build(graph: Any, tensors: Mapping[str, Tensor], device: torch.device) -> Sp
     program = from_json(parts["program"])
     if not isinstance(program, Program):
         raise Refusal(f"the program is {described(program)}")
-    settings = arguments_of(SpikingNetwork, parts["settings"], _GIVEN)
+    given = dict(entries(parts["settings"], "settings"))
+    beside = given.pop(_BESIDE, "")
+    settings = arguments_of(SpikingNetwork, given, _GIVEN)
     net: SpikingNetwork = made(SpikingNetwork, settings, layers.eval(), program)
-    _check_paths(net)
-    _check_values(net)
+    if not isinstance(beside, str):
+        raise Refusal(f"{_BESIDE} cannot be {described(beside)}")
+    net.preprocessing = beside
+    _Check(net).check()
     return net
 
 
@@ -272,67 +278,74 @@ def _hold(layers: nn.Module, path: str, value: nn.Module | Tensor) -> None:
         raise Refusal(f"{path!r} cannot be the path of a module or tensor") from error
 
 
-def _check_paths(net: SpikingNetwork) -> None:
-    """Refuses a program that goes to anything but layers, neurons and tensors of the network."""
-    modules = dict(net.model.named_modules())
-    tensors = {
-        name
-        for named in (net.model.named_parameters, net.model.named_buffers)
-        for name, _ in named(remove_duplicate=False)
-    }
-    fires = {fire.name for fire in net.program.neurons}
-    for step in (*net.program.static, *net.program.temporal, *net.program.tail):
+class _Check(Interpreter):
+    """Refuses a program that cannot be executed: one that goes to anything but layers, neurons and
+    tensors of its network, or reads a value before it is made or after it is freed.
+
+    Of values only their names are known.
+    """
+
+    def __init__(self, net: SpikingNetwork) -> None:
+        super().__init__(net.program, net.model)
+        self.net = net
+        self.modules = dict(net.model.named_modules())
+        self.tensors = {
+            name
+            for named in (net.model.named_parameters, net.model.named_buffers)
+            for name, _ in named(remove_duplicate=False)
+        }
+        self.fires = {fire.name for fire in net.program.neurons}
+
+    def check(self) -> None:
+        """Goes through all three parts."""
+        program = self.program
+        if program.images_change != (self.net.encoder != "direct"):
+            raise Refusal(f"the program is not made for encoder={self.net.encoder!r}")
+        values: Values = {program.batch: None}
+        if not program.images_change:
+            values[program.images] = None
+        constant = self.execute_static(values)
+        self.execute_temporal({**constant, program.images: None})
+        read_out = {fire.name: None for fire in program.neurons if fire.read_out}
+        means = constant | read_out
+        if program.averages_images:
+            means[program.images] = None
+        made = self.execute_tail(means)
+        if program.output not in (read_out if self.net.readout == "count" else made):
+            raise Refusal(f"nothing makes the output {program.output!r}")
+
+    def execute(self, step: Step, values: Values) -> None:
+        """Checks what a step reads and what it frees."""
+        missing = set(step.reads) - set(values)
+        if missing:
+            raise Refusal(f"{step.name} reads {sorted(missing)}, which no step before it makes")
+        if self.part != "tail" and step.name not in self.program.frees:
+            raise Refusal(f"the program does not say what {step.name} frees")
+        super().execute(step, values)
+
+    def call(self, call: Call, values: Values) -> None:  # noqa: ARG002
+        """Checks that the network has the layer or tensor that is called."""
         known = True
-        if isinstance(step, Fire):
-            known = isinstance(modules.get(step.path), SNMNeuron)
-        elif isinstance(step, RunningMax):
-            known = fires.issuperset(step.fires)
-        elif isinstance(step, Call) and step.kind == "module":
-            known = type(modules.get(str(step.target))) in _CALLED.values()
-        elif isinstance(step, Call) and step.kind == "attribute":
-            known = step.target in tensors
+        if call.kind == "module":
+            known = type(self.modules.get(str(call.target))) in _CALLED.values()
+        elif call.kind == "attribute":
+            known = call.target in self.tensors
+        self._require(call, known)
+
+    def pool(self, step: RunningMax, values: Values) -> None:  # noqa: ARG002
+        """Checks that what it counts are spikes."""
+        self._require(step, self.fires.issuperset(step.fires))
+
+    def fire(self, fire: Fire, values: Values) -> None:
+        """Checks that the network has the layer of neurons."""
+        self._require(fire, isinstance(self.modules.get(fire.path), SNMNeuron))
+        if fire.reuses_drive:
+            del values[fire.drive]
+        if fire.sends:
+            values[fire.name] = None
+        if fire.pooled:
+            values[fire.spikes] = None
+
+    def _require(self, step: Step, known: bool) -> None:
         if not known:
             raise Refusal(f"{step.name} reads or calls what is no part of the network")
-
-
-def _check_values(net: SpikingNetwork) -> None:
-    """Refuses a program that reads a value before it is made or after it is freed."""
-    program = net.program
-    if program.images_change != (net.encoder != "direct"):
-        raise Refusal(f"the program is not made for encoder={net.encoder!r}")
-    known = {program.batch} if program.images_change else {program.batch, program.images}
-    for call in program.static:
-        _execute(program, call, known)
-    constant = set(known)
-    known.add(program.images)
-    for step in program.temporal:
-        _execute(program, step, known)
-    read_out = {fire.name for fire in program.neurons if fire.read_out}
-    known = constant | read_out
-    if program.averages_images:
-        known.add(program.images)
-    for call in program.tail:
-        _read(call, known)
-        known.add(call.name)
-    if program.output not in (read_out if net.readout == "count" else known):
-        raise Refusal(f"nothing makes the output {program.output!r}")
-
-
-def _execute(program: Program, step: Step, known: set[str]) -> None:
-    """Brings up to date which values there are, as a step's execution would."""
-    _read(step, known)
-    if isinstance(step, Fire):
-        known |= {step.name} if step.sends else set()
-        known |= {step.spikes} if step.pooled else set()
-        known -= {step.drive} if step.reuses_drive else set()
-    else:
-        known.add(step.name)
-    if step.name not in program.frees:
-        raise Refusal(f"the program does not say what {step.name} frees")
-    known -= set(program.frees[step.name])
-
-
-def _read(step: Step, known: set[str]) -> None:
-    missing = set(reads(step)) - known
-    if missing:
-        raise Refusal(f"{step.name} reads {sorted(missing)}, which no step before it makes")

@@ -1,25 +1,23 @@
 """A whole simulation as one CUDA graph."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
 
 from .run import Run
 
-if TYPE_CHECKING:
-    from .spiking import SpikingNetwork
-
 _WARM_UPS = 2
 """Runs before the capture: what is chosen, compiled or allocated at first use then is there."""
 
 
-def simulate(network: "SpikingNetwork", images: Tensor, timesteps: int, chunk: int) -> Tensor:
+def simulate(start: Callable[[Tensor], Run], images: Tensor, timesteps: int, chunk: int) -> Tensor:
     """What a call of a network with encoder="direct" returns, without its checks.
 
     Nothing in it waits for the device.
 
     Args:
+        start: begins a run of the network.
         images: ``[B, ...]``, as a call takes them.
         timesteps: T, >= 1.
         chunk: how many time steps to simulate at once, >= 1.
@@ -27,14 +25,15 @@ def simulate(network: "SpikingNetwork", images: Tensor, timesteps: int, chunk: i
     >>> from snm import convert
     >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU()).eval()
     >>> net, images = convert(model, torch.rand(32, 4)), torch.rand(2, 4)
-    >>> torch.equal(simulate(net, images, 8, chunk=8), net(images, timesteps=8))
+    >>> answer = simulate(lambda images: Run(net.program, net.model, images), images, 8, chunk=8)
+    >>> torch.equal(answer, net(images, timesteps=8))
     True
     """
     with torch.no_grad():
-        run = Run(network.program, network.model, images)
+        run = start(images)
         while run.steps < timesteps:
             run.advance(min(chunk, timesteps - run.steps), None)
-        return network._answer(run, run.counts(), run.steps)
+        return run.answer()
 
 
 class CapturedNetwork:
@@ -49,19 +48,24 @@ class CapturedNetwork:
     ``chunk_steps`` are not; capture again.
 
     Args:
-        network: with encoder="direct", on a CUDA device.
+        start: begins a run of a network with encoder="direct", on a CUDA device.
+        kept: the network's parameters and buffers.
         example: images ``[B, ...]`` such as all calls will have.
         timesteps: T, >= 1.
         chunk: how many time steps to simulate at once, >= 1.
     """
 
     def __init__(
-        self, network: "SpikingNetwork", example: Tensor, timesteps: int, chunk: int
+        self,
+        start: Callable[[Tensor], Run],
+        kept: Iterable[Tensor],
+        example: Tensor,
+        timesteps: int,
+        chunk: int,
     ) -> None:
         self.timesteps = timesteps
-        tensors = (*network.parameters(), *network.buffers())
         # A move of the network would free what the graph reads.
-        self._kept = [tensor.detach() for tensor in tensors]
+        self._kept = [tensor.detach() for tensor in kept]
         self._graph = torch.cuda.CUDAGraph()
         # A buffer made in inference mode could not be written to outside of it.
         with torch.inference_mode(False), torch.no_grad(), torch.cuda.device(example.device):
@@ -70,10 +74,10 @@ class CapturedNetwork:
             side.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(side):
                 for _ in range(_WARM_UPS):
-                    simulate(network, self._images, timesteps, chunk)
+                    simulate(start, self._images, timesteps, chunk)
             torch.cuda.current_stream().wait_stream(side)
             with torch.cuda.graph(self._graph):
-                self._logits = simulate(network, self._images, timesteps, chunk)
+                self._logits = simulate(start, self._images, timesteps, chunk)
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from snm_kernels import SNMState
 
 from ..nn import SNMNeuron
 from .checks import check_count
+from .interpret import Values
 from .program import Fire, Program
 from .run import Run
 
@@ -101,15 +102,14 @@ class _FirstRun(Run):
         self.method = first_pass.method
         self.starts: dict[str, SNMState] = {}
 
-    def _fire(
-        self, fire: Fire, values: dict[str, Tensor], steps: int, counted: dict[str, Tensor] | None
-    ) -> None:
-        drive, residual = self.drive_of(fire, values, steps)
+    def fire(self, fire: Fire, values: Values) -> None:
+        """Runs a layer twice: to find out where it should have started, and from there."""
+        drive, residual = self.drive_of(fire, values)
         neuron = self.neuron(fire)
         end = neuron(drive, residual=residual, emit="none").state
-        v = _masked(neuron, end) if self.method == "srp" else _shifted(neuron, end, steps)
+        v = _masked(neuron, end) if self.method == "srp" else _shifted(neuron, end, self.chunk)
         self.starts[fire.name] = self.states[fire.name] = SNMState(v, torch.zeros_like(end.m))
-        super()._fire(fire, values, steps, counted)
+        super().fire(fire, values)
 
 
 def _masked(neuron: SNMNeuron, end: SNMState) -> Tensor:

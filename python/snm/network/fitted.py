@@ -16,7 +16,7 @@ def replace_layer(model: nn.Module, path: str, layer: nn.Module) -> None:
 
     >>> model = nn.Sequential(nn.Linear(1, 1))
     >>> replace_layer(model, "0", nn.Linear(1, 1, bias=False))
-    >>> model[0].bias, as_given(model)[0].bias is None, list(fitted_layers(model))
+    >>> model[0].bias, before_tuning(model)[0].bias is None, list(fitted_layers(model))
     (None, False, ['0'])
     """
     if _BEFORE not in model._modules:
@@ -37,7 +37,7 @@ def fitted_layers(model: nn.Module) -> dict[str, nn.Module]:
     return {path: model.get_submodule(path) for path in _kept(model)}
 
 
-def as_given(model: nn.Module) -> nn.Module:
+def before_tuning(model: nn.Module) -> nn.Module:
     """The modules with all layers as they were; they share their tensors."""
     kept = _kept(model)
     if not kept:

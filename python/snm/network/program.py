@@ -49,6 +49,24 @@ class Call:
     args: tuple[Any, ...] = ()
     kwargs: Mapping[str, Any] | None = None
 
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Names of the values that its arguments hold."""
+        names: list[str] = []
+
+        def note(part: Any) -> Any:
+            if isinstance(part, Value):
+                names.append(part.name)
+            return part
+
+        replaced((self.args, dict(self.kwargs or {})), note)
+        return tuple(names)
+
+    @property
+    def makes(self) -> tuple[str, ...]:
+        """Name of the value that it makes."""
+        return (self.name,)
+
     def run(self, layers: nn.Module, values: Mapping[str, Any]) -> Any:
         """The operation's result; ``values`` holds the results it reads."""
 
@@ -73,6 +91,16 @@ class Repeat:
 
     name: str
     value: str
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Name of the value that it spreads."""
+        return (self.value,)
+
+    @property
+    def makes(self) -> tuple[str, ...]:
+        """Name of the value that it makes."""
+        return (self.name,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +133,16 @@ class Fire:
     def spikes(self) -> str:
         """Name of the value that holds integer spikes, int8."""
         return spikes_of(self.name)
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Names of the drive and of what is added to it."""
+        return (self.drive,) if self.residual is None else (self.drive, self.residual)
+
+    @property
+    def makes(self) -> tuple[str, ...]:
+        """Names of the values that hold what its spikes carry, and the spikes themselves."""
+        return (self.name, self.spikes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +193,16 @@ class RunningMax:
     their spikes are counted instead, which is exact. Empty where there are no such layers."""
     pooling: Pooling
 
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Names of the spikes that it counts, or of the amplitudes that it pools."""
+        return tuple(spikes_of(fire) for fire in self.fires) or (self.value,)
+
+    @property
+    def makes(self) -> tuple[str, ...]:
+        """Name of the value that it makes."""
+        return (self.name,)
+
 
 def spikes_of(fire: str) -> str:
     """Name of the value that holds a layer's integer spikes, int8."""
@@ -192,6 +240,11 @@ class Program:
     """Values that a step of the first two parts is the last to read."""
     elements_per_step: int
     """Elements that the values of one time step of one image hold at most at once."""
+
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        """The steps of all three parts, in order."""
+        return (*self.static, *self.temporal, *self.tail)
 
     @property
     def neurons(self) -> tuple[Fire, ...]:

@@ -9,10 +9,9 @@ from torch import Tensor
 
 from snm_kernels import SNMRule, SNMState, snm
 
-from ..nn import SNMNeuron
+from .observer import Ask, Launch, Observer
 from .packed import pack_spikes, unpack_spikes
 from .program import Fire
-from .run import Run
 
 Quantity = Literal["spikes", "membrane", "memory"]
 Indices = Tensor | Sequence[int]
@@ -116,48 +115,59 @@ class LayerRecording:
             f"{self.timesteps} time steps)"
         )
 
-    def _add(
-        self, neuron: SNMNeuron, drive: Tensor, residual: Tensor | None, before: SNMState | None
-    ) -> None:
-        """Runs the recorded neurons over a chunk of time steps, from the state before it."""
-        steps, shape = drive.shape[0], drive.shape[2:]
-        threshold, bias = neuron.threshold, neuron.bias
-        self._threshold = threshold.expand(shape)
+    def _add(self, launch: Launch) -> None:
+        """Keeps what the layer has done over a chunk of time steps."""
+        chosen = None
+        shape = launch.after.m.shape[1:]
         if self.neurons is not None:
-            chosen = _Chosen(self.path, self.neurons, shape, drive.device)
-            threshold = self._threshold = chosen.of(self._threshold)
-            bias = None if bias is None else chosen.of(bias.expand(shape))
+            chosen = _Chosen(self.path, self.neurons, shape, launch.after.m.device)
+        threshold = launch.neuron.threshold.expand(shape)
+        before = launch.before
+        if chosen is not None and before is not None:
+            before = SNMState(chosen.of(before.v), chosen.of(before.m))
+        if self.timesteps == 0:
+            self._batch, self._shape = len(launch.after.m), shape
+            self._rule = launch.neuron.rule
+            self._before = None if before is None else before.m
+        self._threshold = threshold if chosen is None else chosen.of(threshold)
+        if "membrane" in self.what:
+            sent = self._run_again(launch, before, chosen)
+        else:
+            assert launch.spikes is not None
+            sent = launch.spikes if chosen is None else chosen.over_time(launch.spikes)
+        if self.what != ("membrane",):
+            ternary = launch.neuron.rule.max_spikes == 1
+            self._spikes.append((len(sent), pack_spikes(sent) if ternary else sent))
+        self.timesteps += len(sent)
+
+    def _run_again(
+        self, launch: Launch, state: SNMState | None, chosen: "_Chosen | None"
+    ) -> Tensor:
+        """Runs the recorded neurons step by step to keep their membranes; returns the spikes."""
+        neuron, drive, residual = launch.neuron, launch.drive, launch.residual
+        assert drive is not None
+        bias = neuron.bias
+        if chosen is not None:
+            bias = None if bias is None else chosen.of(bias.expand(self._shape))
             drive = chosen.over_time(drive)
             residual = None if residual is None else chosen.over_time(residual)
-            if before is not None:
-                before = SNMState(chosen.of(before.v), chosen.of(before.m))
-        if self.timesteps == 0:
-            self._batch, self._shape, self._rule = drive.shape[1], shape, neuron.rule
-            self._before = None if before is None else before.m
-        length = 1 if "membrane" in self.what else steps
         sent, membranes = [], []
-        for start in range(0, steps, length):
-            now = slice(start, start + length)
-            spikes, before = snm(
-                drive[now],
-                threshold,
+        for t in range(len(drive)):
+            spikes, state = snm(
+                drive[t : t + 1],
+                neuron.threshold if chosen is None else self._threshold,
                 rule=neuron.rule,
-                state=before,
+                state=state,
                 bias=bias,
-                residual=None if residual is None else residual[now],
+                residual=None if residual is None else residual[t : t + 1],
                 emit="spike",
                 backend=neuron.backend,
             )
             assert spikes is not None
             sent.append(spikes)
-            membranes.append(before.v)
-        if "membrane" in self.what:
-            self._membrane.append(torch.stack(membranes))
-        if self.what != ("membrane",):
-            chunk = sent[0] if len(sent) == 1 else torch.cat(sent)
-            ternary = neuron.rule.max_spikes == 1
-            self._spikes.append((steps, pack_spikes(chunk) if ternary else chunk))
-        self.timesteps += steps
+            membranes.append(state.v)
+        self._membrane.append(torch.stack(membranes))
+        return torch.cat(sent)
 
     def _check(self, what: Quantity | None = None) -> None:
         if what is not None and what not in self.what:
@@ -203,7 +213,6 @@ class Recording(Mapping[str, LayerRecording]):
 
     def __init__(self, layers: Mapping[str, LayerRecording]) -> None:
         self._layers = dict(layers)
-        self._run: weakref.ref[Run] | None = None
 
     @property
     def timesteps(self) -> int:
@@ -224,26 +233,34 @@ class Recording(Mapping[str, LayerRecording]):
     def __repr__(self) -> str:
         return f"Recording({list(self._layers.values())})"
 
-    @torch.compiler.disable(reason="SpikingNetwork: what is recorded cannot be one graph")
-    def _see(
-        self,
-        run: Run,
-        fire: Fire,
-        drive: Tensor,
-        residual: Tensor | None,
-        before: SNMState | None,
-    ) -> None:
-        """Looks at what a layer of neurons is about to run over: a run's observer."""
-        if self._run is None or self._run() is not run:
-            for layer in self._layers.values():
-                layer._clear()
-            self._run = weakref.ref(run)
-        if fire.path in self._layers:
-            self._layers[fire.path]._add(run.neuron(fire), drive, residual, before)
 
-    def _end(self) -> None:
-        """Lets go of the run, so that what is left can be saved."""
-        self._run = None
+class Recorder(Observer):
+    """Fills a recording.
+
+    Args:
+        recording: empty, or of a simulation that goes on.
+    """
+
+    def __init__(self, recording: Recording) -> None:
+        self.recording = recording
+        self._simulation: weakref.ref[object] | None = None
+
+    def asks(self, fire: Fire) -> tuple[Ask, ...]:
+        """The drive of recorded layers where membranes are recorded, else their spikes."""
+        if fire.path not in self.recording:
+            return ()
+        return ("drive",) if "membrane" in self.recording[fire.path].what else ("spikes",)
+
+    @torch.compiler.disable(reason="SpikingNetwork: what is recorded cannot be one graph")
+    def see(self, launch: Launch) -> None:
+        """Records a recorded layer; another simulation takes the place of the one before."""
+        layers = self.recording._layers
+        if self._simulation is None or self._simulation() is not launch.simulation:
+            for layer in layers.values():
+                layer._clear()
+            self._simulation = weakref.ref(launch.simulation)
+        if launch.fire.path in layers:
+            layers[launch.fire.path]._add(launch)
 
 
 class _Chosen:

@@ -1,7 +1,7 @@
 """Executes a program: one batch on its way through time."""
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -9,53 +9,66 @@ from torch import Tensor, nn
 from snm_kernels import Emit, SNMState
 
 from ..nn import SNMNeuron
-from .program import Call, Fire, Program, Repeat, RunningMax, Step, repeat_over_time
-from .tally import Tally
+from .interpret import Interpreter, Values
+from .observer import Ask, Launch, Observer
+from .program import Fire, Program, Repeat, RunningMax, repeat_over_time
+
+Readout = Literal["mean", "count"]
+
+READOUTS: tuple[str, ...] = get_args(Readout)
 
 Counts = dict[str, Tensor]
 """How many spikes each neuron has sent, by the name of its layer's step; what the tail reads."""
 
-Observer = Callable[["Run", Fire, Tensor, Tensor | None, SNMState | None], None]
-"""Is shown what a layer of neurons is about to run over: the run, the layer, its drive and what is
-added to that ``[T, B, ...]``, its state before, None at the start. It changes nothing."""
 
-
-class Run:
+class Run(Interpreter):
     """The state of a simulation, advanced chunk by chunk.
 
     Args:
         program: what to execute.
         model: the modules that it calls.
         images: ``[B, ...]``, or the first frame.
+        readout: what :meth:`answer` returns.
+        observers: what watches the layers; a list may change between chunks.
     """
 
-    def __init__(self, program: Program, model: nn.Module, images: Tensor) -> None:
-        self.program = program
-        self.model = model
+    def __init__(
+        self,
+        program: Program,
+        model: nn.Module,
+        images: Tensor,
+        *,
+        readout: Readout = "mean",
+        observers: Sequence[Observer] = (),
+    ) -> None:
+        super().__init__(program, model)
         self.batch = images.shape[0]
+        self.readout: Readout = readout
+        self.observers = observers
         self.steps = 0
         """How many time steps lie behind."""
         self.states: dict[str, SNMState] = {}
+        """How each layer's neurons stand, by the name of its step."""
         self.totals: dict[str, Tensor] = {}
-        self.observers: Sequence[Observer] = ()
-        self.tally: Tally | None = None
-        """What counts all that is sent; None to count nothing."""
+        """What each input of a max pooling has sent in all, by the name of its step."""
+        self.negative: dict[str, Tensor] = {}
+        """Negative spikes so far, where an observer asks for them; by the name of the step."""
         self.image_sum: Tensor | float = 0.0
         """Of the frames so far, float64, added one by one whatever the chunks."""
         self.dtype = images.dtype
+        self.chunk = 0
+        """How many time steps the chunk has that is being simulated."""
+        self._counted: dict[str, Tensor] | None = None
         self._dtypes: dict[str, torch.dtype] = {}
-        self._constant: dict[str, Any] = {}
+        self._constant: Values = {}
         self.see(images)
 
     def see(self, images: Tensor) -> None:
         """Computes what is constant in time, from now on from these images if it reads them."""
-        values: dict[str, Any] = {self.program.batch: self.batch}
+        values: Values = {self.program.batch: self.batch}
         if not self.program.images_change:
             values[self.program.images] = images
-        for call in self.program.static:
-            values[call.name] = call.run(self.model, values)
-            self._free(values, call)
-        self._constant = values
+        self._constant = self.execute_static(values)
 
     def advance(
         self, steps: int, frames: Tensor | None, *, count: bool = False
@@ -74,16 +87,8 @@ class Run:
                 for frame in frames.unflatten(0, (steps, self.batch)):
                     self.image_sum = self.image_sum + frame.double()
         counted: dict[str, Tensor] = {}
-        for step in self.program.temporal:
-            if isinstance(step, Call):
-                values[step.name] = self._call(step, values)
-            elif isinstance(step, Repeat):
-                values[step.name] = repeat_over_time(values[step.value], steps)
-            elif isinstance(step, RunningMax):
-                values[step.name] = self._pool(step, values, steps)
-            else:
-                self._fire(step, values, steps, counted if count else None)
-            self._free(values, step)
+        self.chunk, self._counted = steps, counted if count else None
+        self.execute_temporal(values)
         self.steps += steps
         return counted
 
@@ -93,15 +98,25 @@ class Run:
             fire.name: self.states[fire.name].m for fire in self.program.neurons if fire.read_out
         }
 
-    def read_out(self, counts: Counts, steps: int) -> Tensor:
-        """What the tail makes of the mean over so many steps, in which neurons sent so much."""
-        values = self.means(counts, steps)
-        for call in self.program.tail:
-            values[call.name] = call.run(self.model, values)
-        logits: Tensor = values[self.program.output]
+    def answer(self, counts: Counts | None = None, steps: int | None = None) -> Tensor:
+        """What the network answers.
+
+        Args:
+            counts: the spikes that are read out; None for all so far.
+            steps: in how many time steps they were sent; None for all so far.
+
+        Returns:
+            With readout="mean" the logits that the tail makes of the mean output; with "count"
+            the spikes of the output layer, int32.
+        """
+        counts = self.counts() if counts is None else counts
+        if self.readout == "count":
+            return counts[self.program.output].clone()
+        values = self.means(counts, self.steps if steps is None else steps)
+        logits: Tensor = self.execute_tail(values)[self.program.output]
         return logits
 
-    def means(self, counts: Counts, steps: int) -> dict[str, Any]:
+    def means(self, counts: Counts, steps: int) -> Values:
         """What the tail reads of so many steps, in which neurons sent so much."""
         values = dict(self._constant)
         if self.program.averages_images:
@@ -119,11 +134,9 @@ class Run:
         assert isinstance(neuron, SNMNeuron)
         return neuron
 
-    def drive_of(
-        self, fire: Fire, values: dict[str, Any], steps: int
-    ) -> tuple[Tensor, Tensor | None]:
+    def drive_of(self, fire: Fire, values: Values) -> tuple[Tensor, Tensor | None]:
         """What drives a layer of neurons, and what is added to that: ``[T, B, ...]``."""
-        drive = self._over_time(values[fire.drive], steps, constant=fire.constant_drive)
+        drive = self.over_time(values[fire.drive], constant=fire.constant_drive)
         neuron = self.neuron(fire)
         if fire.per_neuron and drive.shape[2:] != neuron.threshold.shape:
             raise ValueError(
@@ -131,56 +144,77 @@ class Run:
                 f"{list(neuron.threshold.shape)} per image, got {list(drive.shape[2:])}; use "
                 "images of the calibrated size, or convert with norm='channel' or 'layer'"
             )
+        self._dtypes[fire.name] = drive.dtype
         if fire.residual is None:
             return drive, None
         residual = values[fire.residual]
-        return drive, self._over_time(residual, steps, constant=fire.constant_residual)
+        return drive, self.over_time(residual, constant=fire.constant_residual)
 
-    def _call(self, call: Call, values: dict[str, Any]) -> Any:
-        """Runs an operation of the model."""
-        return call.run(self.model, values)
+    def over_time(self, value: Tensor, *, constant: bool) -> Tensor:
+        """A value as ``[T, B, ...]``: what is constant in time with a stride of 0."""
+        if constant:
+            return value.expand(self.chunk, *value.shape)
+        return value.view(self.chunk, self.batch, *value.shape[1:])
 
-    def _fire(
-        self,
-        fire: Fire,
-        values: dict[str, Any],
-        steps: int,
-        counted: dict[str, Tensor] | None,
-    ) -> None:
-        """Runs a layer of neurons."""
-        drive, residual = self.drive_of(fire, values, steps)
+    def repeat(self, step: Repeat, values: Values) -> Tensor:
+        """A value that is constant in time, copied to every time step."""
+        return repeat_over_time(values[step.value], self.chunk)
+
+    def fire(self, fire: Fire, values: Values) -> None:
+        """Runs a layer of neurons over the chunk."""
+        drive, residual = self.drive_of(fire, values)
         if fire.reuses_drive:
             del values[fire.drive]
-        neuron = self.neuron(fire)
-        counting = counted is not None and fire.read_out
+        neuron, before = self.neuron(fire), self.states.get(fire.name)
+        counting = self._counted is not None and fire.read_out
+        shows_spikes = self._asked_for("spikes", fire)
         emit: Emit = "amplitude" if fire.sends else "none"
-        if counting or fire.pooled:
+        if counting or fire.pooled or shows_spikes:
             emit = "spike"
-        out = drive if fire.reuses_drive and emit == "amplitude" else None
-        before = self.states.get(fire.name)
-        # Before spikes may overwrite the drive.
-        for observer in self.observers:
-            observer(self, fire, drive, residual, before)
-        if self.tally is None:
-            sent, state = neuron(drive, before, residual=residual, emit=emit, out=out)
-        else:
-            negative = self.tally.negative.get(fire.name)
-            sent, state, self.tally.negative[fire.name] = neuron.counted(
-                drive, before, negative, residual=residual, emit=emit, out=out
+        shows_drive = self._asked_for("drive", fire)
+        overwrites = fire.reuses_drive and emit == "amplitude" and not shows_drive
+        out = drive if overwrites else None
+        negative: Tensor | None = None
+        if self._asked_for("negative", fire):
+            sent, state, negative = neuron.counted(
+                drive, before, self.negative.get(fire.name), residual=residual, emit=emit, out=out
             )
+            self.negative[fire.name] = negative
+        else:
+            sent, state = neuron(drive, before, residual=residual, emit=emit, out=out)
         self.states[fire.name] = state
-        self._dtypes[fire.name] = drive.dtype
+        if self.observers:
+            launch = Launch(
+                self,
+                fire,
+                neuron,
+                before,
+                state,
+                drive=drive if shows_drive else None,
+                residual=residual if shows_drive else None,
+                spikes=sent if shows_spikes else None,
+                negative=negative,
+            )
+            for observer in self.observers:
+                observer.see(launch)
         if emit == "spike":
-            if counted is not None and fire.read_out:
-                counted[fire.name] = sent
-            if fire.pooled:
-                values[fire.spikes] = sent.flatten(0, 1)
-            sent = neuron.amplitude(sent).to(drive.dtype) if fire.sends else None
-        if sent is not None:
+            assert sent is not None
+            self.send(fire, sent, values)
+        elif sent is not None:
             values[fire.name] = sent.flatten(0, 1)
 
-    def _pool(self, step: RunningMax, values: dict[str, Any], steps: int) -> Tensor:
-        """Runs a running maximum; returns ``[T*B, ...]`` amplitudes."""
+    def send(self, fire: Fire, spikes: Tensor, values: Values) -> None:
+        """Adds what later steps read of a layer's spikes, int8 ``[T, B, ...]``."""
+        if self._counted is not None and fire.read_out:
+            self._counted[fire.name] = spikes
+        if fire.pooled:
+            values[fire.spikes] = spikes.flatten(0, 1)
+        if fire.sends:
+            amplitudes = self.neuron(fire).amplitude(spikes)
+            values[fire.name] = amplitudes.to(self._dtypes[fire.name]).flatten(0, 1)
+
+    def pool(self, step: RunningMax, values: Values) -> Tensor:
+        """Runs a running maximum over the chunk; returns ``[T*B, ...]`` amplitudes."""
         threshold = None
         if step.fires:
             fires = [fire for fire in self.program.neurons if fire.name in step.fires]
@@ -193,25 +227,20 @@ class Run:
         else:
             x = values[step.value]
             dtype = x.dtype
-        x = self._over_time(x, steps, constant=False)
+        x = self.over_time(x, constant=False)
         sent, total = step.pooling.run(x, threshold, self.totals.get(step.name), dtype)
         self.totals[step.name] = total
-        if self.tally is not None:
-            self.tally.see(step.name, sent)
+        for observer in self.observers:
+            observer.see_pooling(step, sent)
         return sent.flatten(0, 1)
 
-    def _over_time(self, value: Tensor, steps: int, *, constant: bool) -> Tensor:
-        """A value as ``[T, B, ...]``: what is constant in time with a stride of 0."""
-        if constant:
-            return value.expand(steps, *value.shape)
-        return value.view(steps, self.batch, *value.shape[1:])
-
-    def _free(self, values: dict[str, Any], step: Step) -> None:
-        for name in self.program.frees[step.name]:
-            values.pop(name, None)
+    def _asked_for(self, what: Ask, fire: Fire) -> bool:
+        """Whether an observer wants to see this of a layer's launches."""
+        return any(what in observer.asks(fire) for observer in self.observers)
 
 
 def _joined(parts: list[Tensor]) -> Tensor:
+    """Tensors side by side along the channels, dimension 1."""
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
 

@@ -1,31 +1,29 @@
 """Simulates a converted network through time."""
 
 import math
-import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Literal, get_args
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from ..frames import callers_level
 from ..nn import SNMNeuron
 from .capture import CapturedNetwork
 from .checks import check_count
 from .encode import Constant, Encoder, Frames, Poisson, Source
 from .first_pass import FirstPass, starting_states
+from .inputs import Inputs, check_direct, check_generator, checked_timesteps, short
 from .memory import steps_that_fit
+from .observer import Observer
 from .program import Program, RunningMax
-from .recording import QUANTITIES, Indices, Quantity, Recording, recording_of
-from .run import Counts, Observer, Run
+from .recording import QUANTITIES, Indices, Quantity, Recorder, Recording, recording_of
+from .run import Readout, Run
+from .simulation import Simulation
 from .tree import Origin, tree
-from .until import Answers, Stop, certain, check_direct, simulate_until
-
-Readout = Literal["mean", "count"]
+from .until import Answers, Stop, simulate_until, stopping
 
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
-READOUTS: tuple[str, ...] = get_args(Readout)
 
 
 class SpikingNetwork(nn.Module):
@@ -54,8 +52,6 @@ class SpikingNetwork(nn.Module):
         tuned_for: the number of time steps that :func:`snm.tune` made it for; None if it did not.
             A call of another number warns.
         tuning: what it reported; for people to read.
-        preprocessing: how ``snm convert`` was told to make images of pictures, as JSON, for
-            ``snm run``; else empty.
 
     Raises:
         ValueError: chunk_steps is less than 1.
@@ -83,7 +79,6 @@ class SpikingNetwork(nn.Module):
         chunk_steps: int | None = None,
         tuned_for: int | None = None,
         tuning: str = "",
-        preprocessing: str = "",
     ) -> None:
         super().__init__()
         if chunk_steps is not None:
@@ -101,7 +96,9 @@ class SpikingNetwork(nn.Module):
         self.chunk_steps = chunk_steps
         self.tuned_for = tuned_for
         self.tuning = tuning
-        self.preprocessing = preprocessing
+        self.preprocessing = ""
+        """How ``snm convert`` was told to make images of pictures, as JSON, for ``snm run``; kept
+        in files, and nothing to the network itself."""
         self._observers: list[Observer] = []
         self._live: Run | None = None
         self._live_shape = torch.Size()
@@ -117,6 +114,47 @@ class SpikingNetwork(nn.Module):
             assert isinstance(neuron, SNMNeuron)
             found[fire.path] = neuron
         return found
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is, and where its images have to be."""
+        return next(iter(self.layers.values())).threshold.device
+
+    @property
+    def inputs(self) -> Inputs:
+        """What images a call takes."""
+        return Inputs(self.image_shape, self.fixed_size, self.dtype, self.device)
+
+    def elements_per_step(self, images: Tensor) -> int:
+        """Elements that the values of one time step of one of these images hold at most at once.
+
+        >>> from snm import convert
+        >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
+        >>> convert(model, torch.rand(32, 4)).elements_per_step(torch.rand(2, 4))
+        16
+        """
+        larger = math.prod(images.shape[1:]) / max(1, math.prod(self.image_shape))
+        return math.ceil(self.program.elements_per_step * larger)
+
+    def checked_timesteps(self, timesteps: int | None) -> int | None:
+        """T as a plain integer; None for as many as there are frames.
+
+        Raises:
+            ValueError, TypeError: as for a call.
+
+        Warns:
+            UserWarning: the network was tuned for another number, or its neurons cannot send as
+                many spikes.
+
+        >>> from snm import convert
+        >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
+        >>> convert(model, torch.rand(32, 4)).checked_timesteps(8)
+        8
+        """
+        most = min(neuron.rule.count_bounds[1] for neuron in self.layers.values())
+        return checked_timesteps(
+            timesteps, encoder=self.encoder, tuned_for=self.tuned_for, most=most
+        )
 
     @torch.no_grad()
     def forward(
@@ -159,28 +197,50 @@ class SpikingNetwork(nn.Module):
         >>> net(torch.rand(2, 4), timesteps=32).shape
         torch.Size([2, 3])
         """
-        timesteps = self._checked(timesteps)
-        _check_readout_after(readout_after, timesteps)
+        simulation = self.simulation(
+            images, timesteps=timesteps, generator=generator, first_pass=first_pass
+        )
+        return simulation.answer(readout_after)
+
+    def simulation(
+        self,
+        images: Tensor | Iterable[Tensor],
+        *,
+        timesteps: int | None = None,
+        generator: torch.Generator | None = None,
+        first_pass: FirstPass | None = None,
+        observers: Iterable[Observer] = (),
+    ) -> Simulation:
+        """A call that is taken step by step, and watched.
+
+        Args:
+            images, timesteps, generator, first_pass: as for a call.
+            observers: what is shown each layer of neurons after each chunk of time steps; a first
+                pass is not shown.
+
+        Returns:
+            :class:`snm.Simulation`: its ``answer()`` is that of a call, its ``answers()`` are those
+            of :meth:`anytime`, and ``chunks()`` goes through the chunks of time steps. Nothing is
+            simulated before one of them is called.
+
+        Raises:
+            ValueError, TypeError: as for a call.
+
+        >>> from snm import convert
+        >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
+        >>> net = convert(model, torch.rand(32, 4))
+        >>> simulation = net.simulation(torch.rand(2, 4), timesteps=8)
+        >>> [answer.shape for answer in simulation.answers()] == [(2, 3)] * 8
+        True
+        >>> [state.m.shape for state in simulation.run.states.values()]
+        [torch.Size([2, 8])]
+        """
+        steps = self.checked_timesteps(timesteps)
         source = self._source(images, generator)
-        run = self._run(source.images, first_pass)
-        earlier: Counts = {}
-        answered: Tensor | float = 0.0
-        for _ in self._chunks(run, source, timesteps, stop=readout_after):
-            if run.steps == readout_after and self.program.tail_pools:
-                answered = readout_after * self._answer(run, run.counts(), readout_after)
-            elif run.steps == readout_after:
-                earlier = run.counts()
-                run.image_sum = 0.0
-        if run.steps <= readout_after:
-            raise ValueError(
-                f"SpikingNetwork: readout_after must be less than the {run.steps} frames, "
-                f"got {readout_after}"
-            )
-        steps = run.steps - readout_after
-        if isinstance(answered, Tensor):
-            return (run.steps * self._answer(run, run.counts(), run.steps) - answered) / steps
-        counts = {name: m - earlier[name] if earlier else m for name, m in run.counts().items()}
-        return self._answer(run, counts, steps)
+        self._check_first_pass(first_pass)
+        watching = [*self._observers, *observers]
+        start = partial(self._start, first_pass=first_pass, observers=watching)
+        return Simulation(source, start, steps, self._steps_at_once(source.images, steps))
 
     @torch.no_grad()
     def anytime(
@@ -210,10 +270,10 @@ class SpikingNetwork(nn.Module):
         >>> torch.allclose(by_step[-1], net(images, timesteps=16), atol=1e-5)
         True
         """
-        timesteps = self._checked(timesteps)
-        source = self._source(images, generator)
-        run = self._run(source.images, first_pass)
-        return torch.stack(list(self._answers(run, source, timesteps)))
+        simulation = self.simulation(
+            images, timesteps=timesteps, generator=generator, first_pass=first_pass
+        )
+        return torch.stack(list(simulation.answers()))
 
     @torch.no_grad()
     def until(
@@ -261,18 +321,19 @@ class SpikingNetwork(nn.Module):
         >>> net.until(torch.rand(2, 4), 0.99, min_steps=2, max_steps=8).steps.min() >= 2
         tensor(True)
         """
-        check_direct("SpikingNetwork", self)
+        check_direct("SpikingNetwork", self.encoder)
         if self._observers:
             raise RuntimeError(
                 "SpikingNetwork: until is not recorded, whose batch shrinks as images are "
                 "answered; record a call or anytime, in which images take the same steps"
             )
-        self._check_images(images)
-        enough, steps = self._stopping(confidence, min_steps, max_steps)
-        self._checked(steps[-1])
-        run = self._run(images, first_pass)
+        self.inputs.check(images)
+        enough, steps = stopping(confidence, min_steps, max_steps, self.readout)
+        self.checked_timesteps(steps[-1])
+        self._check_first_pass(first_pass)
+        run = self._start(images, first_pass)
         at_once = self._steps_at_once(images, steps[-1])
-        return simulate_until(self, run, images, enough, steps, at_once)
+        return simulate_until(run, images, enough, steps, at_once)
 
     @torch.no_grad()
     def step(self, images: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
@@ -304,14 +365,14 @@ class SpikingNetwork(nn.Module):
         >>> torch.equal(logits, net(images, timesteps=8))
         True
         """
-        self._check_images(images)
-        self._check_generator(generator)
+        self.inputs.check(images)
+        check_generator(generator, self.encoder)
         if self._live is not None and images.shape != self._live_shape:
             raise ValueError(
                 f"SpikingNetwork: images must be {list(self._live_shape)} as at the step before, "
                 f"got {list(images.shape)}; call reset() before others"
             )
-        run = self._live or self._start(images)
+        run = self._live or self._start(images, observers=self._observers)
         # Should a step end half-way, there is nothing left to go on from.
         self._live = None
         if self.encoder == "direct":
@@ -321,7 +382,7 @@ class SpikingNetwork(nn.Module):
             run.advance(*Poisson(images, generator).take(1))
         else:
             run.advance(1, images)
-        answer = self._answer(run, run.counts(), run.steps)
+        answer = run.answer()
         self._live, self._live_shape = run, images.shape
         return answer
 
@@ -348,8 +409,8 @@ class SpikingNetwork(nn.Module):
     ) -> Iterator[Recording]:
         """Records what neurons do at every time step of what is simulated within.
 
-        Recorded neurons are run once more on what drives them, step by step where membranes are
-        asked for; the simulation itself stays as it is, bit for bit. On the network's device this
+        Where membranes are asked for, recorded neurons are run once more on what drives them, step
+        by step; the simulation itself stays as it is, bit for bit. On the network's device this
         keeps for each neuron, image and time step 1/4 byte for spikes, memory or both, or 1 byte
         with a rule of several spikes a step, and 4 bytes for the membrane.
 
@@ -385,12 +446,12 @@ class SpikingNetwork(nn.Module):
         ([0, 1, 1, 1], [0.75, 0.5, 0.25, 0.0])
         """
         recording = recording_of(self.layers, paths, what, neurons)
-        self._observers.append(recording._see)
+        recorder = Recorder(recording)
+        self._observers.append(recorder)
         try:
             yield recording
         finally:
-            self._observers.remove(recording._see)
-            recording._end()
+            self._observers.remove(recorder)
 
     @torch.no_grad()
     def capture(self, example: Tensor, *, timesteps: int) -> CapturedNetwork:
@@ -421,22 +482,23 @@ class SpikingNetwork(nn.Module):
         ...     captured = net.cuda().capture(images, timesteps=32)
         ...     assert torch.equal(captured(images), net(images, timesteps=32))
         """
-        check_direct("SpikingNetwork: capture", self)
+        check_direct("SpikingNetwork: capture", self.encoder)
         if self._observers:
             raise RuntimeError(
                 "SpikingNetwork: a capture is not recorded; capture before or after the recording"
             )
-        self._check_images(example)
+        self.inputs.check(example)
         if example.device.type != "cuda":
             raise ValueError(
                 f"SpikingNetwork: example must be on a CUDA device, got {example.device}; move "
                 "network and images there, or call the network itself"
             )
-        steps = self._checked(timesteps)
+        steps = self.checked_timesteps(timesteps)
         assert steps is not None
         # How much memory is free is asked for here: a graph's chunks stay what they are.
         chunk = self._steps_at_once(example, steps)
-        return CapturedNetwork(self, example, steps, chunk)
+        tensors = (*self.parameters(), *self.buffers())
+        return CapturedNetwork(self._start, tensors, example, steps, chunk)
 
     def print_tree(self) -> None:
         """Prints the ReLU network's layers and what became of each, side by side.
@@ -463,8 +525,8 @@ class SpikingNetwork(nn.Module):
         dtype = fn(torch.empty(0, dtype=self.dtype)).dtype
         if dtype not in _DTYPES:
             raise TypeError(
-                f"SpikingNetwork: must be one of {', '.join(map(_short, _DTYPES))}, "
-                f"got {_short(dtype)}"
+                f"SpikingNetwork: must be one of {', '.join(map(short, _DTYPES))}, "
+                f"got {short(dtype)}"
             )
         # All of them before any tensor is moved, so that a refusal leaves the network as it was.
         for neuron in self.layers.values():
@@ -486,149 +548,47 @@ class SpikingNetwork(nn.Module):
         images: Tensor | Iterable[Tensor],
         generator: torch.Generator | None,
     ) -> Source:
-        self._check_generator(generator)
+        """What gives the frames of the time steps, by the network's encoder."""
+        check_generator(generator, self.encoder)
         if self.encoder == "frames":
             if not isinstance(images, Iterable):
                 raise TypeError(
                     "SpikingNetwork: images must be frames, a tensor or an iterable of them, "
                     f"got {type(images).__name__}"
                 )
-            return Frames(images, self._check_images)
-        self._check_images(images)
+            return Frames(images, self.inputs.check)
+        self.inputs.check(images)
         assert isinstance(images, Tensor)
         return Constant(images) if self.encoder == "direct" else Poisson(images, generator)
 
-    def _start(self, images: Tensor) -> Run:
-        """A simulation of images, or of images like the first frame, before its first step."""
-        run = Run(self.program, self.model, images)
-        run.observers = self._observers
-        return run
-
-    def _run(self, images: Tensor, first_pass: FirstPass | None) -> Run:
-        """The same, started as a first pass says."""
-        run = self._start(images)
+    def _check_first_pass(self, first_pass: FirstPass | None) -> None:
         if first_pass is None:
-            return run
+            return
         if not isinstance(first_pass, FirstPass):
             raise TypeError(
                 "SpikingNetwork: first_pass must be a FirstPass or None, got "
                 f"{type(first_pass).__name__}"
             )
-        check_direct("SpikingNetwork: first_pass", self)
-        run.states = starting_states(first_pass, self.program, self.model, images)
+        check_direct("SpikingNetwork: first_pass", self.encoder)
+
+    @torch.no_grad()
+    def _start(
+        self,
+        images: Tensor,
+        first_pass: FirstPass | None = None,
+        observers: Sequence[Observer] = (),
+    ) -> Run:
+        """A run of images, or of images like the first frame, before its first step."""
+        run = Run(self.program, self.model, images, readout=self.readout, observers=observers)
+        if first_pass is not None:
+            run.states = starting_states(first_pass, self.program, self.model, images)
         return run
 
-    def _chunks(
-        self,
-        run: Run,
-        source: Source,
-        timesteps: int | None,
-        *,
-        stop: int = 0,
-        each_step: bool = False,
-    ) -> Iterator[dict[str, Tensor]]:
-        """Advances a run chunk by chunk to its end; a chunk ends at step ``stop``.
-
-        Yields the spikes that are read out, if each step's are asked for.
-        """
-        most = self._steps_at_once(source.images, timesteps)
-        if each_step and self.program.averages_images:
-            most = 1
-        while timesteps is None or run.steps < timesteps:
-            ends = [run.steps + most, *(end for end in (stop, timesteps) if end)]
-            steps, frames = source.take(min(end for end in ends if end > run.steps) - run.steps)
-            if steps == 0 and timesteps is None:
-                return
-            if steps == 0:
-                raise ValueError(
-                    f"SpikingNetwork: frames must be at least {timesteps} for as many timesteps, "
-                    f"got {run.steps}"
-                )
-            yield run.advance(steps, frames, count=each_step)
-
-    def _answers(self, run: Run, source: Source, timesteps: int | None) -> Iterator[Tensor]:
-        """Advances a run to its end; yields the answer after each step."""
-        counts: Counts = {}
-        steps = 0
-        for spikes in self._chunks(run, source, timesteps, each_step=True):
-            for t in range(run.steps - steps):
-                for name, sent in spikes.items():
-                    counts[name] = counts.get(name, 0) + sent[t].to(torch.int32)
-                steps += 1
-                yield self._answer(run, counts, steps)
-
-    def _stopping(
-        self, confidence: object, min_steps: int, max_steps: int | None
-    ) -> tuple[Callable[[Tensor, int], Tensor], range]:
-        """Which images may stop, and after which steps."""
-        enough: Callable[[Tensor, int], Tensor]
-        first = check_count("SpikingNetwork", "min_steps", min_steps)
-        if isinstance(confidence, Stop):
-            longest = confidence.max_steps
-            last = longest
-            if max_steps is not None:
-                last = check_count("SpikingNetwork", "max_steps", max_steps)
-            if last > longest:
-                raise ValueError(
-                    f"SpikingNetwork: max_steps must be at most the {longest} of the Stop, "
-                    f"got {last}"
-                )
-            enough = confidence.after
-            earliest = min(confidence.min_steps, last)
-        elif isinstance(confidence, bool) or not isinstance(confidence, int | float):
-            raise TypeError(
-                "SpikingNetwork: confidence must be a Stop or a probability, got "
-                f"{type(confidence).__name__}"
-            )
-        elif not 0 < confidence < 1 or self.readout == "count":
-            raise ValueError(
-                "SpikingNetwork: confidence must be above 0 and below 1, of a network with "
-                f"readout='mean', or a Stop, got {confidence} with readout={self.readout!r}"
-            )
-        else:
-            last = check_count("SpikingNetwork", "max_steps", max_steps)
-            enough, earliest = certain(confidence), 1
-        if first > last:
-            raise ValueError(
-                f"SpikingNetwork: min_steps must be at most max_steps={last}, got {first}"
-            )
-        return enough, range(max(first, earliest), last + 1)
-
-    def _checked(self, timesteps: int | None) -> int | None:
-        """T as a plain integer; warns where spike counts have a bound below it."""
-        if timesteps is None and self.encoder == "frames":
-            return None
-        steps = check_count("SpikingNetwork", "timesteps", timesteps)
-        if torch.compiler.is_compiling():
-            # A graph is made for each T: what is unrolled depends on it.
-            return len(range(steps))
-        if self.tuned_for not in (None, steps):
-            warnings.warn(
-                f"SpikingNetwork: thresholds and biases were tuned for {self.tuned_for} time steps "
-                f"and fit no other number, got timesteps={steps}; tune for as many",
-                stacklevel=callers_level(),
-            )
-        most = min(neuron.rule.count_bounds[1] for neuron in self.layers.values())
-        if steps > most:
-            warnings.warn(
-                f"SpikingNetwork: neurons send no more than {most} spikes in all, so in {steps} "
-                f"time steps no rate exceeds {most} / {steps} of its threshold; use "
-                f"timesteps={most}, or a rule with a larger count_max",
-                stacklevel=callers_level(),
-            )
-        return steps
-
-    def _check_generator(self, generator: torch.Generator | None) -> None:
-        if generator is not None and self.encoder != "poisson":
-            raise ValueError(
-                f"SpikingNetwork: generator must be None with encoder={self.encoder!r}, which "
-                "draws nothing"
-            )
-
     def _steps_at_once(self, images: Tensor, timesteps: int | None) -> int:
+        """How many time steps of these images to simulate at once."""
         if self.chunk_steps is not None:
             return self.chunk_steps
-        bytes_per_step = self._elements_per_step(images) * images.shape[0] * images.element_size()
+        bytes_per_step = self.elements_per_step(images) * images.shape[0] * images.element_size()
         if torch.compiler.is_compiling():
             # A graph is made for each size: how much of the time is unrolled depends on it.
             bytes_per_step = len(range(bytes_per_step))
@@ -637,11 +597,6 @@ class SpikingNetwork(nn.Module):
             return most
         # Of one length: a convolution is slow on a few images that are left over.
         return math.ceil(timesteps / math.ceil(timesteps / most))
-
-    def _elements_per_step(self, images: Tensor) -> int:
-        """Of one time step of one of these images, at most at once."""
-        larger = math.prod(images.shape[1:]) / max(1, math.prod(self.image_shape))
-        return math.ceil(self.program.elements_per_step * larger)
 
     def _see(self, run: Run, images: Tensor) -> None:
         """Shows a run the images of its next step."""
@@ -654,57 +609,3 @@ class SpikingNetwork(nn.Module):
             self._seen = images.clone()
         if run.steps:
             run.see(images)
-
-    def _answer(self, run: Run, counts: Counts, steps: int) -> Tensor:
-        if self.readout == "count":
-            return counts[self.program.output].clone()
-        return run.read_out(counts, steps)
-
-    def _check_images(self, images: object) -> None:
-        if not isinstance(images, Tensor):
-            raise TypeError(f"SpikingNetwork: images must be a tensor, got {type(images).__name__}")
-        dims = len(self.image_shape) + 1
-        if images.dim() != dims:
-            raise ValueError(
-                f"SpikingNetwork: images must have {dims} dimensions, the batch first, "
-                f"as in calibration, got {list(images.shape)}"
-            )
-        if self.fixed_size and tuple(images.shape[1:]) != self.image_shape:
-            raise ValueError(
-                f"SpikingNetwork: images must be {list(self.image_shape)} each, for which "
-                f"torch.export traced the model, got {list(images.shape[1:])}"
-            )
-        device = next(iter(self.layers.values())).threshold.device
-        if images.device != device:
-            raise ValueError(
-                f"SpikingNetwork: images are on {images.device}, but the network is on "
-                f"{device}; move one of them"
-            )
-        if images.dtype != self.dtype:
-            raise TypeError(
-                f"SpikingNetwork: images must be {_short(self.dtype)} like the network, "
-                f"got {_short(images.dtype)}"
-            )
-        if torch.is_autocast_enabled(device.type):
-            raise RuntimeError(
-                "SpikingNetwork: does not run under autocast, which would round spikes to another "
-                "dtype than thresholds; use net.to(torch.bfloat16)"
-            )
-        # A compiled graph would have to wait for the answer.
-        if not torch.compiler.is_compiling() and not bool(torch.isfinite(images).all()):
-            raise ValueError("SpikingNetwork: images must be finite, got NaN or infinity")
-
-
-def _check_readout_after(readout_after: int, timesteps: int | None) -> None:
-    if isinstance(readout_after, bool) or not isinstance(readout_after, int):
-        raise TypeError(f"SpikingNetwork: readout_after must be an integer, got {readout_after!r}")
-    most = math.inf if not isinstance(timesteps, int) else timesteps - 1
-    if not 0 <= readout_after <= max(0, most):
-        raise ValueError(
-            f"SpikingNetwork: readout_after must be 0 to {most}, less than the time steps, "
-            f"got {readout_after}"
-        )
-
-
-def _short(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")

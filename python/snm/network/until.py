@@ -3,18 +3,16 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from snm_kernels import SNMState
 
+from .checks import check_count
 from .rows import rows_of
-from .run import Run
-
-if TYPE_CHECKING:
-    from .spiking import SpikingNetwork
+from .run import Readout, Run
 
 _SHRINK_AT = 0.75
 """A batch is compacted once no more than this share of it still runs: libraries prepare anew for
@@ -127,8 +125,46 @@ def certain(probability: float) -> Callable[[Tensor, int], Tensor]:
     return enough
 
 
+def stopping(
+    confidence: object, min_steps: int, max_steps: int | None, readout: Readout
+) -> tuple[Callable[[Tensor, int], Tensor], range]:
+    """Which images may stop, and after which steps; see :meth:`snm.SpikingNetwork.until`.
+
+    Returns:
+        Which images may stop whose logits after a step these are; and those steps.
+    """
+    enough: Callable[[Tensor, int], Tensor]
+    first = check_count("SpikingNetwork", "min_steps", min_steps)
+    if isinstance(confidence, Stop):
+        longest = confidence.max_steps
+        last = longest
+        if max_steps is not None:
+            last = check_count("SpikingNetwork", "max_steps", max_steps)
+        if last > longest:
+            raise ValueError(
+                f"SpikingNetwork: max_steps must be at most the {longest} of the Stop, got {last}"
+            )
+        enough = confidence.after
+        earliest = min(confidence.min_steps, last)
+    elif isinstance(confidence, bool) or not isinstance(confidence, int | float):
+        raise TypeError(
+            "SpikingNetwork: confidence must be a Stop or a probability, got "
+            f"{type(confidence).__name__}"
+        )
+    elif not 0 < confidence < 1 or readout == "count":
+        raise ValueError(
+            "SpikingNetwork: confidence must be above 0 and below 1, of a network with "
+            f"readout='mean', or a Stop, got {confidence} with readout={readout!r}"
+        )
+    else:
+        last = check_count("SpikingNetwork", "max_steps", max_steps)
+        enough, earliest = certain(confidence), 1
+    if first > last:
+        raise ValueError(f"SpikingNetwork: min_steps must be at most max_steps={last}, got {first}")
+    return enough, range(max(first, earliest), last + 1)
+
+
 def simulate_until(
-    network: "SpikingNetwork",
     run: Run,
     images: Tensor,
     enough: Callable[[Tensor, int], Tensor],
@@ -138,8 +174,7 @@ def simulate_until(
     """What :meth:`snm.SpikingNetwork.until` returns, without its checks.
 
     Args:
-        network: which.
-        run: its simulation of the images, before the first step.
+        run: a simulation of the images, before the first step.
         images: ``[B, ...]``.
         enough: which images may stop, bool ``[B]``, whose logits after a step these are.
         steps: those after which images may stop; after the last all do.
@@ -157,7 +192,7 @@ def simulate_until(
     logits: Tensor | None = None
     for step in steps:
         run.advance(1, None)
-        answer = network._answer(run, run.counts(), step)
+        answer = run.answer()
         if logits is None:
             check_classes(answer)
             logits = torch.empty_like(answer)
@@ -174,15 +209,6 @@ def simulate_until(
             _keep(run, rows, images)
     assert logits is not None
     return Answers(logits.argmax(1), logits, taken)
-
-
-def check_direct(caller: str, network: "SpikingNetwork") -> None:
-    """Refuses a network whose images are not constant in time."""
-    if network.encoder != "direct":
-        raise ValueError(
-            f"{caller}: takes a network with encoder='direct', whose images are constant in "
-            f"time, got encoder={network.encoder!r}"
-        )
 
 
 def check_classes(logits: Tensor) -> None:

@@ -76,7 +76,7 @@ def report(
     if not isinstance(net, SpikingNetwork):
         raise TypeError(f"report: net must be a SpikingNetwork, got {type(net).__name__}")
     steps = check_count("report", "timesteps", timesteps)
-    net._checked(steps)
+    net.checked_timesteps(steps)
     _check_hooks(net)
     _check_diagnosis(net, diagnosis, steps)
     if model is not None:

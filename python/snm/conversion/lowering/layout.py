@@ -22,7 +22,6 @@ from ...network.program import (
     Value,
     replaced,
     reshape_steps,
-    spikes_of,
     step_shape,
     step_size,
 )
@@ -193,7 +192,7 @@ def lay_out(
                 temporal.append(RunningMax(node.name, path_of(node), operand.name, fires, windows))
     temporal = _used(temporal)
     tail = [_call(node) for node in nodes if node in in_tail and node.op != "placeholder"]
-    kept = {name for step in (*temporal, *tail) for name in reads(step)}
+    kept = {name for step in (*temporal, *tail) for name in step.reads}
     frees = _last_reads(static, kept) | _last_reads(temporal, set())
     return Program(
         images=images.name,
@@ -225,7 +224,7 @@ def _most_at_once(
     for step in steps:
         source = step.value if isinstance(step, Repeat) else step.name
         size = sum(math.prod(shape) for shape in shapes[source]) // 2
-        live |= dict.fromkeys(_results(step), size)
+        live |= dict.fromkeys(step.makes, size)
         most = max(most, sum(live.values()))
         for name in frees[step.name]:
             live.pop(name, None)
@@ -256,7 +255,7 @@ def _used(steps: list[Step]) -> list[Step]:
             step = replace(step, sends=step.name in read, pooled=step.spikes in read)
         elif step.name not in read:
             continue
-        read.update(reads(step))
+        read.update(step.reads)
         kept.append(step)
     return kept[::-1]
 
@@ -368,37 +367,13 @@ def _may_overwrite(traced: Traced, value: fx.Node, reader: fx.Node) -> bool:
     return fresh and not bases_of(value) and list(value.users) == [reader]
 
 
-def reads(step: Step) -> list[str]:
-    """Names of the values that a step reads."""
-    if isinstance(step, Repeat):
-        return [step.value]
-    if isinstance(step, Fire):
-        return [step.drive] if step.residual is None else [step.drive, step.residual]
-    if isinstance(step, RunningMax):
-        return [spikes_of(fire) for fire in step.fires] or [step.value]
-    names: list[str] = []
-
-    def note(value: Any) -> Any:
-        if isinstance(value, Value):
-            names.append(value.name)
-        return value
-
-    torch.fx.node.map_aggregate((step.args, dict(step.kwargs or {})), note)
-    return names
-
-
-def _results(step: Step) -> tuple[str, ...]:
-    """Names of the values that a step makes."""
-    return (step.name, step.spikes) if isinstance(step, Fire) else (step.name,)
-
-
 def _last_reads(steps: Iterable[Step], kept: set[str]) -> dict[str, tuple[str, ...]]:
     """For each step the results of these steps that nothing reads after it."""
     steps = list(steps)
-    own = {name for step in steps for name in _results(step)} - kept
+    own = {name for step in steps for name in step.makes} - kept
     frees = {}
     for step in reversed(steps):
-        last = own & {*_results(step), *reads(step)}
+        last = own & {*step.makes, *step.reads}
         own -= last
         frees[step.name] = tuple(sorted(last))
     return frees

@@ -6,7 +6,7 @@ from torch import Tensor, fx, nn
 
 from ...errors import ConversionError
 from ...network.encode import Encoder
-from ...network.spiking import Readout
+from ...network.run import Readout
 from ..analysis.domains import sort_nodes
 from ..analysis.examine import examine
 from ..tracing.compare import check_traced

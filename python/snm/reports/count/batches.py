@@ -27,7 +27,7 @@ def labelled_batches(
     if labels is not None:
         _check_classes(labels)
     axis = 1 if net.encoder == "frames" else 0
-    device = next(iter(net.layers.values())).threshold.device
+    device = net.device
     place, size = 0, None
     for batch, own in _batches(net, images, axis):
         if batch.dim() <= axis:
@@ -62,7 +62,7 @@ def _batches(
         # One that cannot be cut is refused as a whole.
         if images.dim() > axis and images.shape[axis] > 0 and images.shape[0] > 0:
             first = images if axis == 0 else images[0]
-            fit = images_that_fit(_BYTES * net._elements_per_step(first), images.device)
+            fit = images_that_fit(_BYTES * net.elements_per_step(first), images.device)
             for batch in images.split(min(_BATCH, fit), dim=axis):
                 yield batch, None
         return

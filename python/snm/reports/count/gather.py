@@ -4,7 +4,6 @@ import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -14,19 +13,16 @@ import snm_kernels
 from ...conversion.tracing.compare import result_of
 from ...conversion.tracing.paths import free_path
 from ...diagnosis import check_same
+from ...diagnosis.result import Diagnosis
 from ...network.program import RunningMax
 from ...network.relu import relu_logits
+from ...network.spiking import SpikingNetwork
 from ...network.tally import Tally
 from ..energy import Operation, Work, energies
 from ..result import Macs, Report
 from .peak import Peak
 from .senders import NeuronTally, SenderTally
 from .synapses import Target, Wiring, wiring
-
-if TYPE_CHECKING:
-    from ...diagnosis.result import Diagnosis
-    from ...network.run import Run
-    from ...network.spiking import SpikingNetwork
 
 _CHECKED = 4
 """How many images a model is compared on."""
@@ -44,7 +40,7 @@ class Gathering:
 
     def __init__(
         self,
-        net: "SpikingNetwork",
+        net: SpikingNetwork,
         timesteps: int,
         model: nn.Module | None,
         generator: torch.Generator | None,
@@ -53,7 +49,7 @@ class Gathering:
         self.timesteps = timesteps
         self.model = model
         self.generator = generator
-        self.device = next(iter(net.layers.values())).threshold.device
+        self.device = net.device
         self.images = 0
         self.senders = _senders(net, timesteps)
         self.wiring: Wiring | None = None
@@ -72,26 +68,25 @@ class Gathering:
             images: as a call takes them.
             labels: int64 ``[B]``.
         """
-        source = self.net._source(images, self.generator)
+        tally = Tally()
+        simulation = self.net.simulation(
+            images, timesteps=self.timesteps, generator=self.generator, observers=[tally]
+        )
+        first = simulation.source.images
         if self.wiring is None:
-            self.wiring = wiring(self.net, tuple(source.images.shape[1:]))
+            self.wiring = wiring(self.net, tuple(first.shape[1:]))
             self._check_model(images)
         theirs = self._relu_network(images)
-        self.images += len(source.images)
-        with self.peak.measured(len(source.images)), self._clocked("seconds"):
-            run = self.net._run(source.images, None)
-            run.tally = Tally()
+        self.images += len(first)
+        with self.peak.measured(len(first)), self._clocked("seconds"):
             if labels is None and theirs is None:
-                for _ in self.net._chunks(run, source, self.timesteps):
-                    pass
-                self.net._answer(run, run.counts(), run.steps)
+                simulation.answer()
             else:
-                answers = self.net._answers(run, source, self.timesteps)
-                self._compare(answers, labels, theirs)
+                self._compare(simulation.answers(), labels, theirs)
         if labels is not None and theirs is not None:
             self.relu_right.append((theirs == labels).sum())
         with self._clocked("seconds"):
-            self._count(run, run.tally)
+            self._count(tally)
 
     def _compare(
         self, answers: Iterator[Tensor], labels: Tensor | None, theirs: Tensor | None
@@ -142,14 +137,14 @@ class Gathering:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
 
-    def _count(self, run: "Run", tally: Tally) -> None:
+    def _count(self, tally: Tally) -> None:
         for name, sender in self.senders.items():
             if isinstance(sender, NeuronTally):
-                sender.end(run.states[name], tally.negative[name])
+                sender.end(tally.states[sender.path], tally.negative[sender.path])
             else:
                 sender.add(*tally.events(name))
 
-    def result(self, diagnosis: "Diagnosis | None") -> Report:
+    def result(self, diagnosis: Diagnosis | None) -> Report:
         """What was found."""
         assert self.wiring is not None
         net, targets = self.net, self.wiring.targets
@@ -226,7 +221,7 @@ class Gathering:
         )
 
 
-def _senders(net: "SpikingNetwork", timesteps: int) -> dict[str, SenderTally]:
+def _senders(net: SpikingNetwork, timesteps: int) -> dict[str, SenderTally]:
     """What counts the spikes of each layer of neurons and max pooling, by its step."""
     used = {fire.path for fire in net.program.neurons}
     paths = {fire.name: fire.path for fire in net.program.neurons}

@@ -1,17 +1,16 @@
 """How many synapses leave each neuron, and what is multiplied without spikes."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from ...network.program import Call, Fire, Program, Repeat, RunningMax, Step, spikes_of
+from ...network.interpret import Interpreter, Values
+from ...network.program import Call, Fire, RunningMax
+from ...network.spiking import SpikingNetwork
 from .traces import Traces
 from .windows import pooled, windows_of
-
-if TYPE_CHECKING:
-    from ...network.spiking import SpikingNetwork
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +53,7 @@ class Wiring:
     """Of what layers of neurons and max poolings send per image, by their steps."""
 
 
-def wiring(net: "SpikingNetwork", size: tuple[int, ...]) -> Wiring:
+def wiring(net: SpikingNetwork, size: tuple[int, ...]) -> Wiring:
     """Follows what one time step of one image reads.
 
     A synapse is a weight that is not 0 between a neuron and what an operation computes; what a
@@ -79,54 +78,38 @@ def wiring(net: "SpikingNetwork", size: tuple[int, ...]) -> Wiring:
     """
     with torch.enable_grad():
         walk = _Walk(net, size)
-        walk.run()
+        walk.follow()
     return Wiring(tuple(walk.targets), walk.shapes)
 
 
-class _Walk:
+class _Walk(Interpreter):
     """A pass of traces through a program; see :class:`snm.reports.count.traces.Traces`."""
 
-    def __init__(self, net: "SpikingNetwork", size: tuple[int, ...]) -> None:
-        self.program: Program = net.program
-        self.model = net.model
+    def __init__(self, net: SpikingNetwork, size: tuple[int, ...]) -> None:
+        super().__init__(net.program, net.model)
         self.size = size
-        self.device = next(iter(net.layers.values())).threshold.device
+        self.device = net.device
         self.targets: list[Target] = []
         self.shapes: dict[str, tuple[int, ...]] = {}
         self.senders: dict[str, Tensor] = {}
         """What each layer sends: ones, of which derivatives are taken."""
-        self.path = self.part = ""
+        self.path = ""
         self.counted: set[str] = set()
         """The calls that are in the ReLU network's sum."""
         self.new = True
 
-    def run(self) -> None:
+    def follow(self) -> None:
         """Follows all three parts."""
-        program = self.program
         images = self._traces(torch.zeros(1, *self.size), analog=1.0, after=False)
-        constant: dict[str, Any] = {program.batch: len(images), program.images: images}
-        self.part = "first"
-        for call in program.static:
-            constant[call.name] = self._call(call, constant)
-            self._free(constant, call)
-        self.part = "steps"
-        values, read_out = dict(constant), dict(constant)
-        for step in program.temporal:
-            if isinstance(step, Call):
-                values[step.name] = self._call(step, values)
-            elif isinstance(step, Repeat):
-                values[step.name] = values[step.value]
-            elif isinstance(step, RunningMax):
-                values[step.name] = self._pool(step, values)
-            else:
-                values[step.name] = values[step.spikes] = self._fire(step, values)
-                read_out[step.name] = self._traces(
-                    torch.zeros(1, *self.shapes[step.name]), analog=1.0, after=True
-                )
-            self._free(values, step)
-        self.part = "readout"
-        for call in program.tail:
-            read_out[call.name] = self._call(call, read_out)
+        constant = self.execute_static(
+            {self.program.batch: len(images), self.program.images: images}
+        )
+        self.execute_temporal(dict(constant))
+        means = {
+            fire.name: self._traces(torch.zeros(1, *self.shapes[fire.name]), analog=1.0, after=True)
+            for fire in self.program.neurons
+        }
+        self.execute_tail({**constant, **means})
 
     def weigh(self, sums: Tensor, *, weights: int, inputs: int, outputs: int, after: bool) -> None:
         """Notes an operation.
@@ -136,7 +119,11 @@ class _Walk:
             after: neurons come before it.
         """
         spikes, analog, relu = sums.unbind()
-        part = self.part if self.part == "readout" or after else "first"
+        part = "first"
+        if self.part == "tail":
+            part = "readout"
+        elif after:
+            part = "steps"
         self.targets.append(
             Target(
                 path=self.path,
@@ -162,25 +149,28 @@ class _Walk:
             if fan_out is not None
         )
 
-    def _call(self, call: Call, values: dict[str, Any]) -> Any:
+    def call(self, call: Call, values: Values) -> Any:
+        """What an operation makes of traces; the ledger gets what it costs."""
         self.path = str(call.target) if call.kind == "module" else call.name
         # What the tail computes once more on the mean, the ReLU network computes once.
         self.new = call.name not in self.counted
         self.counted.add(call.name)
-        return call.run(self.model, values)
+        return super().call(call, values)
 
-    def _fire(self, fire: Fire, values: dict[str, Any]) -> Tensor:
+    def fire(self, fire: Fire, values: Values) -> None:
+        """Sends one spike of every neuron."""
         self.path = fire.path
-        drive = values[fire.drive]
-        operands = [drive] if fire.residual is None else [drive, values[fire.residual]]
+        operands = [values[name] for name in fire.reads]
         for operand in operands:
             self._as_they_are(operand.rows)
-        sent = self._sender(fire.name, drive.rows[:1].detach())
-        return self._stacked(sent, torch.zeros_like(sent), after=True)
+        sent = self._sender(fire.name, operands[0].rows[:1].detach())
+        traces = self._stacked(sent, torch.zeros_like(sent), after=True)
+        values[fire.name] = values[fire.spikes] = traces
 
-    def _pool(self, step: RunningMax, values: dict[str, Any]) -> Tensor:
+    def pool(self, step: RunningMax, values: Values) -> Tensor:
+        """Sends one spike of every output that reads a spike."""
         self.path = step.path or step.name
-        parts = [values[spikes_of(fire)] for fire in step.fires] or [values[step.value]]
+        parts = [values[name] for name in step.reads]
         rows = torch.cat([part.rows for part in parts], dim=1)
         read = pooled(rows, windows_of(step.pooling, tuple(rows.shape[2:])))
         self._as_they_are(read)
@@ -209,7 +199,3 @@ class _Walk:
 
     def _stacked(self, spikes: Tensor, analog: Tensor, *, after: bool) -> Traces:
         return Traces.of(torch.cat((spikes, analog, torch.ones_like(analog))), after, self)
-
-    def _free(self, values: dict[str, Any], step: Step) -> None:
-        for name in self.program.frees[step.name]:
-            values.pop(name, None)
