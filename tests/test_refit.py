@@ -5,8 +5,8 @@ import torch
 from torch import Tensor, nn
 
 import snm
-from snm.network.fitted import as_given, fitted_layers, replace_layer
-from snm.tuning.weights import can_be_refitted, refitted
+from snm.network.fitted import before_tuning, fitted_layers, replace_layer
+from snm.tuning.weights import can_be_fitted, fit_weights
 
 LAYERS = {
     "linear": (nn.Linear(5, 3), (5,)),
@@ -44,7 +44,7 @@ def test_the_weights_that_make_what_is_wanted_are_found(name: str) -> None:
     inputs = torch.rand(96, *shape, generator=torch.Generator().manual_seed(0))
     wanted = perturbed(layer)(inputs)
     before = {key: value.clone() for key, value in layer.state_dict().items()}
-    found = refitted(layer, inputs, wanted, always)
+    found = fit_weights(layer, inputs, wanted, always)
     assert found is not None
     assert found.error < 1e-6 < 1e-3 < found.before
     # Without a bias the mean is not made up for; the neurons behind do that.
@@ -63,7 +63,7 @@ def test_noise_in_what_is_read_is_weighed_as_least_squares_do() -> None:
     layer = nn.Linear(6, 2)
     clean = torch.rand(4000, 6, generator=generator)
     noise = torch.randn(4000, 6, generator=generator) * torch.linspace(0.05, 0.5, 6)
-    found = refitted(layer, clean + noise, layer(clean), always)
+    found = fit_weights(layer, clean + noise, layer(clean), always)
     assert found is not None
     fitted = torch.arange(4000) % 4 != 0
     read = torch.cat([clean + noise, torch.ones(4000, 1)], 1)[fitted].double()
@@ -79,28 +79,28 @@ def test_few_images_are_not_fitted_to_blindly() -> None:
     layer = nn.Linear(200, 4)
     inputs, noise = (torch.randn(32, n, generator=generator) for n in (200, 4))
     wanted = layer(inputs) + noise
-    found = refitted(layer, inputs, wanted, always)
+    found = fit_weights(layer, inputs, wanted, always)
     assert found is None or found.error < found.before
     others = torch.randn(2000, 200, generator=generator)
     if found is not None:
         changed = (found.layer(others) - layer(others)).square().mean()
         assert changed < noise.square().mean()
-    assert refitted(layer, inputs[:7], wanted[:7], always) is None
+    assert fit_weights(layer, inputs[:7], wanted[:7], always) is None
 
 
 @torch.no_grad()
 def test_nothing_changes_where_nothing_can_become_better_or_there_is_no_time() -> None:
     layer = nn.Linear(4, 3)
     inputs = torch.rand(64, 4)
-    assert refitted(layer, inputs, layer(inputs) + 1, always) is None
-    assert refitted(layer, inputs, torch.rand(64, 3), lambda: False) is None
+    assert fit_weights(layer, inputs, layer(inputs) + 1, always) is None
+    assert fit_weights(layer, inputs, torch.rand(64, 3), lambda: False) is None
 
 
 @torch.no_grad()
 def test_half_precision_stays_half_precision() -> None:
     layer = nn.Linear(4, 3).bfloat16()
     inputs = torch.rand(64, 4)
-    found = refitted(layer, inputs, inputs[:, :3], always)
+    found = fit_weights(layer, inputs, inputs[:, :3], always)
     assert found is not None
     assert found.layer.weight.dtype == torch.bfloat16
 
@@ -108,9 +108,9 @@ def test_half_precision_stays_half_precision() -> None:
 def test_layers_that_are_not_linear_in_their_weights_stay() -> None:
     heard = nn.Linear(2, 2)
     heard.register_forward_hook(lambda *_: None)
-    assert not can_be_refitted(heard)
-    assert not can_be_refitted(nn.utils.parametrizations.weight_norm(nn.Linear(2, 2)))
-    assert not can_be_refitted(nn.BatchNorm2d(2))
+    assert not can_be_fitted(heard)
+    assert not can_be_fitted(nn.utils.parametrizations.weight_norm(nn.Linear(2, 2)))
+    assert not can_be_fitted(nn.BatchNorm2d(2))
 
 
 def test_what_was_there_first_is_kept() -> None:
@@ -119,7 +119,7 @@ def test_what_was_there_first_is_kept() -> None:
     replace_layer(model, "0.0", second)
     replace_layer(model, "0.0", third)
     assert fitted_layers(model) == {"0.0": third}
-    given = as_given(model)
+    given = before_tuning(model)
     assert torch.equal(given[0][0].weight, first.weight)
     assert given[1].weight is model[1].weight
     assert model[0][0] is third

@@ -1,7 +1,6 @@
 """Tuning: fewer time steps from the same weights, and never worse than a preset."""
 
 import copy
-import importlib
 import time
 import warnings
 from pathlib import Path
@@ -12,11 +11,13 @@ import torch
 from torch import Tensor, nn
 
 import snm
+import snm.tuning.fitting
+import snm.tuning.images
 from networks import NETWORKS, exact_network
 from snm.demo.data import load_images, load_network
 from snm.network.relu import relu_pass
 from snm.nn import SNMNeuron
-from snm.tuning import _images
+from snm.tuning.images import images_in_random_order
 from snm.tuning.neurons import LayerFit, Setting
 from snm.tuning.result import Score, best_of
 
@@ -188,7 +189,7 @@ def test_hooks_on_neurons_are_neither_called_nor_kept(tmp_path: Path) -> None:
 
 
 def test_few_images_to_fit_to_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(importlib.import_module("snm.tune"), "images_that_fit", lambda *_: 5)
+    monkeypatch.setattr(snm.tuning.images, "images_that_fit", lambda *_: 5)
     model, images = small()
     with pytest.warns(UserWarning, match="layers are fitted to 5 images"):
         tuned = snm.tune(model, images, timesteps=2)
@@ -229,7 +230,7 @@ def test_what_is_given_stays_as_it_is() -> None:
 def test_time_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     # Of this process alone, whatever else the machine does.
     clock = SimpleNamespace(monotonic=time.process_time)
-    monkeypatch.setattr(importlib.import_module("snm.tune"), "time", clock)
+    monkeypatch.setattr(snm.tuning.fitting, "time", clock)
     images, model = load_images(), load_network()
     net = snm.convert(model, images.calibration_images[:200])
     start = clock.monotonic()
@@ -380,7 +381,7 @@ def test_what_a_layer_is_said_to_lose_is_what_it_loses() -> None:
     model, images = small(seed=7, images=160)
     tuned = snm.tune(model, images, timesteps=3)
     assert tuned.chosen == "tuned"
-    used = _images(images, images.device, images.dtype, seed=0)[tuned.held_back :]
+    used = images_in_random_order(images, images.device, images.dtype, seed=0)[tuned.held_back :]
     seen = used[: tuned.fitted_to]
     counts = {}
     hooks = [
@@ -499,7 +500,7 @@ def test_other_encoders_and_models_are_refused() -> None:
 
 def test_at_most_a_thousand_images_are_used() -> None:
     _, images = small(images=4)
-    used = _images(images.repeat(300, 1, 1, 1), images.device, images.dtype, seed=0)
+    used = images_in_random_order(images.repeat(300, 1, 1, 1), images.device, images.dtype, seed=0)
     assert len(used) == 1000
 
 

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from ..conversion.inputs import batches_of, check_model
 from ..conversion.tracing.compare import result_of
 from ..network.checks import check_count
+from ..network.inputs import check_direct
 from ..network.spiking import SpikingNetwork
-from ..network.until import Stop, check_classes, check_direct, lead_of
+from ..network.until import Stop, check_classes, lead_of
 
 _BATCH = 100
 _NO_DEVIATION = 1e-30
@@ -167,7 +168,7 @@ def _check_networks(net: SpikingNetwork, model: nn.Module | None) -> None:
         raise TypeError(f"calibrate_stop: net must be a SpikingNetwork, got {type(net).__name__}")
     if model is not None:
         check_model(model, "calibrate_stop")
-    check_direct("calibrate_stop", net)
+    check_direct("calibrate_stop", net.encoder)
 
 
 def _observe(
@@ -177,7 +178,7 @@ def _observe(
     step by how much leads are off, ``[T]``, root mean square."""
     leads, right = [], []
     squares = torch.zeros(steps, dtype=torch.float64)
-    device = next(iter(net.layers.values())).threshold.device
+    device = net.device
     if isinstance(images, Tensor):
         images = images.split(_BATCH)
     for batch in batches_of(images, None, device, None, "calibrate_stop"):

@@ -20,7 +20,7 @@ _FEWEST = 8
 """Images for which that is worth while."""
 
 
-class Refit(NamedTuple):
+class WeightFit(NamedTuple):
     """A layer with fitted weights."""
 
     layer: nn.Module
@@ -32,19 +32,19 @@ class Refit(NamedTuple):
     """The same with the weights that it had."""
 
 
-def can_be_refitted(layer: nn.Module) -> bool:
+def can_be_fitted(layer: nn.Module) -> bool:
     """Whether a layer's output is linear in its weights, and nobody listens to it.
 
-    >>> can_be_refitted(nn.Linear(2, 2)), can_be_refitted(nn.PReLU())
+    >>> can_be_fitted(nn.Linear(2, 2)), can_be_fitted(nn.PReLU())
     (True, False)
     """
     return type(layer) in _LINEAR and not (layer._forward_hooks or layer._forward_pre_hooks)
 
 
 @torch.no_grad()
-def refitted(
+def fit_weights(
     layer: nn.Module, inputs: Tensor, wanted: Tensor, go_on: Callable[[], bool]
-) -> Refit | None:
+) -> WeightFit | None:
     """Weights with which a layer makes of its inputs what is wanted, as far as it can.
 
     Conjugate gradients of the least squares, from the weights that it has and ended early: by the
@@ -65,7 +65,7 @@ def refitted(
 
     >>> _ = torch.manual_seed(0)
     >>> layer, inputs = nn.Linear(2, 1), torch.rand(64, 2)
-    >>> found = refitted(layer, inputs, inputs.sum(1, keepdim=True), lambda: True)
+    >>> found = fit_weights(layer, inputs, inputs.sum(1, keepdim=True), lambda: True)
     >>> found.layer.weight.round(decimals=3).tolist(), found.error < found.before
     ([[1.0, 1.0]], True)
     """
@@ -106,7 +106,9 @@ def refitted(
         bias.add_(fit.centred(wanted - made(inputs))[1].flatten())
     variance = wanted.var(correction=0).clamp(min=torch.finfo(torch.float32).tiny)
     dtype = cast(Tensor, layer.weight).dtype
-    return Refit(made.to(dtype), relative, (least / variance).item(), (before / variance).item())
+    return WeightFit(
+        made.to(dtype), relative, (least / variance).item(), (before / variance).item()
+    )
 
 
 class _Output:
