@@ -5,7 +5,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import accumulate, chain
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,7 @@ from snm_kernels.windows import adaptive_windows, max_pool_windows
 from ..conversion.analysis.pooling import pooling_of
 from ..network.checks import check_count
 from ..network.interpret import Values
-from ..network.program import Call, Fire, Pooling, Program, Repeat, RunningMax, Step
+from ..network.program import Call, Fire, Pooling, Program, Repeat, RunningMax
 from ..network.run import Readout, Run
 from ..network.spiking import SpikingNetwork
 from ..nn import SNMNeuron
@@ -138,7 +138,7 @@ class _AtOnce(nn.Module):
     def __init__(self, net: SpikingNetwork, steps: int, outputs: Outputs) -> None:
         super().__init__()
         self.model = net.model
-        self.program = _standard(net)
+        self.program = net.program
         self.readout: Readout = net.readout
         self.steps = steps
         self.outputs = outputs
@@ -163,6 +163,18 @@ class _Run(Run):
         super().__init__(program, model, images, readout=readout)
         self.spikes: list[Tensor] = []
         """The spikes of each layer, int8 ``[T, B, ...]``."""
+
+    def call(self, call: Call, values: Values) -> Any:
+        """Runs an operation of the model; a max pooling by operations that ONNX has."""
+        pooling = pooling_of(call, self.model)
+        if pooling is None:
+            return super().call(call, values)
+        pooled = call.args[0] if call.args else (call.kwargs or {})["input"]
+        return _StandardPooling.of(pooling).maxima(values[pooled.name])
+
+    def pool(self, step: RunningMax, values: Values) -> Tensor:
+        """Runs a running maximum by operations that ONNX has."""
+        return super().pool(replace(step, pooling=_StandardPooling.of(step.pooling)), values)
 
     def repeat(self, step: Repeat, values: Values) -> Tensor:
         """A value at every time step, by operations that ONNX has."""
@@ -203,30 +215,6 @@ def _call(neuron: SNMNeuron, drive: Tensor) -> tuple[Tensor, SNMState]:
         version=VERSION,
     )
     return spikes, SNMState(v, m)
-
-
-def _standard(net: SpikingNetwork) -> Program:
-    """A network's program with poolings made of operations that ONNX has."""
-
-    def standard(step: Step) -> Step:
-        if isinstance(step, RunningMax):
-            return replace(step, pooling=_StandardPooling.of(step.pooling))
-        return step
-
-    def once(call: Call) -> Call:
-        pooling = pooling_of(call, net.model)
-        if pooling is None:
-            return call
-        pooled = call.args[0] if call.args else (call.kwargs or {})["input"]
-        return Call(call.name, "function", _StandardPooling.of(pooling).maxima, (pooled,))
-
-    program = net.program
-    return replace(
-        program,
-        static=tuple(map(once, program.static)),
-        temporal=tuple(map(standard, program.temporal)),
-        tail=tuple(map(once, program.tail)),
-    )
 
 
 class _StandardPooling(Pooling):

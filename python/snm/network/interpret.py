@@ -35,7 +35,7 @@ class Interpreter:
     >>> neurons, output = net.program.neurons[0].name, net.program.output
     >>> names.execute_temporal(values)[neurons]
     'spikes of model_0 of input_1'
-    >>> names.execute_tail(values)[output]
+    >>> names.execute_tail({neurons: "their mean"})[output]
     'model_2 of model_1'
     """
 
