@@ -3,29 +3,16 @@
 import os
 from typing import TYPE_CHECKING, Literal
 
-from ..errors import ConversionError
 from ..network.spiking import SpikingNetwork
+from .nir_error import GraphError
 from .packages import check_installed
 
 if TYPE_CHECKING:
     import nir
 
+__all__ = ["GraphError", "from_nir", "read", "to_nir"]
+
 Reset = Literal["subtract"]
-
-
-class GraphError(ConversionError):
-    """A network has no form in NIR, or a graph none here; names everything that stands in the way.
-
-    >>> from snm import Offence
-    >>> print(GraphError([Offence("mix", "cat", "NIR has no concatenation")]))
-    nir: 1 operation cannot be expressed:
-      mix: cat: NIR has no concatenation
-    """
-
-    def __str__(self) -> str:
-        count = len(self.offences)
-        head = f"nir: {count} operation{'' if count == 1 else 's'} cannot be expressed:"
-        return "\n  ".join([head, *map(str, self.offences)])
 
 
 def to_nir(net: SpikingNetwork, *, image_shape: tuple[int, ...] | None = None) -> "nir.NIRGraph":

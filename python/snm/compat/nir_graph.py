@@ -20,7 +20,7 @@ from ..errors import Offence
 from ..network.program import Call, Fire, Repeat, RunningMax, Step, Value, reshape_steps
 from ..network.run import Run
 from ..network.spiking import SpikingNetwork
-from .nir import GraphError
+from .nir_error import GraphError
 from .nir_nodes import RunningMaxPool, SignedNeuronMemory, array_of
 
 Shape = tuple[int, ...]

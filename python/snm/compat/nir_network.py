@@ -24,7 +24,7 @@ from ..network.program import Fire, Program
 from ..network.spiking import Readout, SpikingNetwork
 from ..network.tree import origin_of
 from ..nn import SNMNeuron
-from .nir import GraphError
+from .nir_error import GraphError
 from .nir_nodes import RunningMaxPool, SignedNeuronMemory
 
 _IF = (
