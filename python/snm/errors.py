@@ -46,5 +46,18 @@ class ConversionError(ValueError):
         return "\n  ".join([head, *map(str, self.offences)])
 
 
+def refuse(offences: Iterable[Offence]) -> None:
+    """Stops a conversion if any operation is refused.
+
+    Raises:
+        ConversionError: at least one is; it names each.
+
+    >>> refuse([])
+    """
+    found = tuple(offences)
+    if found:
+        raise ConversionError(found)
+
+
 class DeadNeuronWarning(UserWarning):
     """Neurons that never fired in calibration; it says what becomes of them."""

@@ -15,10 +15,12 @@ from snm_kernels import SNMRule
 
 from ..conversion.analysis.domains import sort_nodes
 from ..conversion.analysis.shapes import record_shapes, shape_for
-from ..conversion.lowering.layout import build_layers, lay_out
+from ..conversion.lowering.layers import build_layers
+from ..conversion.lowering.layout import lay_out
 from ..conversion.tracing.paths import PREFIX, free_path
 from ..conversion.tracing.traced import Traced
 from ..errors import ConversionError, Offence
+from ..module_paths import put_at_path
 from ..network.encode import Encoder
 from ..network.program import Fire, Program
 from ..network.spiking import Readout, SpikingNetwork
@@ -296,13 +298,7 @@ class _Reader:
 
     def _module(self, wanted: str, layer: nn.Module, x: fx.Node) -> fx.Node:
         path = self._free(wanted)
-        holder = self.model
-        *parents, last = path.split(".")
-        for parent in parents:
-            if parent not in holder._modules:
-                holder.add_module(parent, nn.Module())
-            holder = holder.get_submodule(parent)
-        holder.add_module(last, layer.eval())
+        put_at_path(self.model, path, layer.eval())
         return self._noted(self.graph.call_module(f"{PREFIX}.{path}", (x,)), path)
 
     def _times(self, function: Any, x: fx.Node, factor: Any, wanted: str) -> fx.Node:

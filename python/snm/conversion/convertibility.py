@@ -7,9 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ConversionError, Offence
-from .analysis.examine import examine
+from .analysis.analyse import analyse
 from .inputs import batches_of, check_model
 from .tracing.compare import check_traced, result_of
+from .tracing.trace import trace
 from .tracing.traced import Tracer
 
 _LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -73,7 +74,8 @@ def convertible(model: nn.Module, images: Tensor | None = None) -> Convertibilit
         images = next(batches_of([images], None, device, dtype, "convertible"), None)
         if images is None:
             raise ValueError("convertible: images must hold at least one image, got none")
-        traced, offences = examine(model, images, images_change=False)
+        traced = trace(model, images)
+        offences = analyse(traced, images, images_change=False)
     except ConversionError as error:
         return Convertibility(None, error.offences)
     if not offences:

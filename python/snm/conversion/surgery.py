@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Iterable
-from itertools import chain
 from typing import Any
 
 import torch
@@ -10,7 +9,7 @@ from torch import Tensor, fx, nn
 
 from snm_kernels import SNMRule
 
-from ..errors import ConversionError
+from ..errors import refuse
 from ..nn.layers import (
     SNM,
     AdaptiveRunningMaxPool1d,
@@ -21,15 +20,18 @@ from ..nn.layers import (
     RunningMaxPool3d,
     StepMode,
 )
+from .analysis.analyse import analyse
 from .analysis.domains import Domain, changes_over_time, domain_of
-from .analysis.examine import examine
-from .analysis.operations import activation_cap, clip_of_module
+from .analysis.operations import clip_of_module
 from .analysis.pooling import pooling
-from .calibration import Choice, Dead, observe, thresholds
-from .inputs import Progress, batches_of, check_model, rule_of
+from .calibration import images_of, observe
+from .inputs import Progress, rule_of
+from .lowering.prepare import prepare
 from .statistics import Norm, Statistic
+from .thresholds import Choice, Dead, thresholds
 from .tracing.copies import copy_of
 from .tracing.paths import path_of
+from .tracing.trace import trace
 from .tracing.traced import Traced
 
 _POOLS: dict[type[nn.Module], type[RunningMaxPool2d]] = {
@@ -97,22 +99,13 @@ def replace_relu(
     rule = rule_of(preset)
     choice = Choice(norm, statistic, percentile, levels, dead)
     choice.check()
-    device, dtype = check_model(model)
-    batches = batches_of(calibration, progress, device, dtype)
-    first = next(batches, None)
-    if first is None:
-        raise ValueError("convert: calibration must hold at least one image, got none")
-    _check_calls(model, first)
-    prepared, statistics = observe(
-        model, chain((first,), batches), norm, statistic, None, "direct", "mean"
-    )
-    traced = prepared.traced
-    caps = {
-        path: activation_cap(traced, node) or torch.inf for node, path in prepared.paths.items()
-    }
-    found = thresholds(prepared, statistics, choice, caps=caps, max_spikes=rule.max_spikes)
+    images = images_of(model, calibration, progress)
+    _check_calls(model, images.first)
+    prepared = prepare(model, images.first, "direct", "mean")
+    statistics = observe(prepared, images, norm, statistic)
+    found = thresholds(prepared, statistics, choice, caps=prepared.caps, max_spikes=rule.max_spikes)
     layers: dict[str, nn.Module] = {}
-    for node in _stateful(traced):
+    for node in _stateful(prepared.traced):
         path = path_of(node)
         if node in found:
             neurons = SNM(found[node].threshold, rule, step_mode=step_mode)
@@ -174,9 +167,9 @@ class _Counted(nn.Module):
 
 def _check_calls(model: nn.Module, images: Tensor) -> None:
     """Refuses what cannot be converted, or not by modules in the place of others."""
-    traced, offences = examine(model, images, images_change=False)
-    if offences:
-        raise ConversionError(offences)
+    traced = trace(model, images)
+    offences = analyse(traced, images, images_change=False)
+    refuse(offences)
     nodes = _stateful(traced)
     calls = Counter(path_of(node) for node in nodes if node.op == "call_module")
     # The graph lacks calls whose result nothing reads, and sees modules that no path leads to.
@@ -197,8 +190,7 @@ def _check_calls(model: nn.Module, images: Tensor) -> None:
             reason = _reason(calls[path], counters.pop(path).calls)
         if reason is not None:
             offences.append(traced.offence(node, reason))
-    if offences:
-        raise ConversionError(offences)
+    refuse(offences)
 
 
 def _reason(calls: int, counted: int) -> str | None:

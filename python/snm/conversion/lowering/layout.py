@@ -1,16 +1,13 @@
-"""Puts neurons in the place of ReLUs and lays out what a spiking network executes."""
+"""Lays out the program that a spiking network executes."""
 
 import math
 import operator
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, fx, nn
-
-from snm_kernels import SNMRule
+from torch import fx
 
 from ...network.program import (
     Call,
@@ -26,13 +23,11 @@ from ...network.program import (
     step_shape,
     step_size,
 )
-from ...nn import SNMNeuron
-from ...nn.small_maps import SmallMapConv2d, gains
-from ..analysis.domains import Domain, domain_of, neurons_of
-from ..analysis.operations import affine, first_argument, is_relu, is_reshape, is_shape_query
+from ..analysis.domains import Domain, domain_of
+from ..analysis.operations import affine, first_argument, is_reshape, is_shape_query
 from ..analysis.pooling import pooling
 from ..analysis.shapes import bases_of, dtype_of, holds_tensors, is_batched, is_tensor, shape_for
-from ..tracing.paths import free_path, own_path, path_of, used_paths
+from ..tracing.paths import own_path, path_of
 from ..tracing.trace import Traced
 
 _KINDS: dict[str, Literal["module", "function", "method", "attribute"]] = {
@@ -43,109 +38,6 @@ _KINDS: dict[str, Literal["module", "function", "method", "attribute"]] = {
 }
 # Not an identifier, so no node of a graph has it.
 _BATCH = "batch size"
-
-
-def neuron_paths(traced: Traced) -> dict[fx.Node, str]:
-    """A path for each layer of neurons: its ReLU's, numbered where that is called again."""
-    used = {
-        own_path(path)
-        for path in used_paths(n for n in traced.graph.nodes if not is_relu(traced, n))
-    }
-    paths = {}
-    for node in neurons_of(traced):
-        path = path_of(node)
-        if "layer" in node.meta:
-            path = node.meta["layer"]
-        elif node.op != "call_module" or not path:
-            path = f"{path}.relu".removeprefix(".")
-        paths[node] = free_path(path, used)
-        used.add(paths[node])
-    return paths
-
-
-def append_neurons(traced: Traced) -> fx.Node:
-    """Lets the output layer drive neurons of its own; returns them."""
-    output = next(node for node in traced.graph.nodes if node.op == "output")
-    logits = output.args[0]
-    assert isinstance(logits, fx.Node)
-    with traced.graph.inserting_before(output):
-        neurons = traced.graph.call_function(torch.relu, (logits,))
-    neurons.meta.update(logits.meta, path="output", layer="output", bases=[])
-    output.args = (neurons,)
-    return neurons
-
-
-def build_layers(
-    traced: Traced,
-    paths: Mapping[fx.Node, str],
-    thresholds: Mapping[fx.Node, Tensor],
-    rule: SNMRule,
-    dtype: torch.dtype,
-) -> nn.Module:
-    """The modules, parameters and neurons that a program calls, under their own paths.
-
-    Args:
-        dtype: in which spikes are sent.
-    """
-    layers = nn.Module()
-    swapped = _small_maps(traced)
-    for node in traced.graph.nodes:
-        module = traced.module(node)
-        if node in paths:
-            _parent(layers, paths[node]).add_module(
-                _name(paths[node]), SNMNeuron(thresholds[node], rule).to(dtype)
-            )
-        elif module is not None:
-            path = own_path(str(node.target))
-            _parent(layers, path).add_module(_name(path), swapped.get(module, module))
-    for node in traced.graph.nodes:
-        if node.op == "get_attr":
-            _hold(layers, own_path(str(node.target)), traced.attribute(node))
-    return layers.eval()
-
-
-def _small_maps(traced: Traced) -> dict[nn.Module, nn.Module]:
-    """What takes the place of convolutions of which every call gains from it.
-
-    Weights that several modules share stay shared, so those modules stay as they are.
-    """
-    calls: dict[nn.Module, list[bool]] = {}
-    for node in traced.graph.nodes:
-        module = traced.module(node)
-        if module is not None and holds_tensors(node):
-            calls.setdefault(module, []).append(gains(module, shape_for(node, 2)))
-    holders = Counter(id(own) for module in calls for own in module.parameters())
-    return {
-        module: SmallMapConv2d.of(module)
-        for module, wins in calls.items()
-        if isinstance(module, nn.Conv2d) and all(wins) and holders[id(module.weight)] == 1
-    }
-
-
-def _hold(layers: nn.Module, path: str, value: Any) -> None:
-    parent = _parent(layers, path)
-    if hasattr(parent, _name(path)):
-        return
-    if isinstance(value, nn.Parameter):
-        parent.register_parameter(_name(path), value)
-    elif isinstance(value, Tensor):
-        parent.register_buffer(_name(path), value)
-    else:
-        setattr(parent, _name(path), value)
-
-
-def _parent(layers: nn.Module, path: str) -> nn.Module:
-    """The module that holds ``path``, made if need be."""
-    parent = layers
-    for name in path.split(".")[:-1]:
-        if not hasattr(parent, name):
-            parent.add_module(name, nn.Module())
-        parent = parent.get_submodule(name)
-    return parent
-
-
-def _name(path: str) -> str:
-    return path.rpartition(".")[2]
 
 
 def lay_out(

@@ -20,7 +20,7 @@ from torch import Tensor, fx, nn
 from torch.fx.node import map_aggregate, map_arg
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ...errors import ConversionError, Offence
+from ...errors import ConversionError, Offence, refuse
 from ..analysis.domains import Domain, changes_over_time, domain_of
 from ..analysis.operations import first_argument
 from ..analysis.shapes import holds_tensors, is_tensor
@@ -37,7 +37,9 @@ _SUM_METHODS = ("add", "sub", "subtract")
 _ROUNDING = 1e-10
 
 
-def normalise(prepared: Prepared, thresholds: Mapping[fx.Node, Tensor]) -> dict[fx.Node, Tensor]:
+def normalise(
+    prepared: Prepared, thresholds: Mapping[fx.Node, Tensor]
+) -> tuple[dict[fx.Node, Tensor], dict[str, tuple[float, ...]]]:
     """Rewrites a network to thresholds of 1 without changing what it computes.
 
     Args:
@@ -45,7 +47,8 @@ def normalise(prepared: Prepared, thresholds: Mapping[fx.Node, Tensor]) -> dict[
         thresholds: of each layer of neurons, float32.
 
     Returns:
-        The new thresholds, in the shapes of the old ones: 1, and +inf for silent neurons.
+        The new thresholds, in the shapes of the old ones: 1, and +inf for silent neurons. And the
+        caps of layers, by path, in units of the old ones.
 
     Raises:
         ConversionError: a layer's thresholds differ between positions, so weights cannot carry
@@ -56,7 +59,8 @@ def normalise(prepared: Prepared, thresholds: Mapping[fx.Node, Tensor]) -> dict[
     normaliser = _Normaliser(prepared, thresholds)
     normaliser.rewrite()
     normaliser.check()
-    return {node: torch.where(t.isinf(), t, 1.0) for node, t in thresholds.items()}
+    ones = {node: torch.where(t.isinf(), t, 1.0) for node, t in thresholds.items()}
+    return ones, _caps_in_units(prepared, thresholds)
 
 
 def _refuse_positions(prepared: Prepared, thresholds: Mapping[fx.Node, Tensor]) -> None:
@@ -72,8 +76,19 @@ def _refuse_positions(prepared: Prepared, thresholds: Mapping[fx.Node, Tensor]) 
             )
             operation = prepared.traced.operation(node)
             offences.append(Offence(path, operation, reason, node.meta.get("line", "")))
-    if offences:
-        raise ConversionError(offences)
+    refuse(offences)
+
+
+def _caps_in_units(
+    prepared: Prepared, thresholds: Mapping[fx.Node, Tensor]
+) -> dict[str, tuple[float, ...]]:
+    """Caps of layers in units of the thresholds that weights take in, +inf standing for 1."""
+    by_path = {path: thresholds[node] for node, path in prepared.paths.items()}
+    found = {}
+    for path, cap in prepared.caps.items():
+        unit = torch.where(by_path[path].isinf(), 1.0, by_path[path])
+        found[path] = tuple((cap / unit.double()).flatten().tolist())
+    return found
 
 
 class _Channels(NamedTuple):
