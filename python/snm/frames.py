@@ -8,7 +8,7 @@ import torch
 _LIBRARIES = tuple(os.path.dirname(file) + os.sep for file in (torch.__file__, __file__))
 
 
-def is_foreign(file: str) -> bool:
+def is_users_file(file: str) -> bool:
     """Whether a frame's file is that of a model or of a caller; generated code has none."""
     return not file.startswith((*_LIBRARIES, "<"))
 

@@ -52,9 +52,9 @@ def to_nir(net: SpikingNetwork, *, image_shape: tuple[int, ...] | None = None) -
     ['Input', 'Affine', 'SignedNeuronMemory', 'Affine', 'Output']
     """
     check_installed("to_nir", "nir")
-    from .nir_graph import graph_of
+    from .nir_graph import graph_of_network
 
-    return graph_of(net, image_shape)
+    return graph_of_network(net, image_shape)
 
 
 def from_nir(graph: "nir.NIRGraph", *, if_reset: Reset | None = None) -> SpikingNetwork:
@@ -89,11 +89,11 @@ def from_nir(graph: "nir.NIRGraph", *, if_reset: Reset | None = None) -> Spiking
     True
     """
     check_installed("from_nir", "nir")
-    from .nir_network import network_of
+    from .nir_network import network_of_graph
 
     if if_reset not in (None, "subtract"):
         raise ValueError(f"from_nir: if_reset must be None or 'subtract', got {if_reset!r}")
-    return network_of(graph, subtract=if_reset == "subtract")
+    return network_of_graph(graph, subtract=if_reset == "subtract")
 
 
 def read(path: str | os.PathLike[str]) -> "nir.NIRGraph":

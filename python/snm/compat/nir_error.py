@@ -1,4 +1,4 @@
-"""The error of networks that NIR cannot express, and of graphs that no network here expresses."""
+"""What is raised where a network has no form in NIR, or a graph none here."""
 
 from ..errors import ConversionError
 
@@ -16,3 +16,7 @@ class GraphError(ConversionError):
         count = len(self.offences)
         head = f"nir: {count} operation{'' if count == 1 else 's'} cannot be expressed:"
         return "\n  ".join([head, *map(str, self.offences)])
+
+
+class Refusal(Exception):
+    """Why an operation of a network has no form in NIR, or a node of a graph none here."""

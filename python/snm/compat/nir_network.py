@@ -18,7 +18,7 @@ from ..conversion.analysis.shapes import record_shapes, shape_for
 from ..conversion.lowering.layers import build_layers
 from ..conversion.lowering.layout import lay_out
 from ..conversion.tracing.paths import PREFIX, free_path
-from ..conversion.tracing.traced import Traced
+from ..conversion.tracing.traced_model import TracedModel
 from ..errors import ConversionError, Offence
 from ..module_paths import put_at_path
 from ..network.encode import Encoder
@@ -26,17 +26,13 @@ from ..network.program import Fire, Program
 from ..network.spiking import Readout, SpikingNetwork
 from ..network.tree import origin_of
 from ..nn import SNMNeuron
-from .nir_error import GraphError
+from .nir_error import GraphError, Refusal
 from .nir_nodes import RunningMaxPool, SignedNeuronMemory
 
 _IF = (
     "NIR's IF fires above its threshold and is then at v_reset, which no rule here does; where it "
     "is meant to be reset by subtraction, from_nir(graph, if_reset='subtract') says so"
 )
-
-
-class _Refusal(Exception):
-    """Why a node has no form here."""
 
 
 class _Neurons(NamedTuple):
@@ -49,7 +45,7 @@ class _Neurons(NamedTuple):
     cap: tuple[float, ...]
 
 
-def network_of(graph: nir.NIRGraph, *, subtract: bool) -> SpikingNetwork:
+def network_of_graph(graph: nir.NIRGraph, *, subtract: bool) -> SpikingNetwork:
     """As :func:`snm.compat.nir.from_nir`.
 
     Args:
@@ -70,7 +66,7 @@ class _Reader:
         root = nn.Module()
         root.add_module(PREFIX, self.model)
         self.graph = fx.Graph()
-        self.traced = Traced(root, self.graph)
+        self.traced = TracedModel(root, self.graph)
         self.neurons: dict[fx.Node, _Neurons] = {}
         self.paths: dict[fx.Node, str] = {}
         self.used: set[str] = set()
@@ -85,9 +81,9 @@ class _Reader:
             node = self.source.nodes[name]
             try:
                 if len(before[name]) == 0 and not isinstance(node, nir.Input):
-                    raise _Refusal("reads nothing")
+                    raise Refusal("reads nothing")
                 self._read(name, node, [self.made.get(source) for source in before[name]])
-            except _Refusal as refusal:
+            except Refusal as refusal:
                 self._refuse(name, str(refusal))
         if self.offences:
             raise GraphError(self.offences)
@@ -232,8 +228,8 @@ class _Reader:
         if isinstance(node, nir.Input):
             self.made[name] = self._noted(self.graph.placeholder("images"), "")
             return
-        neurons = self._neurons_of(node)
-        layer = None if neurons is not None else _layer_of(node)
+        neurons = self._neurons_in(node)
+        layer = None if neurons is not None else _torch_layer(node)
         known = [term for term in terms if term is not None]
         if len(known) < len(terms):
             # What it reads is refused already.
@@ -254,29 +250,27 @@ class _Reader:
         else:
             self.made[name] = self._times(operator.mul, x, node.scale, f"{wanted}_scale")
 
-    def _neurons_of(self, node: nir.NIRNode) -> _Neurons | None:
+    def _neurons_in(self, node: nir.NIRNode) -> _Neurons | None:
         """What neurons a node stands for; None if for none."""
         if isinstance(node, SignedNeuronMemory):
             try:
                 rule = node.rule
             except (TypeError, ValueError) as error:
-                raise _Refusal(str(error)) from error
+                raise Refusal(str(error)) from error
             shape = tuple(int(size) for size in node.shape)
             bias = None if node.bias is None else _tensor(node.bias)
             cap = tuple(float(value) for value in node.metadata.get("cap", ()))
             threshold = _threshold(node.threshold)
             for name, values in (("threshold", threshold), ("bias", bias)):
                 if values is not None and not _fits(values, shape):
-                    raise _Refusal(
-                        f"has a {name} of {list(values.shape)} for {list(shape)} neurons"
-                    )
+                    raise Refusal(f"has a {name} of {list(values.shape)} for {list(shape)} neurons")
             return _Neurons(threshold, rule, bias, shape, cap)
         if not isinstance(node, nir.IF):
             return None
         if not self.subtract:
-            raise _Refusal(_IF)
+            raise Refusal(_IF)
         if np.any(node.v_reset != 0):
-            raise _Refusal("has a v_reset other than 0, but is to be reset by subtraction")
+            raise Refusal("has a v_reset other than 0, but is to be reset by subtraction")
         threshold = _threshold(node.v_threshold)
         return _Neurons(threshold, SNMRule.integrate_and_fire(), None, tuple(threshold.shape), ())
 
@@ -327,7 +321,7 @@ class _Reader:
         return node
 
 
-def _layer_of(node: nir.NIRNode) -> nn.Module | None:
+def _torch_layer(node: nir.NIRNode) -> nn.Module | None:
     """The layer of torch that does what a node does; None for what is no layer."""
     if isinstance(node, nir.Output | nir.Scale):
         return None
@@ -342,13 +336,13 @@ def _layer_of(node: nir.NIRNode) -> nn.Module | None:
         return nn.Flatten(start, end)
     if isinstance(node, RunningMaxPool):
         return _max_pooling(node)
-    raise _Refusal("has no counterpart in a network of signed neurons with memory")
+    raise Refusal("has no counterpart in a network of signed neurons with memory")
 
 
 def _linear(node: nir.NIRNode) -> nn.Module:
     weight = _tensor(node.weight)
     if weight.dim() != 2:
-        raise _Refusal(f"has a weight of {list(weight.shape)}, known are those of two dimensions")
+        raise Refusal(f"has a weight of {list(weight.shape)}, known are those of two dimensions")
     bias = _tensor(node.bias) if isinstance(node, nir.Affine) else None
     layer = nn.Linear(weight.shape[1], weight.shape[0], bias is not None, device="meta")
     return _filled(layer, weight, bias)
@@ -417,7 +411,7 @@ def _sizes(value: Any, dims: int) -> tuple[int, ...]:
 def _threshold(values: Any) -> Tensor:
     threshold = _tensor(values)
     if not bool((threshold > 0).all()):
-        raise _Refusal("has a threshold that is not > 0")
+        raise Refusal("has a threshold that is not > 0")
     return threshold
 
 

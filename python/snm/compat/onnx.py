@@ -16,7 +16,7 @@ import snm_kernels
 from snm_kernels import SNMState
 from snm_kernels.pooling import adaptive_windows, max_pool_windows
 
-from ..conversion.analysis.pooling import pooling_of
+from ..conversion.analysis.pooling import pooling_of_call
 from ..network.checks import check_count
 from ..network.program import Call, Fire, Pooling, Program, Repeat, RunningMax, Step, Value
 from ..network.run import Run
@@ -218,7 +218,7 @@ def _standard(net: SpikingNetwork, steps: int) -> Program:
         return step
 
     def once(call: Call) -> Call:
-        pooling = pooling_of(call, net.model)
+        pooling = pooling_of_call(call, net.model)
         if pooling is None:
             return call
         pooled = call.args[0] if call.args else (call.kwargs or {})["input"]

@@ -11,7 +11,7 @@ from .inputs import Progress, batches_of, check_model, one_of
 from .lowering.prepare import Prepared, prepare
 from .statistics import NORMS, STATISTICS, Norm, Statistic, Statistics
 from .thresholds import Choice
-from .tracing.traced import Traced
+from .tracing.traced_model import TracedModel
 
 
 class Images(NamedTuple):
@@ -123,7 +123,7 @@ def observe(prepared: Prepared, images: Images, norm: Norm, statistic: Statistic
     return statistics
 
 
-def _check_size(images: Tensor, traced: Traced) -> None:
+def _check_size(images: Tensor, traced: TracedModel) -> None:
     size = list(images.shape[1:])
     if traced.fixed_size is not None and size != list(traced.fixed_size):
         raise ValueError(

@@ -11,7 +11,7 @@ from .analysis.analyse import analyse
 from .inputs import batches_of, check_model
 from .tracing.compare import check_traced, result_of
 from .tracing.trace import trace
-from .tracing.traced import Tracer
+from .tracing.traced_model import Tracer
 
 _LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _SIZES = (224, 299, 96, 64, 32, 28, 16)

@@ -23,7 +23,7 @@ from ..nn.layers import (
 from .analysis.analyse import analyse
 from .analysis.domains import Domain, changes_over_time, domain_of
 from .analysis.operations import clip_of_module
-from .analysis.pooling import pooling
+from .analysis.pooling import pooling_of_node
 from .calibration import images_of, observe
 from .inputs import Progress, rule_of
 from .lowering.prepare import prepare
@@ -32,7 +32,7 @@ from .thresholds import Choice, Dead, thresholds
 from .tracing.copies import copy_of
 from .tracing.paths import path_of
 from .tracing.trace import trace
-from .tracing.traced import Traced
+from .tracing.traced_model import TracedModel
 
 _POOLS: dict[type[nn.Module], type[RunningMaxPool2d]] = {
     nn.MaxPool1d: RunningMaxPool1d,
@@ -113,21 +113,21 @@ def replace_relu(
         else:
             layers[path] = _running_maximum(model.get_submodule(path), step_mode)
     for path, layer in layers.items():
-        _put(model, path, layer.eval())
+        _replace_everywhere(model, path, layer.eval())
     return model
 
 
-def _stateful(traced: Traced) -> list[fx.Node]:
+def _stateful(traced: TracedModel) -> list[fx.Node]:
     """The ReLUs that become neurons and the max poolings of spikes, in order of execution."""
     return [
         node
         for node in traced.graph.nodes
         if domain_of(node) is Domain.NEURON
-        or (changes_over_time(node) and pooling(traced, node) is not None)
+        or (changes_over_time(node) and pooling_of_node(traced, node) is not None)
     ]
 
 
-def _put(model: nn.Module, path: str, module: nn.Module) -> None:
+def _replace_everywhere(model: nn.Module, path: str, module: nn.Module) -> None:
     """Puts a module in the place of another, under each of its paths."""
     replaced = model.get_submodule(path)
     for other, known in list(model.named_modules(remove_duplicate=False)):
@@ -177,7 +177,7 @@ def _check_calls(model: nn.Module, images: Tensor) -> None:
     counters = {}
     for path in calls:
         counters[path] = _Counted(counted.get_submodule(path))
-        _put(counted, path, counters[path])
+        _replace_everywhere(counted, path, counters[path])
     counted(images[[0, -1]])
     for node in nodes:
         path = path_of(node)
@@ -187,13 +187,13 @@ def _check_calls(model: nn.Module, images: Tensor) -> None:
             if not path and clip_of_module(model) is not None:
                 reason = "is the model itself; put it into a torch.nn.Sequential"
         elif path in counters:
-            reason = _reason(calls[path], counters.pop(path).calls)
+            reason = _why_it_stays(calls[path], counters.pop(path).calls)
         if reason is not None:
             offences.append(traced.offence(node, reason))
     refuse(offences)
 
 
-def _reason(calls: int, counted: int) -> str | None:
+def _why_it_stays(calls: int, counted: int) -> str | None:
     """Why a module is refused; None if it is not.
 
     Args:

@@ -3,16 +3,17 @@
 from torch import Tensor, fx
 
 from ...errors import Offence
+from ..tracing.arguments import first_argument
 from ..tracing.trace import remove_unused
-from ..tracing.traced import Traced
+from ..tracing.traced_model import TracedModel
 from .domains import sort_nodes
 from .in_place import remove_in_place
 from .offences import find_offences
-from .operations import first_argument, is_expansion
+from .operations import is_expansion
 from .shapes import record_shapes, shape_for
 
 
-def analyse(traced: Traced, images: Tensor, *, images_change: bool) -> list[Offence]:
+def analyse(traced: TracedModel, images: Tensor, *, images_change: bool) -> list[Offence]:
     """Rewrites a graph so that nothing writes in place, and notes on its nodes what they are.
 
     Args:

@@ -4,7 +4,7 @@ from enum import Enum, auto
 
 from torch import fx
 
-from ..tracing.trace import Traced
+from ..tracing.traced_model import TracedModel
 from .operations import is_relu
 
 
@@ -21,7 +21,7 @@ class Domain(Enum):
     """No neuron comes behind it: computed once, on the neurons' mean output."""
 
 
-def sort_nodes(traced: Traced, *, images_change: bool = False) -> None:
+def sort_nodes(traced: TracedModel, *, images_change: bool = False) -> None:
     """Notes on each node its domain.
 
     Args:
@@ -59,7 +59,7 @@ def domain_of(node: fx.Node) -> Domain:
     return domain
 
 
-def neurons_of(traced: Traced) -> list[fx.Node]:
+def neuron_nodes(traced: TracedModel) -> list[fx.Node]:
     """The ReLUs that become layers of neurons, in order."""
     return [node for node in traced.graph.nodes if domain_of(node) is Domain.NEURON]
 

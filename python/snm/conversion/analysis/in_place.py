@@ -7,9 +7,10 @@ from torch import Tensor, fx
 from torch.nn import functional as F
 
 from ...errors import Offence
-from ..tracing.symbolic import IN_PLACE_OPERATORS
-from ..tracing.traced import Traced, bound
-from .operations import affine, first_argument, is_shape_query
+from ..tracing.arguments import bound_arguments, first_argument
+from ..tracing.traced_model import TracedModel
+from ..tracing.with_fx import IN_PLACE_OPERATORS
+from .operations import affine, is_shape_query
 from .shapes import bases_of, holds_tensors
 
 
@@ -24,7 +25,7 @@ class _Write(NamedTuple):
     kwargs: dict[str, Any]
 
 
-def remove_in_place(traced: Traced) -> list[Offence]:
+def remove_in_place(traced: TracedModel) -> list[Offence]:
     """Rewrites the graph so that no value is ever written over.
 
     What reads a written value later reads the result instead.
@@ -76,7 +77,7 @@ def remove_in_place(traced: Traced) -> list[Offence]:
     return offences
 
 
-def _source(traced: Traced, node: fx.Node) -> fx.Node | None:
+def _source(traced: TracedModel, node: fx.Node) -> fx.Node | None:
     """The argument whose memory a node's result shares, or may share for other images."""
     known = affine(traced, node)
     if known is not None and not known.fresh and holds_tensors(node):
@@ -86,7 +87,7 @@ def _source(traced: Traced, node: fx.Node) -> fx.Node | None:
     return next(iter(bases_of(node)), None)
 
 
-def _write(traced: Traced, node: fx.Node) -> _Write | None:
+def _write(traced: TracedModel, node: fx.Node) -> _Write | None:
     """What a node writes in place; None if it does not."""
     args, kwargs = tuple(node.args), dict(node.kwargs)
     target: Any = None
@@ -101,7 +102,7 @@ def _write(traced: Traced, node: fx.Node) -> _Write | None:
             return None
         target = name[:-1] if callable(getattr(Tensor, name[:-1], None)) else None
     elif node.op == "call_function":
-        arguments = bound(node)
+        arguments = bound_arguments(node)
         name = str(getattr(node.target, "__name__", ""))
         if node.target in IN_PLACE_OPERATORS:
             target = IN_PLACE_OPERATORS[node.target]

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
-from ..tracing.traced import Traced, argument, bound, by_name
+from ..tracing.arguments import argument, arguments_by_name, bound_arguments, first_argument
+from ..tracing.traced_model import TracedModel
 from .shapes import depends_on_batch, dtype_of, holds_tensors, is_tensor, shape_for
 
 
@@ -145,7 +146,7 @@ class Clip:
         return starts_at_zero and (self.high is None or (_is_number(self.high) and self.high > 0))
 
 
-def clip_of(traced: Traced, node: fx.Node) -> Clip | None:
+def clip_of(traced: TracedModel, node: fx.Node) -> Clip | None:
     """The range of a ReLU or of another operation that clips; None for anything else."""
     if node.op == "call_module":
         return clip_of_module(traced.module(node))
@@ -155,17 +156,17 @@ def clip_of(traced: Traced, node: fx.Node) -> Clip | None:
     if name in _RELUS:
         return Clip(0, None)
     if name in _CLAMPS:
-        arguments = by_name(node, ("input", "min", "max"))
+        arguments = arguments_by_name(node, ("input", "min", "max"))
         return Clip(arguments.get("min"), arguments.get("max"))
     if name in _CLAMPS_FROM:
         return Clip(argument(node, 1, "min"), None)
     if name == "relu6":
         return Clip(0, 6)
     if name in ("hardtanh", "hardtanh_"):
-        arguments = by_name(node, ("input", "min_val", "max_val"))
+        arguments = arguments_by_name(node, ("input", "min_val", "max_val"))
         return Clip(arguments.get("min_val", -1), arguments.get("max_val", 1))
     if name in ("_threshold", "threshold", "threshold_"):
-        arguments = by_name(node, ("input", "threshold", "value"))
+        arguments = arguments_by_name(node, ("input", "threshold", "value"))
         return _threshold(arguments["threshold"], arguments["value"])
     return None
 
@@ -199,13 +200,13 @@ def _torch_name(function: Any) -> str:
     return name if any(getattr(home, name, None) is function for home in homes) else ""
 
 
-def is_relu(traced: Traced, node: fx.Node) -> bool:
+def is_relu(traced: TracedModel, node: fx.Node) -> bool:
     """Whether a node is a ReLU, capped or not: module, function or method."""
     clip = clip_of(traced, node)
     return clip is not None and clip.is_neuron
 
 
-def activation_cap(traced: Traced, node: fx.Node) -> float | None:
+def activation_cap(traced: TracedModel, node: fx.Node) -> float | None:
     """The largest value that a ReLU lets through, such as 6 for ReLU6; None if there is none."""
     clip = clip_of(traced, node)
     if clip is None or clip.high is None or math.isinf(clip.high):
@@ -213,7 +214,7 @@ def activation_cap(traced: Traced, node: fx.Node) -> float | None:
     return float(clip.high)
 
 
-def affine(traced: Traced, node: fx.Node) -> Affine | None:
+def affine(traced: TracedModel, node: fx.Node) -> Affine | None:
     """How a node is affine; None if it is not, or conversion does not know it."""
     if node.op == "call_module":
         return MODULES.get(type(traced.module(node)))  # type: ignore[arg-type]
@@ -249,7 +250,7 @@ def is_expansion(node: fx.Node) -> bool:
     return node.op == "call_function" and node.target is torch.broadcast_to
 
 
-def objection(traced: Traced, node: fx.Node) -> str | None:
+def objection(traced: TracedModel, node: fx.Node) -> str | None:
     """What in the arguments of an affine operation makes it something else; None if nothing."""
     name = _name(node)
     if _lacks_statistics(traced, node):
@@ -277,13 +278,13 @@ def _dim(node: fx.Node) -> Any:
     return argument(node, _TAKES_APART[_name(node)], name, 0)
 
 
-def _lacks_statistics(traced: Traced, node: fx.Node) -> bool:
+def _lacks_statistics(traced: TracedModel, node: fx.Node) -> bool:
     module = traced.module(node)
     if isinstance(module, nn.modules.batchnorm._BatchNorm):
         return module.running_mean is None
     if node.target is not F.batch_norm:
         return False
-    arguments = bound(node)
+    arguments = bound_arguments(node)
     return bool(arguments["training"]) or arguments["running_mean"] is None
 
 
@@ -316,13 +317,6 @@ def squeezes_all(node: fx.Node) -> bool:
     """Whether a node takes away every dimension of size 1, the batch's too."""
     named = node.op == "call_method" and node.target == "squeeze"
     return (named or node.target is torch.squeeze) and len(node.args) + len(node.kwargs) == 1
-
-
-def first_argument(node: fx.Node) -> Any:
-    """The first argument of a call, however it is passed."""
-    if node.args:
-        return node.args[0]
-    return node.kwargs["tensors" if "tensors" in node.kwargs else "input"]
 
 
 def _first(node: fx.Node) -> fx.Node:

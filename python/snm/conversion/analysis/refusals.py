@@ -2,7 +2,7 @@
 
 from torch import fx
 
-from ..tracing.traced import Traced
+from ..tracing.traced_model import TracedModel
 from .operations import clip_of
 from .pooling import pools_channels
 
@@ -55,7 +55,7 @@ _POOLS_CHANNELS = (
 _UNKNOWN = "conversion does not know it as an affine operation"
 
 
-def refusal(traced: Traced, node: fx.Node, *, at_end: bool) -> str:
+def refusal(traced: TracedModel, node: fx.Node, *, at_end: bool) -> str:
     """Why a node that changes over time and is not affine is refused.
 
     Args:
@@ -68,7 +68,7 @@ def refusal(traced: Traced, node: fx.Node, *, at_end: bool) -> str:
     return _AT_THE_END if at_end and reason in (None, _GATE) else reason or _UNKNOWN
 
 
-def known_refusal(traced: Traced, node: fx.Node) -> str | None:
+def known_refusal(traced: TracedModel, node: fx.Node) -> str | None:
     """Why a node is refused wherever it changes over time; None if conversion knows no reason."""
     clip = clip_of(traced, node)
     if clip is not None:

@@ -9,14 +9,14 @@ from torch.fx.node import map_aggregate
 
 from ...errors import ConversionError
 from ..tracing.compare import agree
-from ..tracing.traced import Runner, Traced
+from ..tracing.traced_model import Runner, TracedModel
 
 _BATCHES = (2, 3)
 
 Shape = tuple[int, ...]
 
 
-def record_shapes(traced: Traced, images: Tensor) -> None:
+def record_shapes(traced: TracedModel, images: Tensor) -> None:
     """Runs the graph on small batches; notes on each node its tensors' shapes, what it is a view
     of, and whether it treats each image by itself.
 
@@ -119,7 +119,7 @@ def _memory(value: Any) -> set[int]:
 class _Recorder(Runner):
     """Runs on two images, on three, on the second and the third, and on one."""
 
-    def __init__(self, traced: Traced) -> None:
+    def __init__(self, traced: TracedModel) -> None:
         super().__init__(traced)
         self.traced = traced
         self.batch = 0

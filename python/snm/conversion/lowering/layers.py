@@ -14,11 +14,11 @@ from ...nn import SNMNeuron
 from ...nn.small_maps import SmallMapConv2d, gains
 from ..analysis.shapes import holds_tensors, shape_for
 from ..tracing.paths import own_path
-from ..tracing.traced import Traced
+from ..tracing.traced_model import TracedModel
 
 
 def build_layers(
-    traced: Traced,
+    traced: TracedModel,
     paths: Mapping[fx.Node, str],
     thresholds: Mapping[fx.Node, Tensor],
     rule: SNMRule,
@@ -46,7 +46,7 @@ def build_layers(
     return layers.eval()
 
 
-def _small_maps(traced: Traced) -> dict[nn.Module, nn.Module]:
+def _small_maps(traced: TracedModel) -> dict[nn.Module, nn.Module]:
     """What takes the place of convolutions of which every call gains from it.
 
     Weights that several modules share stay shared, so those modules stay as they are.

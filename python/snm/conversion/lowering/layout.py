@@ -24,11 +24,12 @@ from ...network.program import (
     step_size,
 )
 from ..analysis.domains import Domain, domain_of
-from ..analysis.operations import affine, first_argument, is_reshape, is_shape_query
-from ..analysis.pooling import pooling
+from ..analysis.operations import affine, is_reshape, is_shape_query
+from ..analysis.pooling import pooling_of_node
 from ..analysis.shapes import bases_of, dtype_of, holds_tensors, is_batched, is_tensor, shape_for
+from ..tracing.arguments import first_argument
 from ..tracing.paths import own_path, path_of
-from ..tracing.trace import Traced
+from ..tracing.traced_model import TracedModel
 
 _KINDS: dict[str, Literal["module", "function", "method", "attribute"]] = {
     "call_module": "module",
@@ -41,7 +42,7 @@ _BATCH = "batch size"
 
 
 def lay_out(
-    traced: Traced,
+    traced: TracedModel,
     paths: Mapping[fx.Node, str],
     *,
     per_neuron: bool,
@@ -68,7 +69,7 @@ def lay_out(
     temporal: list[Step] = []
     repeated: dict[fx.Node, str] = {}
     for node in nodes:
-        windows = pooling(traced, node)
+        windows = pooling_of_node(traced, node)
         if domain_of(node) is Domain.NEURON:
             fire = _fire(traced, node, paths[node], node in read_out, per_neuron)
             temporal.append(replace(fire, cap=caps.get(fire.path, ())))
@@ -97,7 +98,7 @@ def lay_out(
             for node in in_tail
             for operand in node.all_input_nodes
         ),
-        tail_pools=any(pooling(traced, node) is not None for node in in_tail),
+        tail_pools=any(pooling_of_node(traced, node) is not None for node in in_tail),
         static=tuple(static),
         temporal=tuple(temporal),
         tail=tuple(tail),
@@ -212,7 +213,7 @@ def _arguments(
     return args, replaced(dict(node.kwargs), value)
 
 
-def _fire(traced: Traced, node: fx.Node, path: str, read_out: bool, per_neuron: bool) -> Fire:
+def _fire(traced: TracedModel, node: fx.Node, path: str, read_out: bool, per_neuron: bool) -> Fire:
     drive, reader = first_argument(node), node
     residual: fx.Node | None = None
     if _adds_two(drive) and list(drive.users) == [node]:
@@ -251,12 +252,12 @@ def _adds_two(node: fx.Node) -> bool:
     )
 
 
-def _may_overwrite(traced: Traced, value: fx.Node, reader: fx.Node) -> bool:
+def _may_overwrite(traced: TracedModel, value: fx.Node, reader: fx.Node) -> bool:
     """Whether a value has memory of its own for every time step, which this node alone reads."""
     if domain_of(value) is not Domain.TEMPORAL or value.op == "placeholder":
         return False
     known = affine(traced, value)
-    fresh = pooling(traced, value) is not None or (known is not None and known.fresh)
+    fresh = pooling_of_node(traced, value) is not None or (known is not None and known.fresh)
     return fresh and not bases_of(value) and list(value.users) == [reader]
 
 

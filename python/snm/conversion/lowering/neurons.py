@@ -5,20 +5,20 @@ from collections.abc import Mapping
 import torch
 from torch import fx
 
-from ..analysis.domains import neurons_of
+from ..analysis.domains import neuron_nodes
 from ..analysis.operations import activation_cap, is_relu
 from ..tracing.paths import free_path, own_path, path_of, used_paths
-from ..tracing.traced import Traced
+from ..tracing.traced_model import TracedModel
 
 
-def neuron_paths(traced: Traced) -> dict[fx.Node, str]:
+def neuron_paths(traced: TracedModel) -> dict[fx.Node, str]:
     """A path for each layer of neurons: its ReLU's, numbered where that is called again."""
     used = {
         own_path(path)
         for path in used_paths(n for n in traced.graph.nodes if not is_relu(traced, n))
     }
     paths = {}
-    for node in neurons_of(traced):
+    for node in neuron_nodes(traced):
         path = path_of(node)
         if "layer" in node.meta:
             path = node.meta["layer"]
@@ -29,7 +29,7 @@ def neuron_paths(traced: Traced) -> dict[fx.Node, str]:
     return paths
 
 
-def append_neurons(traced: Traced) -> fx.Node:
+def append_neurons(traced: TracedModel) -> fx.Node:
     """Lets the output layer drive neurons of its own; returns them."""
     output = next(node for node in traced.graph.nodes if node.op == "output")
     logits = output.args[0]
@@ -41,7 +41,7 @@ def append_neurons(traced: Traced) -> fx.Node:
     return neurons
 
 
-def caps_of(traced: Traced, paths: Mapping[fx.Node, str]) -> dict[str, float]:
+def caps_of(traced: TracedModel, paths: Mapping[fx.Node, str]) -> dict[str, float]:
     """What the activations of layers of neurons never exceed, by path; only of those with a cap."""
     caps = {path: activation_cap(traced, node) for node, path in paths.items()}
     return {path: cap for path, cap in caps.items() if cap is not None}

@@ -22,15 +22,15 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ...errors import ConversionError, Offence, refuse
 from ..analysis.domains import Domain, changes_over_time, domain_of
-from ..analysis.operations import first_argument
 from ..analysis.shapes import holds_tensors, is_tensor
+from ..tracing.arguments import first_argument
 from ..tracing.compare import agree
 from ..tracing.paths import PREFIX, free_path
 from ..tracing.trace import remove_unused
-from .fold import Layer, layer_of, place, place_tensors
+from .fold import WeightedLayer, replace_called_module, replace_weights, weighted_layer_of
 from .prepare import Prepared
 
-_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+_SCALABLE = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 _SUMS = (operator.add, operator.sub, torch.add, torch.sub, torch.subtract)
 _SUM_METHODS = ("add", "sub", "subtract")
 # Far above the rounding of float64, in which units are compared, and far below that of float32.
@@ -221,7 +221,7 @@ class _Normaliser:
 
     def _channels(self, node: fx.Node) -> _Channels | None:
         """The channels of a layer whose weights can be scaled; None for anything else."""
-        layer, norm = layer_of(self.traced, node), self._norm(node)
+        layer, norm = weighted_layer_of(self.traced, node), self._batch_norm(node)
         if norm is not None:
             return _Channels(1 - self.values[node].dim(), norm.num_features, norm.num_features)
         if layer is None:
@@ -230,10 +230,10 @@ class _Normaliser:
         dim = -1 if layer.linear else 1 - self.values[node].dim()
         return _Channels(dim, first, second) if layer.transposed else _Channels(dim, second, first)
 
-    def _norm(self, node: fx.Node) -> _BatchNorm | None:
+    def _batch_norm(self, node: fx.Node) -> _BatchNorm | None:
         """The batch norm that a node calls; None if it calls none."""
         module = self.traced.module(node)
-        return module if isinstance(module, _BatchNorm) and type(module) in _NORMS else None
+        return module if isinstance(module, _BatchNorm) and type(module) in _SCALABLE else None
 
     def _passed_on(self, node: fx.Node) -> Any:
         """The unit of a node's result if the node passes its operands' units on; else None."""
@@ -290,13 +290,17 @@ class _Normaliser:
 
     def _set_weights(self, node: fx.Node) -> None:
         """Lets a node compute with scaled weights, in a copy of the module that it calls."""
-        channels, layer, norm = self._channels(node), layer_of(self.traced, node), self._norm(node)
+        channels, layer, norm = (
+            self._channels(node),
+            weighted_layer_of(self.traced, node),
+            self._batch_norm(node),
+        )
         assert channels is not None
         one = self.example.new_ones(1, dtype=torch.float64)
         inputs = self.inputs.get(node, one.expand(channels.inputs))
         outputs = self.outputs.get(node, one.expand(channels.outputs))
         if norm is not None:
-            place(self.traced, node, _scaled_norm(norm, inputs, outputs))
+            replace_called_module(self.traced, node, _scaled_norm(norm, inputs, outputs))
             return
         assert layer is not None
         weight, bias = _scaled_layer(layer, inputs, outputs)
@@ -305,11 +309,11 @@ class _Normaliser:
         module = copy.copy(self.traced.module(node))
         if module is None:
             none = _parameter(torch.zeros_like(outputs), layer.weight)
-            place_tensors(self.traced, node, weight, none if bias is None else bias)
+            replace_weights(self.traced, node, weight, none if bias is None else bias)
         else:
             # A shallow copy shares the table of parameters with what it is copied from.
             module._parameters = {"weight": weight, "bias": bias}
-            place(self.traced, node, module)
+            replace_called_module(self.traced, node, module)
 
 
 class _InUnits(fx.Interpreter):
@@ -380,7 +384,7 @@ def _factor(ratio: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def _scaled_layer(
-    layer: Layer, inputs: Tensor, outputs: Tensor
+    layer: WeightedLayer, inputs: Tensor, outputs: Tensor
 ) -> tuple[nn.Parameter, nn.Parameter | None]:
     """Weight and bias of a layer, its channels multiplied."""
     weight, groups = layer.weight, layer.groups

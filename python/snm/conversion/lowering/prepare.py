@@ -12,7 +12,7 @@ from ..analysis.analyse import analyse
 from ..analysis.domains import sort_nodes
 from ..tracing.compare import check_traced
 from ..tracing.trace import trace
-from ..tracing.traced import Runner, Traced
+from ..tracing.traced_model import Runner, TracedModel
 from .fold import fold_batch_norms
 from .neurons import append_neurons, caps_of, neuron_paths
 
@@ -20,7 +20,7 @@ from .neurons import append_neurons, caps_of, neuron_paths
 class Prepared(NamedTuple):
     """A model's graph with its batch norms folded, and its neurons."""
 
-    traced: Traced
+    traced: TracedModel
     """A copy of the model, and the graph of what it does."""
     paths: dict[fx.Node, str]
     """Each ReLU that becomes a layer of neurons, and that layer's path."""

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ...errors import ConversionError, Offence
 from .copies import copy_of
-from .traced import Runner, Traced
+from .traced_model import Runner, TracedModel
 
 _IMAGES = 4
 
@@ -43,7 +43,7 @@ def result_of(model: nn.Module, images: Tensor) -> Any:
         return copy_of(model)(images.clone())
 
 
-def difference(traced: Traced, images: Tensor, expected: Any) -> str | None:
+def difference(traced: TracedModel, images: Tensor, expected: Any) -> str | None:
     """In what a graph's result differs from its model's by more than rounding; None if in nothing.
 
     Args:
@@ -67,7 +67,7 @@ def _kind(result: Any) -> type:
     return next((kind for kind in (dict, list) if isinstance(result, kind)), type(result))
 
 
-def check_traced(traced: Traced, model: nn.Module, images: Tensor) -> None:
+def check_traced(traced: TracedModel, model: nn.Module, images: Tensor) -> None:
     """Compares a graph with the model it was traced from, on a few of these images.
 
     Raises:

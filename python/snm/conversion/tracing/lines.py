@@ -7,7 +7,7 @@ import traceback
 from collections.abc import Iterable, Iterator
 from types import CodeType
 
-from ...frames import is_foreign
+from ...frames import is_users_file
 
 _FRAME = re.compile(r'File "(.+)", line (\d+)')
 
@@ -47,6 +47,6 @@ def _running(outermost: CodeType) -> Iterator[tuple[str, int]]:
 def _innermost(frames: Iterable[tuple[str, int]]) -> str:
     """The first frame that is the model's own."""
     for file, number in frames:
-        if is_foreign(file):
+        if is_users_file(file):
             return f"{os.path.basename(file)}:{number}"
     return ""

@@ -48,7 +48,7 @@ _MODES = {
 }
 
 
-def export(root: nn.Module, images: Tensor) -> fx.Graph:
+def trace_with_export(root: nn.Module, images: Tensor) -> fx.Graph:
     """The graph of what a model does to images of this size, in terms of torch's functions.
 
     A module of torch's own that does one thing stays a module. Constants of forward are put on

@@ -21,7 +21,7 @@ IN_PLACE_OPERATORS: dict[Callable[..., Any], Callable[..., Any]] = {
 """Operators that write into their left operand, and what does the same out of place."""
 
 
-class FollowError(Exception):
+class TracingError(Exception):
     """A model cannot be followed.
 
     Args:
@@ -33,7 +33,7 @@ class FollowError(Exception):
         self.path = path
 
 
-def follow(root: nn.Module, outermost: CodeType) -> fx.Graph:
+def trace_with_fx(root: nn.Module, outermost: CodeType) -> fx.Graph:
     """The graph of what a model does; its nodes know their module's path and their line.
 
     Args:
@@ -41,13 +41,13 @@ def follow(root: nn.Module, outermost: CodeType) -> fx.Graph:
         outermost: of its ``forward``.
 
     Raises:
-        FollowError: from the error that torch.fx or the model raises.
+        TracingError: from the error that torch.fx or the model raises.
     """
     tracer = _Tracer(outermost)
     try:
         return tracer.trace(root)
     except Exception as error:
-        raise FollowError(tracer.failed_in) from error
+        raise TracingError(tracer.failed_in) from error
 
 
 class _Proxy(fx.Proxy):
