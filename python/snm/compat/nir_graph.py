@@ -56,7 +56,7 @@ _COMPUTED = (
 
 
 def graph_of_network(net: SpikingNetwork, image_shape: Shape | None) -> nir.NIRGraph:
-    """As :func:`snm.compat.nir.to_nir`."""
+    """Makes the graph that :func:`snm.compat.nir.to_nir` returns."""
     if not isinstance(net, SpikingNetwork):
         raise TypeError(f"to_nir: net must be a SpikingNetwork, got {type(net).__name__}")
     if net.dtype != torch.float32:
@@ -76,7 +76,7 @@ class _Writer:
         self.sources: dict[str, str | None] = {}
         """The node that makes a value of images; None where that is refused."""
         self.constants: set[str] = set()
-        """Values that no image has a part in."""
+        """The names of values that do not depend on the images."""
         self.offences: list[Offence] = []
         self.shape = shape
 
@@ -186,7 +186,7 @@ class _Writer:
         raise Refusal(_NO_LAYER if target in _WEIGHTED else _NO_NODE)
 
     def _join(self, call: Call, operands: tuple[str, ...], computed: str) -> str | None:
-        """A sum that others than neurons read: edges into a node that hands it on."""
+        """Writes a sum that others than neurons read: edges into a node that hands it on."""
         first, second = operands
         shape = self._shape(call.name)
         if self._shape(first) != shape or self._shape(second) != shape:
@@ -197,7 +197,7 @@ class _Writer:
     def _adaptive(
         self, name: str, path: str, operands: tuple[str, ...], after: Shape, computed: str
     ) -> str | None:
-        """An average pooling that is told the size of its result."""
+        """Writes an average pooling that is told the size of its result."""
         before = self._shape(operands[0])
         if any(size % out for size, out in zip(before[1:], after[1:], strict=True)):
             raise Refusal(f"pools {list(before[1:])} to {list(after[1:])} in windows of two sizes")
@@ -209,7 +209,7 @@ class _Writer:
         return self._node(name, typed, operands, computed, path=path, output_size=size)
 
     def _mean(self, call: Call, operands: tuple[str, ...], computed: str) -> str | None:
-        """A mean over both spatial dimensions."""
+        """Writes a mean over both spatial dimensions as an average pooling."""
         before, after = self._shape(operands[0]), self._shape(call.name)
         arguments = dict(call.kwargs or {})
         dims = arguments.pop("dim", call.args[1] if len(call.args) > 1 else ())
@@ -227,7 +227,7 @@ class _Writer:
     def _flatten(
         self, name: str, path: str, operands: tuple[str, ...], after: Shape, computed: str
     ) -> str | None:
-        """A reshape that flattens neighbouring dimensions, or none."""
+        """Writes a reshape that flattens neighbouring dimensions, or changes none."""
         before = self._shape(operands[0])
         if before == after:
             return self.sources[operands[0]]
@@ -242,7 +242,7 @@ class _Writer:
         raise Refusal(f"makes {list(after)} of {list(before)}, which does not flatten dimensions")
 
     def _factor(self, call: Call, before: Shape, after: Shape) -> np.ndarray[Any, Any]:
-        """What a product multiplies each element of an image by."""
+        """The constants by which a product multiplies each element of an image."""
         others = [
             self.values[part.name] if isinstance(part, Value) else part
             for part in (*call.args, *(call.kwargs or {}).values())
@@ -290,7 +290,7 @@ class _Writer:
         return own
 
     def _shape(self, value: str) -> Shape:
-        """Of one image."""
+        """The shape that a value has for one image."""
         found: Tensor = self.values[value]
         return tuple(found.shape[1:])
 
@@ -329,14 +329,14 @@ def _values(net: SpikingNetwork, shape: Shape) -> dict[str, Any]:
 
 
 def _typed(node: nir.NIRNode, before: Shape, after: Shape) -> nir.NIRNode:
-    """A node with its types, some of which NIR itself only finds out, some wrongly."""
+    """A node with the types of its input and output, of which NIR finds some late or wrongly."""
     node.input_type = {"input": np.array(before)}
     node.output_type = {"output": np.array(after)}
     return node
 
 
 def _weighted_node(module: nn.Module, before: Shape) -> nir.NIRNode | None:
-    """The node of a layer with weights; None for any other."""
+    """The node of a layer with weights; None for any other layer."""
     if isinstance(module, nn.Linear):
         if len(before) != 1:
             raise Refusal("is applied to more than one dimension; NIR's Affine takes vectors")
@@ -392,7 +392,7 @@ def _target_name(call: Call) -> str:
 
 
 def _operation(net: SpikingNetwork, step: Step) -> str:
-    """What a step does, by the name people call it."""
+    """The operation of a step, by the name people call it."""
     if isinstance(step, Fire):
         return "SNMNeuron"
     if not isinstance(step, Call):

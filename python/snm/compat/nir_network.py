@@ -36,7 +36,7 @@ _IF = (
 
 
 class _Neurons(NamedTuple):
-    """What becomes of a node of neurons."""
+    """A layer of neurons that a node stands for."""
 
     threshold: Tensor
     rule: SNMRule
@@ -46,7 +46,7 @@ class _Neurons(NamedTuple):
 
 
 def network_of_graph(graph: nir.NIRGraph, *, subtract: bool) -> SpikingNetwork:
-    """As :func:`snm.compat.nir.from_nir`.
+    """Makes the network that :func:`snm.compat.nir.from_nir` returns.
 
     Args:
         subtract: IF nodes are reset by subtraction.
@@ -131,7 +131,7 @@ class _Reader:
         return replace(program, temporal=temporal)
 
     def _in_order(self, fire: Fire) -> Fire:
-        """The term that the bias comes behind is the first, whichever memory may be reused."""
+        """Puts the term to which the bias is added first, whichever memory may be reused."""
         if fire.residual is None or fire.residual != self.first[fire.path]:
             return fire
         return replace(
@@ -144,7 +144,7 @@ class _Reader:
         )
 
     def _sources(self) -> dict[str, list[str]]:
-        """For each node those it reads, in the order of their edges."""
+        """The nodes that each node reads, in the order of their edges."""
         found: dict[str, list[str]] = {name: [] for name in self.source.nodes}
         for source, target in self.source.edges:
             reason = ""
@@ -183,7 +183,7 @@ class _Reader:
         self.offences.append(Offence(name, type(self.source.nodes[name]).__name__, reason))
 
     def _settings(self) -> dict[str, Any]:
-        """How the graph is simulated, as :func:`snm.compat.nir.to_nir` noted it."""
+        """The settings of the simulation, as :func:`snm.compat.nir.to_nir` noted them."""
         given = self.source.metadata.get("snm", {})
         settings = {
             "encoder": str(given.get("encoder", "direct")),
@@ -251,7 +251,7 @@ class _Reader:
             self.made[name] = self._times(operator.mul, x, node.scale, f"{wanted}_scale")
 
     def _neurons_in(self, node: nir.NIRNode) -> _Neurons | None:
-        """What neurons a node stands for; None if for none."""
+        """The layer of neurons that a node stands for; None if it is no such node."""
         if isinstance(node, SignedNeuronMemory):
             try:
                 rule = node.rule
@@ -277,7 +277,7 @@ class _Reader:
     def _fire(
         self, path: str, node: nir.NIRNode, neurons: _Neurons, x: fx.Node, first: fx.Node
     ) -> fx.Node:
-        """Neurons, as the ReLU in whose place they are."""
+        """Adds neurons to the graph, as the ReLU in whose place they are."""
         plain = isinstance(node, nir.IF)
         if plain and np.any(node.r != 1):
             x = self._times(operator.mul, x, node.r, f"{path}_r")
@@ -302,7 +302,7 @@ class _Reader:
         return self._function(function, (x, constant), path)
 
     def _free(self, wanted: str) -> str:
-        """A path that no module or constant has, and no module's attribute; now used."""
+        """Takes a path that no module, constant or attribute of a module has."""
         holder, parts = self.model, []
         for part in filter(None, wanted.split(".")):
             taken = hasattr(holder, part) and part not in holder._modules
@@ -399,12 +399,12 @@ def _max_pooling(node: RunningMaxPool) -> nn.Module:
 
 
 def _is_one(node: nir.NIRNode) -> bool:
-    """Whether a scale only adds up its inputs."""
+    """Whether a scale multiplies by 1, and so only adds up its inputs."""
     return bool(np.all(node.scale == 1))
 
 
 def _sizes(value: Any, dims: int) -> tuple[int, ...]:
-    """One integer per dimension."""
+    """The sizes of a window, one integer for each dimension."""
     return tuple(int(size) for size in np.broadcast_to(np.asarray(value), (dims,)))
 
 
@@ -416,11 +416,11 @@ def _threshold(values: Any) -> Tensor:
 
 
 def _fits(values: Tensor, shape: tuple[int, ...]) -> bool:
-    """Whether they can be broadcast to a shape."""
+    """Whether values can be broadcast to a shape."""
     sizes = zip(reversed(values.shape), reversed(shape), strict=False)
     return values.dim() <= len(shape) and all(own in (1, size) for own, size in sizes)
 
 
 def _tensor(values: Any) -> Tensor:
-    """A copy, float32."""
+    """A copy of values as a float32 tensor."""
     return torch.from_numpy(np.array(values, dtype=np.float32))

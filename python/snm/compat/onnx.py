@@ -186,7 +186,7 @@ class _Run(Run):
 
 
 def _call(neuron: SNMNeuron, drive: Tensor) -> tuple[Tensor, SNMState]:
-    """A node that calls the function."""
+    """Calls the ONNX function of the neuron: spikes and state after all steps."""
     rule = neuron.rule
     negative, (low, high) = rule.negative_threshold, rule.count_bounds
     spikes, v, m = torch.onnx.ops.symbolic_multi_out(
@@ -234,7 +234,7 @@ def _standard(net: SpikingNetwork, steps: int) -> Program:
 
 
 def _repeat(steps: int, value: Tensor) -> Tensor:
-    """``[B, ...]`` for so many steps: ``[T*B, ...]``."""
+    """A value ``[B, ...]``, repeated for so many steps: ``[T*B, ...]``."""
     return value.expand(steps, *value.shape).flatten(0, 1)
 
 
@@ -250,13 +250,13 @@ class _StandardPooling(Pooling):
 
     @classmethod
     def of(cls, pooling: Pooling) -> "_StandardPooling":
-        """The same windows."""
+        """Makes the pooling that has the same windows as another."""
         return cls(*(getattr(pooling, name) for name in Pooling.__slots__))
 
     def run(
         self, x: Tensor, threshold: Tensor | None, total: Tensor | None, dtype: torch.dtype
     ) -> tuple[Tensor, Tensor]:
-        """As :meth:`Pooling.run`, from the first step on."""
+        """Pools spikes as :meth:`Pooling.run` does, from the first step on."""
         assert total is None
         assert dtype == torch.float32
         spatial = x.dim() - 3
@@ -298,7 +298,7 @@ class _StandardPooling(Pooling):
 
 
 def _carried(counts: Tensor, threshold: Tensor) -> Tensor:
-    """What spikes carry; a silent neuron carries 0."""
+    """The amplitudes that spikes carry; those of a silent neuron are 0."""
     return torch.where(threshold == math.inf, 0.0, counts * threshold)
 
 

@@ -15,7 +15,7 @@ from .tracing.traced_model import TracedModel
 
 
 class Images(NamedTuple):
-    """What a model is calibrated with, checked and on its device."""
+    """The images that a model is calibrated with, checked and on its device."""
 
     first: Tensor
     """The first batch, with which the model is traced."""
@@ -100,7 +100,7 @@ def images_for(
 
 
 def observe(prepared: Prepared, images: Images, norm: Norm, statistic: Statistic) -> Statistics:
-    """What a prepared model's activations are over images; see :func:`calibrate`."""
+    """The statistics of a prepared model's activations over images; see :func:`calibrate`."""
     if images.statistics is not None:
         return images.statistics
     statistics = Statistics(norm, statistic, prepared.example)

@@ -30,13 +30,13 @@ class Convertibility:
     """
 
     tracer: Tracer | None
-    """What follows the model's forward; None if nothing can."""
+    """The tracer that follows the model's forward; None if none can."""
     offences: tuple[Offence, ...]
     """Each operation that is refused, in the order of execution."""
 
     @property
     def ok(self) -> bool:
-        """Whether nothing is refused."""
+        """Whether the model can be converted."""
         return not self.offences
 
     def __bool__(self) -> bool:
@@ -109,7 +109,7 @@ def _example(model: nn.Module, device: torch.device | None, dtype: torch.dtype |
 
 
 def _shapes(model: nn.Module) -> Iterator[tuple[int, ...]]:
-    """Shapes of images that a model's first layer may take."""
+    """The common shapes of images that a model's first layer may take."""
     first = next((module for module in model.modules() if isinstance(module, _LAYERS)), None)
     if isinstance(first, nn.Linear):
         yield (first.in_features,)

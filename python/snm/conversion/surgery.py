@@ -136,7 +136,7 @@ def _replace_everywhere(model: nn.Module, path: str, module: nn.Module) -> None:
 
 
 def _running_maximum(module: nn.Module, step_mode: StepMode) -> nn.Module:
-    """What takes a max pooling's place."""
+    """The layer that takes the place of a max pooling."""
     if isinstance(module, nn.MaxPool1d | nn.MaxPool2d | nn.MaxPool3d):
         return _POOLS[type(module)](
             module.kernel_size,
@@ -153,7 +153,7 @@ def _running_maximum(module: nn.Module, step_mode: StepMode) -> nn.Module:
 
 
 class _Counted(nn.Module):
-    """Counts the calls of a module in whose place it is."""
+    """Stands in the place of a module and counts its calls."""
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
@@ -166,7 +166,7 @@ class _Counted(nn.Module):
 
 
 def _check_calls(model: nn.Module, images: Tensor) -> None:
-    """Refuses what cannot be converted, or not by modules in the place of others."""
+    """Refuses operations that cannot be converted, or not by replacing modules."""
     traced = trace(model, images)
     offences = analyse(traced, images, images_change=False)
     refuse(offences)
@@ -194,7 +194,7 @@ def _check_calls(model: nn.Module, images: Tensor) -> None:
 
 
 def _why_it_stays(calls: int, counted: int) -> str | None:
-    """Why a module is refused; None if it is not.
+    """Why a module cannot be replaced; None if it can.
 
     Args:
         calls: how often the graph calls it.

@@ -28,16 +28,17 @@ class LayerThresholds(NamedTuple):
     """The thresholds of one layer of neurons."""
 
     threshold: Tensor
-    """float32, > 0, +inf for what stays silent: ``[C, H, W]`` in the memory format of the
-    activations with norm="neuron", ``[C, 1, 1]`` with "channel", ``[]`` with "layer"."""
+    """The thresholds, float32, > 0, +inf for what stays silent: ``[C, H, W]`` in the memory format
+    of the activations with norm="neuron", ``[C, 1, 1]`` with "channel", ``[]`` with "layer"."""
     dead: int
-    """How many of them never fired in calibration."""
+    """How many of the neurons, or of what shares a threshold, never fired in calibration."""
     total: int
-    """How many there are."""
+    """How many neurons there are, or channels or layers that share a threshold."""
 
 
 class Choice(NamedTuple):
-    """How thresholds follow from statistics; the arguments of :func:`snm.convert`."""
+    """How thresholds are to follow from statistics; each field is an argument of
+    :func:`snm.convert`."""
 
     norm: Norm = "neuron"
     statistic: Statistic = "max"
@@ -46,7 +47,7 @@ class Choice(NamedTuple):
     dead: Dead = "silent"
 
     def check(self) -> None:
-        """Refuses what is unknown or says nothing.
+        """Refuses names that are unknown, numbers out of range, and what has no effect.
 
         Raises:
             ValueError: a name is unknown, percentile is not in (0, 100], levels is less than 1,
@@ -74,7 +75,7 @@ class Choice(NamedTuple):
             )
 
     def check_statistics(self, statistics: Statistics) -> None:
-        """Refuses statistics that cannot answer.
+        """Refuses statistics from which such thresholds cannot follow.
 
         Raises:
             ValueError: they are of another norm, keep too little, or have seen no image.
@@ -101,7 +102,7 @@ def thresholds(
     caps: Mapping[str, float],
     max_spikes: int,
 ) -> dict[fx.Node, LayerThresholds]:
-    """The thresholds of each layer of neurons.
+    """Chooses the thresholds of each layer of neurons.
 
     Args:
         choice: checked.
@@ -135,7 +136,7 @@ def thresholds(
 def threshold_of(
     layer: LayerStatistics, choice: Choice, *, cap: float, max_spikes: int
 ) -> LayerThresholds:
-    """The thresholds of one layer; see :func:`thresholds`."""
+    """Chooses the thresholds of one layer; see :func:`thresholds`."""
     level = layer.level(choice.statistic, percentile=choice.percentile, levels=choice.levels)
     alive = level.clamp(max=_largest_within(cap, max_spikes))
     fired = layer.largest > 0
@@ -145,7 +146,7 @@ def threshold_of(
 
 
 def _largest_within(cap: float, max_spikes: int) -> float:
-    """The largest float32 that, taken so often, does not exceed the cap as a float32."""
+    """The largest float32 whose multiple by max_spikes does not exceed the cap as a float32."""
     limit = torch.tensor(cap, dtype=torch.float32)
     found = limit / max_spikes
     if max_spikes * found.double() > limit.double():
@@ -154,7 +155,7 @@ def _largest_within(cap: float, max_spikes: int) -> float:
 
 
 def _of_the_dead(alive: Tensor, dead: Dead) -> Tensor:
-    """What dead neurons get, given the thresholds of the living, 0 for the dead themselves."""
+    """The thresholds that dead neurons get, from those of all, which are 0 for the dead."""
     if dead == "layer":
         return alive.amax()
     if dead == "channel" and alive.dim() > 1:
@@ -163,7 +164,7 @@ def _of_the_dead(alive: Tensor, dead: Dead) -> Tensor:
 
 
 def _room_for_thresholds(prepared: Prepared, statistics: Statistics) -> dict[fx.Node, Tensor]:
-    """Room for the thresholds of each layer, in the memory format of its activations."""
+    """Tensors for the thresholds of each layer, in the memory format of its activations."""
     room: dict[fx.Node, Tensor] = {}
 
     def see(node: fx.Node, activation: Tensor) -> None:
@@ -181,7 +182,7 @@ def _room_for_thresholds(prepared: Prepared, statistics: Statistics) -> dict[fx.
 
 
 def warn_of_the_dead(found: Iterable[tuple[str, LayerThresholds]], choice: Choice) -> None:
-    """Says how many never fired in calibration, and what becomes of them."""
+    """Warns of neurons that never fired in calibration, and says what becomes of them."""
     layers = [(path, layer) for path, layer in found]
     dead = sum(layer.dead for _, layer in layers)
     if dead == 0:

@@ -36,7 +36,7 @@ def analyse(traced: TracedModel, images: Tensor, *, images_change: bool) -> list
 
 
 def _leave_batch_open(graph: fx.Graph) -> None:
-    """An expansion keeps its first size, that of the batch, instead of being told it."""
+    """Lets an expansion keep its first size, that of the batch, instead of being told it."""
     for node in graph.nodes:
         if not is_expansion(node):
             continue

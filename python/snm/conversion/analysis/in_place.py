@@ -15,12 +15,12 @@ from .shapes import bases_of, holds_tensors
 
 
 class _Write(NamedTuple):
-    """An operation in place, and what does the same out of place."""
+    """An operation that writes in place, and one that does the same without."""
 
     written: Any
-    """A node, if one value is written."""
+    """What is written into: a node, if it is one value."""
     target: Any
-    """None if there is nothing that does the same."""
+    """The operation that does the same out of place; None if there is none."""
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
 
@@ -88,7 +88,7 @@ def _source(traced: TracedModel, node: fx.Node) -> fx.Node | None:
 
 
 def _write(traced: TracedModel, node: fx.Node) -> _Write | None:
-    """What a node writes in place; None if it does not."""
+    """What a node writes in place; None if it writes nothing."""
     args, kwargs = tuple(node.args), dict(node.kwargs)
     target: Any = None
     if node.op == "call_module":

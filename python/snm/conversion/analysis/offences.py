@@ -32,7 +32,8 @@ from .shapes import (
 )
 
 _POOLING = Affine()
-"""A max pooling is none, but takes its operands like one: spikes go through a running maximum."""
+"""Max pooling is not affine, but may read what an affine operation may: spikes go through a
+running maximum."""
 _MIXES = (
     "mixes the images of a batch: its result for an image depends on the others, on their order "
     "or on chance"
@@ -83,7 +84,7 @@ def _reason(traced: TracedModel, node: fx.Node) -> str | None:
 
 
 def _kind(result: Any) -> str:
-    """What a model returns that is no tensor; torch.fx keeps collections as its own."""
+    """A name for what a model returns instead of a tensor; torch.fx has collections of its own."""
     if isinstance(result, fx.Node):
         return "several tensors" if holds_tensors(result) else "no tensor"
     return type(result).__name__.removeprefix("immutable_")

@@ -1,4 +1,4 @@
-"""What conversion knows: which operations are ReLUs, which are affine, and in what."""
+"""Knows which operations are ReLUs and which are affine, and in which arguments."""
 
 import builtins
 import math
@@ -18,14 +18,14 @@ from .shapes import depends_on_batch, dtype_of, holds_tensors, is_tensor, shape_
 
 
 class Operands(Enum):
-    """Which arguments may change over time."""
+    """Which arguments of an affine operation may change over time."""
 
     FIRST = auto()
-    """The first alone."""
+    """Only the first argument may, as in a convolution."""
     ONE = auto()
-    """Any single one: a product."""
+    """Any single argument may, as in a product."""
     ALL = auto()
-    """All at once: a sum, a concatenation."""
+    """All arguments may at once, as in a sum or a concatenation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class Affine:
 
     operands: Operands = Operands.FIRST
     fresh: bool = True
-    """The result has memory of its own; False where it may be a view of an argument."""
+    """Whether the result has memory of its own; False where it may be a view of an argument."""
 
 
 _FRESH = Affine()
@@ -136,7 +136,7 @@ class Clip:
     """An operation that clips its first argument to a range."""
 
     low: Any
-    """Its lower end: a number, None for -inf, or something else."""
+    """Lower end of the range: a number, None for -inf, or something that is not known."""
     high: Any
 
     @property
@@ -184,7 +184,7 @@ def clip_of_module(module: nn.Module | None) -> Clip | None:
 
 
 def _threshold(threshold: Any, value: Any) -> Clip | None:
-    """Below a threshold of 0 a value of 0 is a ReLU; a value of another size is a jump."""
+    """The range of ``threshold``: with 0 below 0 it is a ReLU; other numbers make it jump."""
     zero = _is_number(threshold) and _is_number(value) and threshold == value == 0
     return Clip(0, None) if zero else None
 
@@ -194,7 +194,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _torch_name(function: Any) -> str:
-    """A function's name if it is one of torch's, whichever of its modules it is from."""
+    """A function's name if it is torch's, whichever module of torch has it; else empty."""
     name = getattr(function, "__name__", "")
     homes = (torch, F, torch._C._nn)
     return name if any(getattr(home, name, None) is function for home in homes) else ""
@@ -215,7 +215,7 @@ def activation_cap(traced: TracedModel, node: fx.Node) -> float | None:
 
 
 def affine(traced: TracedModel, node: fx.Node) -> Affine | None:
-    """How a node is affine; None if it is not, or conversion does not know it."""
+    """In what way a node is affine; None if it is not, or conversion does not know it."""
     if node.op == "call_module":
         return MODULES.get(type(traced.module(node)))  # type: ignore[arg-type]
     if node.op == "call_method":
@@ -237,14 +237,14 @@ def is_shape_query(node: fx.Node) -> bool:
 
 
 def is_reshape(node: fx.Node) -> bool:
-    """Whether a node is told the sizes of its result, the batch's first."""
+    """Whether a node is a reshape, which is told the sizes of its result, the batch's first."""
     if node.op == "call_method":
         return node.target in _RESHAPES
     return node.op == "call_function" and node.target is torch.reshape
 
 
 def is_expansion(node: fx.Node) -> bool:
-    """Whether a node is told the sizes to which it expands, the batch's first."""
+    """Whether a node expands a tensor to sizes that it is told, the batch's first."""
     if node.op == "call_method":
         return node.target in _EXPANSIONS
     return node.op == "call_function" and node.target is torch.broadcast_to
@@ -326,5 +326,5 @@ def _first(node: fx.Node) -> fx.Node:
 
 
 def _rank(node: fx.Node) -> int:
-    """Dimensions of a call's first argument."""
+    """How many dimensions a call's first argument has."""
     return len(shape_for(_first(node), 2))

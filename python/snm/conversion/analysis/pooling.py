@@ -1,4 +1,4 @@
-"""Recognises max pooling."""
+"""Recognises max pooling and reads its windows."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -80,7 +80,7 @@ def pooling_from_arguments(arguments: Mapping[str, Any], dims: int, adaptive: bo
 
 
 def pooling_of_call(call: Call, layers: nn.Module) -> Pooling | None:
-    """The windows of a call of a program that is a max pooling; None for any other."""
+    """The windows of a program's call that is a max pooling; None for any other call."""
     if call.kind == "module":
         module = layers.get_submodule(str(call.target))
         adaptive = type(module) in ADAPTIVE_MODULES
@@ -96,13 +96,13 @@ def pooling_of_call(call: Call, layers: nn.Module) -> Pooling | None:
 
 
 def pools_channels(traced: TracedModel, node: fx.Node) -> bool:
-    """Whether a max pooling takes what it pools for a single image, and its channels for space."""
+    """Whether a max pooling takes a batch for a single image, and so its channels for space."""
     dims, _ = _dims(traced, node)
     return dims > 0 and len(shape_for(first_argument(node), 2)) != dims + 2
 
 
 def _dims(traced: TracedModel, node: fx.Node) -> tuple[int, bool]:
-    """Spatial dimensions that a max pooling has, 0 for anything else; whether it is adaptive."""
+    """How many spatial dimensions a max pooling has, 0 for anything else, and if it is adaptive."""
     if node.op == "call_module":
         module = type(traced.module(node))
         adaptive = module in ADAPTIVE_MODULES

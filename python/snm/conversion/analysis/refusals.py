@@ -1,4 +1,4 @@
-"""Why what is not affine is refused, and what helps."""
+"""Says why an operation that is not affine is refused, and what to do instead."""
 
 from torch import fx
 
@@ -69,7 +69,7 @@ def refusal(traced: TracedModel, node: fx.Node, *, at_end: bool) -> str:
 
 
 def known_refusal(traced: TracedModel, node: fx.Node) -> str | None:
-    """Why a node is refused wherever it changes over time; None if conversion knows no reason."""
+    """Why a node is refused wherever its value changes over time; None if no reason is known."""
     clip = clip_of(traced, node)
     if clip is not None:
         low, high = ("-inf" if clip.low is None else clip.low), (clip.high or "inf")

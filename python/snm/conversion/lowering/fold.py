@@ -30,7 +30,7 @@ _FUNCTIONS: dict[Callable[..., Any], tuple[str, ...]] = {
 
 
 class WeightedLayer(NamedTuple):
-    """What a convolution or linear layer computes with."""
+    """The weights and settings that a convolution or linear layer computes with."""
 
     weight: Tensor
     bias: Tensor | None
@@ -40,7 +40,7 @@ class WeightedLayer(NamedTuple):
 
 
 class _BatchNormValues(NamedTuple):
-    """What a batch norm computes with."""
+    """The statistics and weights that a batch norm computes with."""
 
     mean: Tensor
     variance: Tensor
@@ -79,7 +79,7 @@ def fold_batch_norms(traced: TracedModel) -> None:
 
 
 def _batch_norm_of(traced: TracedModel, node: fx.Node) -> _BatchNormValues | None:
-    """What a node computes with if it is a batch norm of running statistics; else None."""
+    """The values of a node that is a batch norm with running statistics; None for any other."""
     module = traced.module(node)
     weight: Tensor | None
     bias: Tensor | None
@@ -104,7 +104,7 @@ def _batch_norm_of(traced: TracedModel, node: fx.Node) -> _BatchNormValues | Non
 
 
 def weighted_layer_of(traced: TracedModel, node: fx.Node) -> WeightedLayer | None:
-    """What a node computes with if it is a convolution or linear layer; else None."""
+    """The weights of a node that is a convolution or linear layer; None for any other."""
     module = traced.module(node)
     if type(module) in CONVOLUTIONS:
         assert isinstance(module, _ConvNd)
@@ -124,12 +124,12 @@ def weighted_layer_of(traced: TracedModel, node: fx.Node) -> WeightedLayer | Non
 
 
 def _is_read(traced: TracedModel, value: Any) -> bool:
-    """Whether an argument is a parameter or buffer as it is, or left out."""
+    """Whether an argument is left out, or is a parameter or buffer as the model holds it."""
     return value is None or _tensor(traced, value) is not None
 
 
 def _tensor(traced: TracedModel, value: Any) -> Tensor | None:
-    """The parameter or buffer that a node reads; None if it reads none."""
+    """The parameter or buffer that an argument stands for; None if it is none."""
     if not isinstance(value, fx.Node) or value.op != "get_attr":
         return None
     tensor = traced.attribute(value)
@@ -139,7 +139,7 @@ def _tensor(traced: TracedModel, value: Any) -> Tensor | None:
 def _fuse(
     layer: WeightedLayer, norm: _BatchNormValues, dims: int
 ) -> tuple[nn.Parameter, nn.Parameter] | None:
-    """Weight and bias of a layer and the batch norm that reads it; None if they cannot be one.
+    """Weight and bias that do what a layer and the batch norm behind it do; None if none can.
 
     Args:
         dims: of what the layer returns.
@@ -158,7 +158,7 @@ def _fuse(
 
 
 def replace_called_module(traced: TracedModel, source: fx.Node, module: nn.Module) -> None:
-    """Puts a module in the place of the one a node calls, or beside it if others use that too."""
+    """Lets a node call another module, which replaces the former unless other nodes use that."""
     path = str(source.target)
     others = used_paths(node for node in traced.graph.nodes if node is not source)
     if path in others:
@@ -170,7 +170,7 @@ def replace_called_module(traced: TracedModel, source: fx.Node, module: nn.Modul
 def replace_weights(
     traced: TracedModel, source: fx.Node, weight: nn.Parameter, bias: nn.Parameter
 ) -> None:
-    """Lets a function read a fused weight and bias."""
+    """Lets a node that calls a function read another weight and bias."""
     arguments = arguments_by_name(source, _FUNCTIONS[source.target])  # type: ignore[index]
     parent = str(arguments["weight"].target).rpartition(".")[0]
     home = traced.root.get_submodule(parent)

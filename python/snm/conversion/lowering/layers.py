@@ -24,7 +24,7 @@ def build_layers(
     rule: SNMRule,
     dtype: torch.dtype,
 ) -> nn.Module:
-    """The modules, parameters and neurons that a program calls, under their own paths.
+    """Builds the modules, parameters and neurons that a program calls, under their own paths.
 
     Args:
         dtype: in which spikes are sent.
@@ -47,7 +47,7 @@ def build_layers(
 
 
 def _small_maps(traced: TracedModel) -> dict[nn.Module, nn.Module]:
-    """What takes the place of convolutions of which every call gains from it.
+    """Faster modules for convolutions of small maps, where every call gains from that.
 
     Weights that several modules share stay shared, so those modules stay as they are.
     """

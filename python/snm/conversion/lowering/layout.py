@@ -49,7 +49,7 @@ def lay_out(
     images_change: bool,
     caps: Mapping[str, tuple[float, ...]],
 ) -> Program:
-    """The program that simulates a graph whose ReLUs are neurons at ``paths``.
+    """Lays out the program that simulates a graph whose ReLUs are neurons at ``paths``.
 
     Args:
         per_neuron: whether each neuron has a threshold of its own.
@@ -111,7 +111,7 @@ def lay_out(
 def _most_at_once(
     nodes: Iterable[fx.Node], steps: Iterable[Step], frees: Mapping[str, tuple[str, ...]]
 ) -> int:
-    """Elements that the values of one time step of one image hold at most at once."""
+    """How many elements the values of one time step of one image hold at once, at most."""
     shapes = {node.name: node.meta["shapes"][2] for node in nodes}
     live: dict[str, int] = {}
     most = 0
@@ -141,7 +141,7 @@ def _side_by_side(operand: fx.Node) -> list[fx.Node]:
 
 
 def _used(steps: list[Step]) -> list[Step]:
-    """The steps without calls that nothing reads, and what each layer of neurons has to send."""
+    """Drops calls that nothing reads, and notes what each layer of neurons has to send."""
     read: set[str] = set()
     kept: list[Step] = []
     for step in reversed(steps):
@@ -155,7 +155,7 @@ def _used(steps: list[Step]) -> list[Step]:
 
 
 def _tail_of(output: fx.Node) -> tuple[set[fx.Node], set[fx.Node]]:
-    """What is computed on mean values, back to the neurons whose mean it reads; and those.
+    """The nodes that are computed on mean values, and the neurons whose mean output they read.
 
     An affine node between neurons that the tail reads is computed on mean values once more.
     """
@@ -181,7 +181,7 @@ def _call(node: fx.Node) -> Call:
 
 
 def _call_over_time(node: fx.Node, repeated: Mapping[fx.Node, str]) -> Call:
-    """A node's operation on ``[T*B, ...]``."""
+    """The call of a node's operation on all time steps at once, ``[T*B, ...]``."""
     args, kwargs = _arguments(node, repeated)
     if is_reshape(node):
         sizes = args[1:] + tuple(v for k, v in kwargs.items() if k != "input")
@@ -202,7 +202,7 @@ def _target(node: fx.Node) -> Any:
 def _arguments(
     node: fx.Node, repeated: Mapping[fx.Node, str]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """A node's arguments, with values in the place of nodes."""
+    """The arguments of a node, with the values of a program in the place of nodes."""
 
     def value(argument: Any) -> Any:
         if isinstance(argument, fx.Node):

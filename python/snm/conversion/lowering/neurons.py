@@ -12,7 +12,7 @@ from ..tracing.traced_model import TracedModel
 
 
 def neuron_paths(traced: TracedModel) -> dict[fx.Node, str]:
-    """A path for each layer of neurons: its ReLU's, numbered where that is called again."""
+    """Chooses a path for each layer of neurons: its ReLU's, numbered where that is called again."""
     used = {
         own_path(path)
         for path in used_paths(n for n in traced.graph.nodes if not is_relu(traced, n))
@@ -30,7 +30,7 @@ def neuron_paths(traced: TracedModel) -> dict[fx.Node, str]:
 
 
 def append_neurons(traced: TracedModel) -> fx.Node:
-    """Lets the output layer drive neurons of its own; returns them."""
+    """Puts a layer of neurons behind the output layer and returns its node."""
     output = next(node for node in traced.graph.nodes if node.op == "output")
     logits = output.args[0]
     assert isinstance(logits, fx.Node)

@@ -92,16 +92,16 @@ def _caps_in_units(
 
 
 class _Channels(NamedTuple):
-    """Where a layer's weights see channels."""
+    """The channels that a layer's weights are for."""
 
     dim: int
-    """Of what it reads and of its result, from the last."""
+    """The dimension of channels in what the layer reads and in its result, from the last."""
     inputs: int
     outputs: int
 
 
 class _Normaliser:
-    """Rewrites a graph.
+    """Rewrites a graph so that neurons fire at 1.
 
     Units are float64, of the shape of their value; a value that has none is in the model's.
     """
@@ -122,9 +122,9 @@ class _Normaliser:
             for node, t in thresholds.items()
         }
         self.inputs: dict[fx.Node, Tensor] = {}
-        """By what layers multiply the weights of their input channels, ``[C]``."""
+        """The factors by which layers multiply the weights of their input channels, ``[C]``."""
         self.outputs: dict[fx.Node, Tensor] = {}
-        """By what they multiply those of their output channels; and by what inserted
+        """The factors by which they multiply those of their output channels, and by which inserted
         multiplications do."""
         self.factors: dict[fx.Node, str] = {}
         """The name under which the model keeps what an inserted multiplication multiplies by."""
@@ -133,7 +133,7 @@ class _Normaliser:
         self.random = torch.Generator().manual_seed(0)
 
     def rewrite(self) -> None:
-        """Finds where every unit goes, then changes modules."""
+        """Follows units through the graph, then changes weights and inserts multiplications."""
         for node in list(self.graph.nodes):
             if node.op == "output":
                 if node.args[0] is not self.counted:
@@ -151,7 +151,7 @@ class _Normaliser:
         remove_unused(self.graph)
 
     def check(self) -> None:
-        """Compares the rewritten network of ReLUs with what it was.
+        """Compares the results of the rewritten network of ReLUs with those before.
 
         Raises:
             ConversionError: they differ by more than rounding.
@@ -172,7 +172,7 @@ class _Normaliser:
             raise ConversionError([Offence("", "forward", reason)])
 
     def _carry(self, node: fx.Node) -> None:
-        """Lets a node read its operands in their units if it can, else in the model's."""
+        """Lets a node read its operands in their units if it can, else in those of the model."""
         channels = self._channels(node)
         if channels is None:
             unit = self._passed_on(node)
@@ -190,7 +190,7 @@ class _Normaliser:
                 self._bring(operand, node)
 
     def _bring(self, node: fx.Node, user: fx.Node, wanted: Tensor | None = None) -> None:
-        """Lets ``user`` read a value in the wanted unit, or in the model's."""
+        """Lets ``user`` read a value in the wanted unit; None is the unit of the model."""
         ratio = self.units.get(node, 1.0) / (1.0 if wanted is None else wanted)
         if isinstance(ratio, float) or bool((ratio == 1).all()):
             return
@@ -214,7 +214,7 @@ class _Normaliser:
                 self.outputs[node] = factor
 
     def _is_sum(self, node: fx.Node) -> bool:
-        """Whether a node adds tensors, and no numbers."""
+        """Whether a node adds or subtracts two tensors, not a tensor and a number."""
         known = node.target in (_SUM_METHODS if node.op == "call_method" else _SUMS)
         tensors = [n for n in node.args[:2] if isinstance(n, fx.Node) and is_tensor(n)]
         return known and len(tensors) == 2
@@ -252,7 +252,7 @@ class _Normaliser:
         return found[0] if is_tensor(node) else tuple(found)
 
     def _draw(self, node: fx.Node) -> Any:
-        """Random numbers from 1 to 2 in the place of a node's own; sizes and the like stay."""
+        """A node's value, its tensors filled with random numbers from 1 to 2; sizes stay."""
 
         def draw(value: Any) -> Any:
             if not (isinstance(value, Tensor) and value.is_floating_point()):
@@ -263,7 +263,7 @@ class _Normaliser:
         return map_aggregate(self.values[node], draw)
 
     def _run(self, node: fx.Node, operands: Mapping[fx.Node, Any]) -> list[Tensor]:
-        """The tensors that a node's operation makes of these operands."""
+        """The tensors that result from a node's operation on these operands."""
         args, kwargs = (map_arg(a, operands.__getitem__) for a in (node.args, node.kwargs))
         result = getattr(self.interpreter, node.op)(node.target, args, kwargs)
         return [result] if isinstance(result, Tensor) else list(result)
@@ -336,7 +336,7 @@ class _InUnits(fx.Interpreter):
 
 
 def _between(node: fx.Node, user: fx.Node) -> Domain:
-    """The domain of what comes between a node and one that reads it."""
+    """The domain of a multiplication between a node and one that reads it."""
     if not changes_over_time(node):
         return Domain.STATIC
     return Domain.TAIL if domain_of(user) is Domain.TAIL else Domain.TEMPORAL
@@ -352,7 +352,7 @@ def _times(value: Any, unit: Any) -> Any:
 
 
 def _filled(unit: Tensor) -> Tensor:
-    """A unit where nothing but zeros are, as behind padding: its channel's if that has one."""
+    """Fills in units that are unknown, as behind padding: the channel's if it has one, else 1."""
     known = unit.nan_to_num(0.0)
     positions = list(range(2, unit.dim()))
     channel = known.amax(positions, keepdim=True) if positions and unit.numel() else known
@@ -361,7 +361,7 @@ def _filled(unit: Tensor) -> Tensor:
 
 
 def _shared(values: Tensor) -> Tensor:
-    """Values with size 1 in each dimension along which they are all the same."""
+    """Shrinks each dimension along which all values are the same to size 1."""
     for dim in range(values.dim()):
         first = values.narrow(dim, 0, 1)
         if bool((values == first).all()):
@@ -378,7 +378,7 @@ def _per_channel(values: Tensor, dim: int, channels: int) -> Tensor | None:
 
 
 def _factor(ratio: Tensor, dtype: torch.dtype) -> Tensor:
-    """What to multiply an image's value by, as small as it can be."""
+    """The factor for one image's value, with as few elements as it can have."""
     factor = _shared(ratio)[0].to(dtype)
     return factor.reshape(()) if factor.numel() == 1 else factor
 
@@ -386,7 +386,7 @@ def _factor(ratio: Tensor, dtype: torch.dtype) -> Tensor:
 def _scaled_layer(
     layer: WeightedLayer, inputs: Tensor, outputs: Tensor
 ) -> tuple[nn.Parameter, nn.Parameter | None]:
-    """Weight and bias of a layer, its channels multiplied."""
+    """The weight and bias of a layer, multiplied channel by channel."""
     weight, groups = layer.weight, layer.groups
     first, second = (inputs, outputs) if layer.transposed else (outputs, inputs)
     scaled = weight.double().reshape(groups, -1, weight.shape[1], weight[0, 0].numel())
@@ -396,7 +396,7 @@ def _scaled_layer(
 
 
 def _scaled_norm(norm: _BatchNorm, inputs: Tensor, outputs: Tensor) -> _BatchNorm:
-    """A batch norm with its channels multiplied; its mean is in units of what it reads."""
+    """A copy of a batch norm, multiplied channel by channel; its mean is in units of its input."""
     scaled = copy.deepcopy(norm)
     mean = scaled.running_mean
     assert mean is not None
@@ -410,6 +410,7 @@ def _scaled_norm(norm: _BatchNorm, inputs: Tensor, outputs: Tensor) -> _BatchNor
 
 
 def _parameter(values: Tensor, like: Tensor) -> nn.Parameter:
-    """Values as a parameter, of the dtype of another, and its memory format if of its shape."""
+    """A parameter of these values, in the dtype of another, and in its memory format if it has the
+    same shape."""
     made = torch.empty_like(like) if values.shape == like.shape else like.new_empty(values.shape)
     return nn.Parameter(made.copy_(values), requires_grad=False)

@@ -25,7 +25,7 @@ class Prepared(NamedTuple):
     paths: dict[fx.Node, str]
     """Each ReLU that becomes a layer of neurons, and that layer's path."""
     caps: dict[str, float]
-    """By path, what the activations of a layer never exceed, such as 6 for ReLU6."""
+    """What the activations of a layer never exceed, such as 6 for ReLU6, by its path."""
     example: Tensor
     """Up to four of the images it was prepared with."""
     output: fx.Node | None

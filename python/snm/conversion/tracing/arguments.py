@@ -16,7 +16,7 @@ def bound_arguments(node: fx.Node) -> dict[str, Any]:
 
 
 def arguments_by_name(node: fx.Node, names: tuple[str, ...]) -> dict[str, Any]:
-    """The arguments of a call by name, given the order of those that may come without."""
+    """The arguments of a call by name, from the names of positional arguments in their order."""
     return {**dict(zip(names, node.args, strict=False)), **node.kwargs}
 
 

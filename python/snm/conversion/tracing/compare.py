@@ -31,20 +31,20 @@ def agree(found: Tensor, expected: Tensor) -> bool:
 
 @contextmanager
 def _fixed_chance(images: Tensor) -> Iterator[None]:
-    """Draws the same random numbers each time, and none of the caller's."""
+    """Makes chance the same each time, and leaves the caller's random numbers alone."""
     with torch.random.fork_rng([images.device] if images.is_cuda else []):
         torch.manual_seed(0)
         yield
 
 
 def result_of(model: nn.Module, images: Tensor) -> Any:
-    """What a copy of a model returns for a copy of the images; forward may write into either."""
+    """The result of a copy of a model on a copy of the images, as forward may write into either."""
     with _fixed_chance(images):
         return copy_of(model)(images.clone())
 
 
 def difference(traced: TracedModel, images: Tensor, expected: Any) -> str | None:
-    """In what a graph's result differs from its model's by more than rounding; None if in nothing.
+    """How a graph's result differs from its model's by more than rounding; None if it does not.
 
     Args:
         expected: what the model returns for the images.
@@ -63,7 +63,7 @@ def difference(traced: TracedModel, images: Tensor, expected: Any) -> str | None
 
 
 def _kind(result: Any) -> type:
-    """A type, or that of the plain collection in whose place torch.fx puts its own."""
+    """The type of a result; torch.fx's own collections count as the plain ones."""
     return next((kind for kind in (dict, list) if isinstance(result, kind)), type(result))
 
 

@@ -110,7 +110,7 @@ class _OneInput(nn.Module):
 
 
 def _result(model: nn.Module, images: Tensor) -> Any:
-    """What a model returns, or the error that it raises."""
+    """The result of a model on images, or the error that it raises."""
     try:
         return result_of(model, images)
     except ConversionError:
@@ -122,7 +122,7 @@ def _result(model: nn.Module, images: Tensor) -> Any:
 def _attempt(
     by: Callable[[nn.Module, Tensor], TracedModel], model: nn.Module, images: Tensor, expected: Any
 ) -> TracedModel | Offence:
-    """The graph that a tracer makes; if it fails, or the graph is another, what it says."""
+    """The graph that a tracer makes of a model, or why it makes none that does the same."""
     root = _OneInput(copy_of(model).requires_grad_(False)).eval()
     _bake_parametrizations(root)
     try:
@@ -161,7 +161,7 @@ def _hides_something(traced: TracedModel) -> bool:
 
 
 def _bake_parametrizations(root: nn.Module) -> None:
-    """Weight norm and its like become plain weights."""
+    """Turns weight norm and other parametrizations into plain weights."""
     for module in root.modules():
         if parametrize.is_parametrized(module):
             assert isinstance(module.parametrizations, nn.ModuleDict)

@@ -1,4 +1,4 @@
-"""A traced model: a copy of it and the graph of what it does."""
+"""A traced model, and what runs its graph."""
 
 from dataclasses import dataclass
 from functools import reduce
@@ -24,13 +24,13 @@ class TracedModel:
     takes."""
 
     def module(self, node: fx.Node) -> nn.Module | None:
-        """The module a node calls; None if it calls none."""
+        """The module that a node calls; None if it calls none."""
         if node.op != "call_module":
             return None
         return self.root.get_submodule(str(node.target))
 
     def attribute(self, node: fx.Node) -> Any:
-        """The parameter, buffer or constant a ``get_attr`` node reads."""
+        """The parameter, buffer or constant that a ``get_attr`` node reads."""
         return reduce(getattr, str(node.target).split("."), self.root)
 
     def operation(self, node: fx.Node) -> str:
@@ -43,7 +43,7 @@ class TracedModel:
         return str(getattr(node.target, "__name__", node.target))
 
     def offence(self, node: fx.Node, reason: str) -> Offence:
-        """The refusal of a node."""
+        """The refusal of a node, for this reason."""
         return Offence(path_of(node), self.operation(node), reason, node.meta.get("line", ""))
 
 

@@ -1,4 +1,4 @@
-"""Follows a model with torch.fx, which sees what does not depend on the values of tensors."""
+"""Traces a model with torch.fx, which sees what does not depend on the values of tensors."""
 
 import operator
 import threading
@@ -22,7 +22,7 @@ IN_PLACE_OPERATORS: dict[Callable[..., Any], Callable[..., Any]] = {
 
 
 class TracingError(Exception):
-    """A model cannot be followed.
+    """torch.fx, or the model under it, has failed.
 
     Args:
         path: of the module that it fails in.
@@ -51,7 +51,7 @@ def trace_with_fx(root: nn.Module, outermost: CodeType) -> fx.Graph:
 
 
 class _Proxy(fx.Proxy):
-    """Records ``x += y`` as what it is; fx's own proxy records an addition out of place."""
+    """Records ``x += y`` as a write in place; fx's own proxy records an addition out of place."""
 
 
 def _recorder(function: Callable[..., Any]) -> Callable[..., Any]:
