@@ -12,7 +12,7 @@ from torch import Tensor, nn
 import snm
 from networks import NETWORKS, exact_network
 from snm import Statistics
-from snm.conversion.calibration import images_of, observe
+from snm.conversion.calibration import observe, open_images
 from snm.conversion.histogram import bins_for
 from snm.conversion.lowering.prepare import prepare
 from snm.conversion.thresholds import Choice, thresholds
@@ -411,7 +411,7 @@ def test_dead_layers_stay_silent(dead: str) -> None:
 @quiet
 @pytest.mark.parametrize("max_spikes", [1, 4])
 def test_caps_bound_given_thresholds(max_spikes: int) -> None:
-    images = images_of(partly_dead(), ONE_PIXEL_DARK, None)
+    images = open_images(partly_dead(), ONE_PIXEL_DARK, None)
     prepared = prepare(partly_dead(), images.first, "direct", "mean")
     statistics = observe(prepared, images, "neuron", "max")
     found = thresholds(

@@ -170,7 +170,7 @@ class _Writer:
             if made is not None:
                 return self._node(path, _typed(made, before, after), operands, computed, path=path)
         if isinstance(module, nn.AvgPool2d) or target in _AVERAGES:
-            made = _average(_arguments(call, module), before, after)
+            made = _average(_pooling_arguments(call, module), before, after)
             return self._node(
                 path or name, _typed(made, before, after), operands, computed, path=path
             )
@@ -378,7 +378,7 @@ def _pair(value: Any) -> tuple[int, int]:
     return int(first), int(rest[0] if rest else first)
 
 
-def _arguments(call: Call, module: nn.Module | None) -> dict[str, Any]:
+def _pooling_arguments(call: Call, module: nn.Module | None) -> dict[str, Any]:
     """The arguments of a pooling by name."""
     if module is not None:
         return dict(vars(module))

@@ -258,7 +258,7 @@ class _Reader:
             except (TypeError, ValueError) as error:
                 raise Refusal(str(error)) from error
             shape = tuple(int(size) for size in node.shape)
-            bias = None if node.bias is None else _tensor(node.bias)
+            bias = None if node.bias is None else _float_tensor(node.bias)
             cap = tuple(float(value) for value in node.metadata.get("cap", ()))
             threshold = _threshold(node.threshold)
             for name, values in (("threshold", threshold), ("bias", bias)):
@@ -297,7 +297,7 @@ class _Reader:
 
     def _times(self, function: Any, x: fx.Node, factor: Any, wanted: str) -> fx.Node:
         path = self._free(wanted.replace(".", "_"))
-        self.model.register_buffer(path, _tensor(factor))
+        self.model.register_buffer(path, _float_tensor(factor))
         constant = self._noted(self.graph.get_attr(f"{PREFIX}.{path}"), path)
         return self._function(function, (x, constant), path)
 
@@ -340,16 +340,16 @@ def _torch_layer(node: nir.NIRNode) -> nn.Module | None:
 
 
 def _linear(node: nir.NIRNode) -> nn.Module:
-    weight = _tensor(node.weight)
+    weight = _float_tensor(node.weight)
     if weight.dim() != 2:
         raise Refusal(f"has a weight of {list(weight.shape)}, known are those of two dimensions")
-    bias = _tensor(node.bias) if isinstance(node, nir.Affine) else None
+    bias = _float_tensor(node.bias) if isinstance(node, nir.Affine) else None
     layer = nn.Linear(weight.shape[1], weight.shape[0], bias is not None, device="meta")
-    return _filled(layer, weight, bias)
+    return _with_weights(layer, weight, bias)
 
 
 def _convolution(node: nir.NIRNode) -> nn.Module:
-    weight, bias = _tensor(node.weight), _tensor(node.bias)
+    weight, bias = _float_tensor(node.weight), _float_tensor(node.bias)
     kind, dims = (nn.Conv1d, 1) if isinstance(node, nir.Conv1d) else (nn.Conv2d, 2)
     padding: Any = node.padding if isinstance(node.padding, str) else _sizes(node.padding, dims)
     groups = int(node.groups)
@@ -363,10 +363,10 @@ def _convolution(node: nir.NIRNode) -> nn.Module:
         groups,
         device="meta",
     )
-    return _filled(layer, weight, bias)
+    return _with_weights(layer, weight, bias)
 
 
-def _filled(layer: nn.Module, weight: Tensor, bias: Tensor | None) -> nn.Module:
+def _with_weights(layer: nn.Module, weight: Tensor, bias: Tensor | None) -> nn.Module:
     layer.weight = nn.Parameter(weight, requires_grad=False)
     if bias is not None:
         layer.bias = nn.Parameter(bias, requires_grad=False)
@@ -409,7 +409,7 @@ def _sizes(value: Any, dims: int) -> tuple[int, ...]:
 
 
 def _threshold(values: Any) -> Tensor:
-    threshold = _tensor(values)
+    threshold = _float_tensor(values)
     if not bool((threshold > 0).all()):
         raise Refusal("has a threshold that is not > 0")
     return threshold
@@ -421,6 +421,6 @@ def _fits(values: Tensor, shape: tuple[int, ...]) -> bool:
     return values.dim() <= len(shape) and all(own in (1, size) for own, size in sizes)
 
 
-def _tensor(values: Any) -> Tensor:
+def _float_tensor(values: Any) -> Tensor:
     """A copy of values as a float32 tensor."""
     return torch.from_numpy(np.array(values, dtype=np.float32))

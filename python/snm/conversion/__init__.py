@@ -27,7 +27,7 @@ from ..network.checks import check_count
 from ..network.encode import ENCODERS, Encoder
 from ..network.spiking import READOUTS, Readout, SpikingNetwork
 from ..network.tree import origin_of
-from .calibration import calibrate, images_for, observe
+from .calibration import calibrate, observe, open_calibration
 from .inputs import Progress, one_of, rule_of
 from .lowering.lower import lower
 from .lowering.normalise import normalise
@@ -134,7 +134,7 @@ def convert(
     choice.check()
     _check_rest(form, encoder, readout, chunk_steps)
 
-    images = images_for(model, calibration, choice, progress)
+    images = open_calibration(model, calibration, choice, progress)
     prepared = prepare(model, images.first, encoder, readout)
     statistics = observe(prepared, images, norm, statistic)
     caps = prepared.caps

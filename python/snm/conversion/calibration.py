@@ -63,13 +63,13 @@ def calibrate(
     """
     one_of("norm", norm, NORMS)
     one_of("statistic", statistic, STATISTICS)
-    images = images_of(model, calibration, progress)
+    images = open_images(model, calibration, progress)
     # With the neurons of readout="count", so that they serve either readout.
     prepared = prepare(model, images.first, "direct", "count")
     return observe(prepared, images, norm, statistic)
 
 
-def images_of(
+def open_images(
     model: nn.Module, calibration: Tensor | Iterable[Any], progress: Progress | None
 ) -> Images:
     """Opens the calibration images of a model, see :func:`calibrate`."""
@@ -81,7 +81,7 @@ def images_of(
     return Images(first, chain((first,), batches))
 
 
-def images_for(
+def open_calibration(
     model: nn.Module,
     calibration: Tensor | Iterable[Any] | Statistics,
     choice: Choice,
@@ -89,7 +89,7 @@ def images_for(
 ) -> Images:
     """Opens calibration images, or takes up statistics of them, see :func:`snm.convert`."""
     if not isinstance(calibration, Statistics):
-        return images_of(model, calibration, progress)
+        return open_images(model, calibration, progress)
     choice.check_statistics(calibration)
     device, dtype = check_model(model)
     example = calibration.example

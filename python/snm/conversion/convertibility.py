@@ -91,7 +91,7 @@ def _example(model: nn.Module, device: torch.device | None, dtype: torch.dtype |
     tried = []
     failure: Exception | None = None
     generator = torch.Generator().manual_seed(0)
-    for shape in _shapes(model):
+    for shape in _common_shapes(model):
         images = torch.rand(2, *shape, generator=generator).to(device, dtype)
         try:
             result_of(model, images)
@@ -108,7 +108,7 @@ def _example(model: nn.Module, device: torch.device | None, dtype: torch.dtype |
     raise ValueError(f"convertible: images must be given for this model, {why}") from failure
 
 
-def _shapes(model: nn.Module) -> Iterator[tuple[int, ...]]:
+def _common_shapes(model: nn.Module) -> Iterator[tuple[int, ...]]:
     """The common shapes of images that a model's first layer may take."""
     first = next((module for module in model.modules() if isinstance(module, _LAYERS)), None)
     if isinstance(first, nn.Linear):

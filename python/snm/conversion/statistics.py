@@ -178,10 +178,10 @@ class Statistics:
                 "Statistics.merge: statistic='max' keeps no histograms and cannot be merged with "
                 f"what does, got {self.statistic!r} and {other.statistic!r}"
             )
-        if _shapes(self) != _shapes(other):
+        if _shapes_of_layers(self) != _shapes_of_layers(other):
             raise ValueError(
                 "Statistics.merge: layers must be those of one network, "
-                f"got {_shapes(self)} and {_shapes(other)}"
+                f"got {_shapes_of_layers(self)} and {_shapes_of_layers(other)}"
             )
         device = self.example.device
         return Statistics(
@@ -292,7 +292,7 @@ def _rows(activation: Tensor, norm: Norm) -> Tensor:
     return activation.reshape(len(activation), -1).t()
 
 
-def _shapes(statistics: Statistics) -> dict[str, list[int]]:
+def _shapes_of_layers(statistics: Statistics) -> dict[str, list[int]]:
     return {path: list(layer.largest.shape) for path, layer in sorted(statistics.layers.items())}
 
 

@@ -24,7 +24,7 @@ from .analysis.analyse import analyse
 from .analysis.domains import Domain, changes_over_time, domain_of
 from .analysis.operations import clip_of_module
 from .analysis.pooling import pooling_of_node
-from .calibration import images_of, observe
+from .calibration import observe, open_images
 from .inputs import Progress, rule_of
 from .lowering.prepare import prepare
 from .statistics import Norm, Statistic
@@ -99,7 +99,7 @@ def replace_relu(
     rule = rule_of(preset)
     choice = Choice(norm, statistic, percentile, levels, dead)
     choice.check()
-    images = images_of(model, calibration, progress)
+    images = open_images(model, calibration, progress)
     _check_calls(model, images.first)
     prepared = prepare(model, images.first, "direct", "mean")
     statistics = observe(prepared, images, norm, statistic)

@@ -67,7 +67,7 @@ def _reason(traced: TracedModel, node: fx.Node) -> str | None:
         result = node.args[0]
         if isinstance(result, fx.Node) and is_tensor(result):
             return None
-        return f"returns {_kind(result)}; it must return one tensor, the logits"
+        return f"returns {_name_of_result(result)}; it must return one tensor, the logits"
     module = traced.module(node)
     other = None if module is None else altered(module)
     if other is not None:
@@ -83,7 +83,7 @@ def _reason(traced: TracedModel, node: fx.Node) -> str | None:
     return _reason_over_time(traced, node)
 
 
-def _kind(result: Any) -> str:
+def _name_of_result(result: Any) -> str:
     """A name for what a model returns instead of a tensor; torch.fx has collections of its own."""
     if isinstance(result, fx.Node):
         return "several tensors" if holds_tensors(result) else "no tensor"

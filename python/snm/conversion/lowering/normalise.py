@@ -243,7 +243,7 @@ class _Normaliser:
             scaled = {n: _times(drawn[n], self.units.get(n)) for n in drawn}
             pairs = list(zip(self._run(node, scaled), self._run(node, drawn), strict=True))
             if trial == 0:
-                found = [_filled(after / before).float().double() for after, before in pairs]
+                found = [_without_gaps(after / before).float().double() for after, before in pairs]
             elif not all(
                 torch.allclose(after, unit * before, rtol=_ROUNDING, atol=0.0)
                 for unit, (after, before) in zip(found, pairs, strict=True)
@@ -351,7 +351,7 @@ def _times(value: Any, unit: Any) -> Any:
     return tuple(part * own for part, own in zip(value, unit, strict=True))
 
 
-def _filled(unit: Tensor) -> Tensor:
+def _without_gaps(unit: Tensor) -> Tensor:
     """Fills in units that are unknown, as behind padding: the channel's if it has one, else 1."""
     known = unit.nan_to_num(0.0)
     positions = list(range(2, unit.dim()))

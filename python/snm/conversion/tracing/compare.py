@@ -52,7 +52,7 @@ def difference(traced: TracedModel, images: Tensor, expected: Any) -> str | None
     with _fixed_chance(images):
         found = Runner(traced).run(images.clone())
     if not (isinstance(found, Tensor) and isinstance(expected, Tensor)):
-        if _kind(found) is _kind(expected):
+        if _plain_type(found) is _plain_type(expected):
             return None
         return f"{type(found).__name__} instead of {type(expected).__name__}"
     if agree(found, expected):
@@ -62,7 +62,7 @@ def difference(traced: TracedModel, images: Tensor, expected: Any) -> str | None
     return f"{list(found.shape)} instead of {list(expected.shape)}"
 
 
-def _kind(result: Any) -> type:
+def _plain_type(result: Any) -> type:
     """The type of a result; torch.fx's own collections count as the plain ones."""
     return next((kind for kind in (dict, list) if isinstance(result, kind)), type(result))
 

@@ -19,8 +19,6 @@ from .traced_model import TracedModel
 from .with_export import trace_with_export
 from .with_fx import TracingError, trace_with_fx
 
-__all__ = ["TracedModel", "remove_unused", "trace"]
-
 _NO_OP_MODULES = (
     nn.Identity,
     nn.Dropout,
