@@ -14,6 +14,7 @@ def put_at_path(root: nn.Module, path: str, value: Any) -> None:
     Raises:
         KeyError: a name of the path is empty, or is that of another attribute.
 
+    >>> import torch
     >>> root = nn.Module()
     >>> put_at_path(root, "block.conv", nn.Conv2d(1, 2, 3))
     >>> put_at_path(root, "block.scale", torch.ones(2))
