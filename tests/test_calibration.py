@@ -12,8 +12,10 @@ from torch import Tensor, nn
 import snm
 from networks import NETWORKS, exact_network
 from snm import Statistics
-from snm.conversion.calibration import Choice, observe, thresholds
+from snm.conversion.calibration import observe, open_images
 from snm.conversion.histogram import bins_for
+from snm.conversion.lowering.prepare import prepare
+from snm.conversion.thresholds import Choice, thresholds
 
 NORMS = ("neuron", "channel", "layer")
 STATISTICS = ("max", "percentile", "mse")
@@ -409,9 +411,9 @@ def test_dead_layers_stay_silent(dead: str) -> None:
 @quiet
 @pytest.mark.parametrize("max_spikes", [1, 4])
 def test_caps_bound_given_thresholds(max_spikes: int) -> None:
-    prepared, statistics = observe(
-        partly_dead(), ONE_PIXEL_DARK, "neuron", "max", None, "direct", "mean"
-    )
+    images = open_images(partly_dead(), ONE_PIXEL_DARK, None)
+    prepared = prepare(partly_dead(), images.first, "direct", "mean")
+    statistics = observe(prepared, images, "neuron", "max")
     found = thresholds(
         prepared, statistics, Choice(dead="layer"), caps={"1": 2.5}, max_spikes=max_spikes
     )

@@ -8,9 +8,10 @@ from torch import Tensor, nn
 
 import snm
 from naive import ReplaceReLUs
-from snm.conversion.analysis.examine import examine
+from snm.conversion.analysis.analyse import analyse
 from snm.conversion.lowering.fold import fold_batch_norms
 from snm.conversion.tracing.compare import agree
+from snm.conversion.tracing.trace import trace
 from zoo import MODELS, published
 
 EXPORTED = {"timm vgg16_bn", "control flow"}
@@ -87,7 +88,8 @@ def test_half_precision(name: str, dtype: torch.dtype) -> None:
     model, images = published(name)
     model, images = model.to(dtype), images.to(dtype)
     with torch.no_grad():
-        traced, offences = examine(model, images, images_change=False)
+        traced = trace(model, images)
+        offences = analyse(traced, images, images_change=False)
     assert offences == []
     assert traced.fixed_size == (tuple(images.shape[1:]) if name in EXPORTED else None)
     assert snm.convert(model, images)(images, timesteps=2).dtype == dtype
@@ -97,7 +99,8 @@ def test_half_precision(name: str, dtype: torch.dtype) -> None:
 def test_folding_changes_no_result(name: str) -> None:
     model, images = published(name)
     with torch.no_grad():
-        traced, _ = examine(model, images, images_change=False)
+        traced = trace(model, images)
+        analyse(traced, images, images_change=False)
         before = torch.fx.Interpreter(traced.root, graph=traced.graph).run(images)
         fold_batch_norms(traced)
         after = torch.fx.Interpreter(traced.root, graph=traced.graph).run(images)

@@ -14,8 +14,9 @@ from torch.nn import functional as F
 import snm
 from naive import naive_thresholds, simulate_naively
 from networks import exact, exact_images
-from snm.conversion.analysis.examine import examine
+from snm.conversion.analysis.analyse import analyse
 from snm.conversion.analysis.operations import activation_cap, is_relu
+from snm.conversion.tracing.trace import trace
 
 T = 8
 CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
@@ -302,7 +303,8 @@ def test_everything_that_clips_from_zero_is_a_neuron(name: str, branch: bool) ->
     model = exact(Between(lambda x: function(x * 8 - 2), branch=branch))
     images = exact_images(3)
     with torch.no_grad():
-        traced, offences = examine(model, images, images_change=False)
+        traced = trace(model, images)
+        offences = analyse(traced, images, images_change=False)
     assert offences == []
     neurons = [node for node in traced.graph.nodes if is_relu(traced, node)]
     assert [activation_cap(traced, node) for node in neurons] == [None, cap, None]

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import snm
 from networks import NETWORKS, exact_images, exact_network
 from snm.conversion.lowering.prepare import prepare
-from snm.conversion.tracing.traced import Runner
+from snm.conversion.tracing.traced_model import Runner
 from snm.diagnosis import parts_of
 from snm.diagnosis.result import PARTS, add_up
 from snm.network.relu import relu_pass

@@ -1,4 +1,4 @@
-"""What a conversion can complain about."""
+"""What conversion refuses and warns of."""
 
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -8,13 +8,13 @@ class Offence(NamedTuple):
     """One operation of a model that has no spiking counterpart."""
 
     path: str
-    """Path of the module it happens in; empty for the model itself."""
+    """Path of the module in which it happens; empty for the model itself."""
     operation: str
-    """Its name: a module's class, a function's or method's name."""
+    """The operation's name: a module's class, or the name of a function or method."""
     reason: str
     """Why it is refused, and what to do instead where there is something."""
     line: str = ""
-    """Where it is in the source, such as ``resnet.py:102``; empty where that is not known."""
+    """File and line in the source, such as ``resnet.py:102``; empty where that is not known."""
 
     def __str__(self) -> str:
         where = f" ({self.line})" if self.line else ""
@@ -46,5 +46,18 @@ class ConversionError(ValueError):
         return "\n  ".join([head, *map(str, self.offences)])
 
 
+def refuse(offences: Iterable[Offence]) -> None:
+    """Stops a conversion if any operation is refused.
+
+    Raises:
+        ConversionError: at least one is; it names each.
+
+    >>> refuse([])
+    """
+    found = tuple(offences)
+    if found:
+        raise ConversionError(found)
+
+
 class DeadNeuronWarning(UserWarning):
-    """Neurons that never fired in calibration; it says what becomes of them."""
+    """Some neurons never fired in calibration; the message says what becomes of them."""

@@ -1,4 +1,4 @@
-"""Which frames of the stack are neither snm's nor torch's."""
+"""Tells frames of the call stack that belong to a user from those of snm and torch."""
 
 import os
 import sys
@@ -8,8 +8,8 @@ import torch
 _LIBRARIES = tuple(os.path.dirname(file) + os.sep for file in (torch.__file__, __file__))
 
 
-def is_foreign(file: str) -> bool:
-    """Whether a frame's file is that of a model or of a caller; generated code has none."""
+def is_users_file(file: str) -> bool:
+    """Whether a file is neither snm's nor torch's; generated code, which has no file, is not."""
     return not file.startswith((*_LIBRARIES, "<"))
 
 

@@ -3,29 +3,16 @@
 import os
 from typing import TYPE_CHECKING, Literal
 
-from ..errors import ConversionError
 from ..network.spiking import SpikingNetwork
+from .nir_error import GraphError
 from .packages import check_installed
 
 if TYPE_CHECKING:
     import nir
 
+__all__ = ["GraphError", "from_nir", "read", "to_nir"]
+
 Reset = Literal["subtract"]
-
-
-class GraphError(ConversionError):
-    """A network has no form in NIR, or a graph none here; names everything that stands in the way.
-
-    >>> from snm import Offence
-    >>> print(GraphError([Offence("mix", "cat", "NIR has no concatenation")]))
-    nir: 1 operation cannot be expressed:
-      mix: cat: NIR has no concatenation
-    """
-
-    def __str__(self) -> str:
-        count = len(self.offences)
-        head = f"nir: {count} operation{'' if count == 1 else 's'} cannot be expressed:"
-        return "\n  ".join([head, *map(str, self.offences)])
 
 
 def to_nir(net: SpikingNetwork, *, image_shape: tuple[int, ...] | None = None) -> "nir.NIRGraph":
@@ -65,9 +52,9 @@ def to_nir(net: SpikingNetwork, *, image_shape: tuple[int, ...] | None = None) -
     ['Input', 'Affine', 'SignedNeuronMemory', 'Affine', 'Output']
     """
     check_installed("to_nir", "nir")
-    from .nir_graph import graph_of
+    from .nir_graph import graph_of_network
 
-    return graph_of(net, image_shape)
+    return graph_of_network(net, image_shape)
 
 
 def from_nir(graph: "nir.NIRGraph", *, if_reset: Reset | None = None) -> SpikingNetwork:
@@ -102,11 +89,11 @@ def from_nir(graph: "nir.NIRGraph", *, if_reset: Reset | None = None) -> Spiking
     True
     """
     check_installed("from_nir", "nir")
-    from .nir_network import network_of
+    from .nir_network import network_of_graph
 
     if if_reset not in (None, "subtract"):
         raise ValueError(f"from_nir: if_reset must be None or 'subtract', got {if_reset!r}")
-    return network_of(graph, subtract=if_reset == "subtract")
+    return network_of_graph(graph, subtract=if_reset == "subtract")
 
 
 def read(path: str | os.PathLike[str]) -> "nir.NIRGraph":

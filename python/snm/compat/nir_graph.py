@@ -13,14 +13,14 @@ from torch.nn import functional as F
 
 import snm_kernels
 
-from ..conversion.analysis.pooling import pooling_of
+from ..conversion.analysis.pooling import pooling_of_call
 from ..conversion.tracing.paths import free_path
 from ..errors import Offence
 from ..network.interpret import Interpreter, Values
 from ..network.program import Call, Fire, RunningMax, Step, Value, reshape_steps
 from ..network.run import Run
 from ..network.spiking import SpikingNetwork
-from .nir import GraphError
+from .nir_error import GraphError, Refusal
 from .nir_nodes import RunningMaxPool, SignedNeuronMemory, array_of
 
 Shape = tuple[int, ...]
@@ -58,12 +58,8 @@ _COMPUTED_IN = {"static": "once", "temporal": "every step", "tail": "once, on th
 """How often the nodes of a program's parts are computed."""
 
 
-class _Refusal(Exception):
-    """Why an operation has no form in NIR."""
-
-
-def graph_of(net: SpikingNetwork, image_shape: Shape | None) -> nir.NIRGraph:
-    """As :func:`snm.compat.nir.to_nir`."""
+def graph_of_network(net: SpikingNetwork, image_shape: Shape | None) -> nir.NIRGraph:
+    """Makes the graph that :func:`snm.compat.nir.to_nir` returns."""
     if not isinstance(net, SpikingNetwork):
         raise TypeError(f"to_nir: net must be a SpikingNetwork, got {type(net).__name__}")
     if net.dtype != torch.float32:
@@ -86,7 +82,7 @@ class _Writer(Interpreter):
         self.edges: list[tuple[str, str]] = []
         self.sources: Values = {}
         self.constants: set[str] = set()
-        """Values that no image has a part in."""
+        """The names of values that do not depend on the images."""
         self.offences: list[Offence] = []
         self.shape = shape
 
@@ -110,7 +106,7 @@ class _Writer(Interpreter):
             return
         try:
             super().execute(step, values)
-        except _Refusal as refusal:
+        except Refusal as refusal:
             values[step.name] = None
             self.offences.append(Offence(*_named(self.net, step), str(refusal)))
 
@@ -126,7 +122,7 @@ class _Writer(Interpreter):
     def pool(self, step: RunningMax, values: Values) -> str | None:
         """Writes a running maximum down."""
         if step.value not in values:
-            raise _Refusal("pools layers side by side; NIR has no concatenation")
+            raise Refusal("pools layers side by side; NIR has no concatenation")
         node = RunningMaxPool.of(step.pooling, self._shape(step.value))
         return self._node(step.name, node, (step.value,), path=step.path)
 
@@ -166,19 +162,19 @@ class _Writer(Interpreter):
         if target in _SUMS and len(operands) == 2 and not call.kwargs:
             return self._join(call, operands)
         if len(operands) != 1 or not isinstance(self.values[name], Tensor):
-            raise _Refusal(_NO_NODE)
+            raise Refusal(_NO_NODE)
         before, after = self._shape(operands[0]), self._shape(name)
         path = str(target) if module is not None else ""
-        pooled = pooling_of(call, self.net.model)
+        pooled = pooling_of_call(call, self.net.model)
         if pooled is not None:
             node = RunningMaxPool.of(pooled, before)
             return self._node(path or name, node, operands, path=path)
         if module is not None:
-            made = _layer(module, before)
+            made = _weighted_node(module, before)
             if made is not None:
                 return self._node(path, _typed(made, before, after), operands, path=path)
         if isinstance(module, nn.AvgPool2d) or target in _AVERAGES:
-            made = _average(_arguments(call, module), before, after)
+            made = _average(_pooling_arguments(call, module), before, after)
             return self._node(path or name, _typed(made, before, after), operands, path=path)
         if isinstance(module, nn.AdaptiveAvgPool2d) or target in _ADAPTIVE_AVERAGES:
             return self._adaptive(path or name, path, operands, after)
@@ -189,24 +185,24 @@ class _Writer(Interpreter):
             return self._node(path or name, scale, operands, path=path)
         if isinstance(module, nn.Flatten) or target in _RESHAPES:
             return self._flatten(path or name, path, operands, after)
-        raise _Refusal(_NO_LAYER if target in _WEIGHTED else _NO_NODE)
+        raise Refusal(_NO_LAYER if target in _WEIGHTED else _NO_NODE)
 
     def _join(self, call: Call, operands: tuple[str, ...]) -> str | None:
         """A sum that others than neurons read: edges into a node that hands it on."""
         first, second = operands
         shape = self._shape(call.name)
         if self._shape(first) != shape or self._shape(second) != shape:
-            raise _Refusal("adds values of different shapes")
+            raise Refusal("adds values of different shapes")
         one = nir.Scale(np.ones(shape, np.float32))
         return self._node(call.name, one, operands)
 
     def _adaptive(
         self, name: str, path: str, operands: tuple[str, ...], after: Shape
     ) -> str | None:
-        """An average pooling that is told the size of its result."""
+        """Writes an average pooling that is told the size of its result."""
         before = self._shape(operands[0])
         if any(size % out for size, out in zip(before[1:], after[1:], strict=True)):
-            raise _Refusal(f"pools {list(before[1:])} to {list(after[1:])} in windows of two sizes")
+            raise Refusal(f"pools {list(before[1:])} to {list(after[1:])} in windows of two sizes")
         kernel = np.array(before[1:]) // np.array(after[1:])
         node = nir.AvgPool2d(kernel, kernel, np.zeros(2, np.int64))
         typed = _typed(node, before, after)
@@ -222,7 +218,7 @@ class _Writer(Interpreter):
         keeps = arguments.pop("keepdim", call.args[2] if len(call.args) > 2 else False)
         spatial = isinstance(dims, tuple | list) and sorted(d % 4 for d in dims) == [2, 3]
         if len(before) != 3 or not spatial or arguments:
-            raise _Refusal("is no mean over height and width; " + _NO_NODE)
+            raise Refusal("is no mean over height and width; " + _NO_NODE)
         small = (before[0], 1, 1)
         pooled = self._adaptive(call.name, "", operands, small)
         if keeps or pooled is None:
@@ -244,20 +240,20 @@ class _Writer(Interpreter):
                 if (*before[:start], merged, *before[end + 1 :]) == after:
                     node = nir.Flatten(np.array(before), start, end)
                     return self._node(name, _typed(node, before, after), operands, path=path)
-        raise _Refusal(f"makes {list(after)} of {list(before)}, which does not flatten dimensions")
+        raise Refusal(f"makes {list(after)} of {list(before)}, which does not flatten dimensions")
 
     def _factor(self, call: Call, before: Shape, after: Shape) -> np.ndarray[Any, Any]:
-        """What a product multiplies each element of an image by."""
+        """The constants by which a product multiplies each element of an image."""
         others = [
             self.values[part.name] if isinstance(part, Value) else part
             for part in (*call.args, *(call.kwargs or {}).values())
             if not (isinstance(part, Value) and part.name in self.sources)
         ]
         if len(others) != 1 or before != after:
-            raise _Refusal("is no product of an image with constants of its shape")
+            raise Refusal("is no product of an image with constants of its shape")
         factor = torch.as_tensor(others[0], dtype=torch.float32).cpu()
         if factor.dim() > len(after) and factor.shape[0] != 1:
-            raise _Refusal("multiplies images of a batch by different constants")
+            raise Refusal("multiplies images of a batch by different constants")
         return array_of(factor.expand(1, *after)[0])
 
     def _node(
@@ -275,7 +271,7 @@ class _Writer(Interpreter):
         if len(known) < len(sources):
             return None
         if len(set(known)) < len(known):
-            raise _Refusal("adds a value to itself, but NIR has one edge between two nodes at most")
+            raise Refusal("adds a value to itself, but NIR has one edge between two nodes at most")
         metadata = {"computed": _COMPUTED_IN[self.part], **({"path": path} if path else {}), **more}
         return self._place(name, node, known, metadata)
 
@@ -294,7 +290,7 @@ class _Writer(Interpreter):
         return own
 
     def _shape(self, value: str) -> Shape:
-        """Of one image."""
+        """The shape that a value has for one image."""
         found: Tensor = self.values[value]
         return tuple(found.shape[1:])
 
@@ -324,23 +320,23 @@ def _values(net: SpikingNetwork, shape: Shape) -> Values:
 
 
 def _typed(node: nir.NIRNode, before: Shape, after: Shape) -> nir.NIRNode:
-    """A node with its types, some of which NIR itself only finds out, some wrongly."""
+    """A node with the types of its input and output, of which NIR finds some late or wrongly."""
     node.input_type = {"input": np.array(before)}
     node.output_type = {"output": np.array(after)}
     return node
 
 
-def _layer(module: nn.Module, before: Shape) -> nir.NIRNode | None:
-    """The node of a layer with weights; None for any other."""
+def _weighted_node(module: nn.Module, before: Shape) -> nir.NIRNode | None:
+    """The node of a layer with weights; None for any other layer."""
     if isinstance(module, nn.Linear):
         if len(before) != 1:
-            raise _Refusal("is applied to more than one dimension; NIR's Affine takes vectors")
+            raise Refusal("is applied to more than one dimension; NIR's Affine takes vectors")
         weight, offset = array_of(module.weight), module.bias
         return nir.Linear(weight) if offset is None else nir.Affine(weight, array_of(offset))
     if not isinstance(module, nn.Conv1d | nn.Conv2d):
         return None
     if module.padding_mode != "zeros":
-        raise _Refusal(f"pads with {module.padding_mode!r}; NIR's convolutions pad with zeros")
+        raise Refusal(f"pads with {module.padding_mode!r}; NIR's convolutions pad with zeros")
     weight = array_of(module.weight)
     given: Tensor | None = module.bias
     bias = np.zeros(len(weight), np.float32) if given is None else array_of(given)
@@ -360,11 +356,11 @@ def _average(arguments: Mapping[str, Any], before: Shape, after: Shape) -> nir.N
     padding = _pair(arguments.get("padding", 0))
     plain = arguments.get("count_include_pad", True) or not any(padding)
     if arguments.get("divisor_override") is not None or not plain:
-        raise _Refusal("divides by another number than its windows have elements")
+        raise Refusal("divides by another number than its windows have elements")
     along = zip(before[1:], kernel, stride, padding, strict=True)
     floor = tuple((size + 2 * p - k) // s + 1 for size, k, s, p in along)
     if floor != after[1:]:
-        raise _Refusal("rounds its size up (ceil_mode), which NIR's AvgPool2d does not")
+        raise Refusal("rounds its size up (ceil_mode), which NIR's AvgPool2d does not")
     return nir.AvgPool2d(np.array(kernel), np.array(stride), np.array(padding))
 
 
@@ -373,7 +369,7 @@ def _pair(value: Any) -> tuple[int, int]:
     return int(first), int(rest[0] if rest else first)
 
 
-def _arguments(call: Call, module: nn.Module | None) -> dict[str, Any]:
+def _pooling_arguments(call: Call, module: nn.Module | None) -> dict[str, Any]:
     """The arguments of a pooling by name."""
     if module is not None:
         return dict(vars(module))

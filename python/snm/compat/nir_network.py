@@ -15,17 +15,19 @@ from snm_kernels import SNMRule
 
 from ..conversion.analysis.domains import sort_nodes
 from ..conversion.analysis.shapes import record_shapes, shape_for
-from ..conversion.lowering.layout import build_layers, lay_out
+from ..conversion.lowering.layers import build_layers
+from ..conversion.lowering.layout import lay_out
 from ..conversion.tracing.paths import PREFIX, free_path
-from ..conversion.tracing.traced import Traced
+from ..conversion.tracing.traced_model import TracedModel
 from ..errors import ConversionError, Offence
+from ..module_paths import put_at_path
 from ..network.encode import Encoder
 from ..network.program import Fire, Program
 from ..network.run import Readout
 from ..network.spiking import SpikingNetwork
 from ..network.tree import origin_of
 from ..nn import SNMNeuron
-from .nir import GraphError
+from .nir_error import GraphError, Refusal
 from .nir_nodes import RunningMaxPool, SignedNeuronMemory
 
 _IF = (
@@ -34,12 +36,8 @@ _IF = (
 )
 
 
-class _Refusal(Exception):
-    """Why a node has no form here."""
-
-
 class _Neurons(NamedTuple):
-    """What becomes of a node of neurons."""
+    """A layer of neurons that a node stands for."""
 
     threshold: Tensor
     rule: SNMRule
@@ -48,8 +46,8 @@ class _Neurons(NamedTuple):
     cap: tuple[float, ...]
 
 
-def network_of(graph: nir.NIRGraph, *, subtract: bool) -> SpikingNetwork:
-    """As :func:`snm.compat.nir.from_nir`.
+def network_of_graph(graph: nir.NIRGraph, *, subtract: bool) -> SpikingNetwork:
+    """Makes the network that :func:`snm.compat.nir.from_nir` returns.
 
     Args:
         subtract: IF nodes are reset by subtraction.
@@ -69,7 +67,7 @@ class _Reader:
         root = nn.Module()
         root.add_module(PREFIX, self.model)
         self.graph = fx.Graph()
-        self.traced = Traced(root, self.graph)
+        self.traced = TracedModel(root, self.graph)
         self.neurons: dict[fx.Node, _Neurons] = {}
         self.paths: dict[fx.Node, str] = {}
         self.used: set[str] = set()
@@ -84,9 +82,9 @@ class _Reader:
             node = self.source.nodes[name]
             try:
                 if len(before[name]) == 0 and not isinstance(node, nir.Input):
-                    raise _Refusal("reads nothing")
+                    raise Refusal("reads nothing")
                 self._read(name, node, [self.made.get(source) for source in before[name]])
-            except _Refusal as refusal:
+            except Refusal as refusal:
                 self._refuse(name, str(refusal))
         if self.offences:
             raise GraphError(self.offences)
@@ -135,7 +133,7 @@ class _Reader:
         return replace(program, temporal=temporal)
 
     def _in_order(self, fire: Fire) -> Fire:
-        """The term that the bias comes behind is the first, whichever memory may be reused."""
+        """Puts the term to which the bias is added first, whichever memory may be reused."""
         if fire.residual is None or fire.residual != self.first[fire.path]:
             return fire
         return replace(
@@ -148,7 +146,7 @@ class _Reader:
         )
 
     def _sources(self) -> dict[str, list[str]]:
-        """For each node those it reads, in the order of their edges."""
+        """The nodes that each node reads, in the order of their edges."""
         found: dict[str, list[str]] = {name: [] for name in self.source.nodes}
         for source, target in self.source.edges:
             reason = ""
@@ -187,7 +185,7 @@ class _Reader:
         self.offences.append(Offence(name, type(self.source.nodes[name]).__name__, reason))
 
     def _settings(self) -> dict[str, Any]:
-        """How the graph is simulated, as :func:`snm.compat.nir.to_nir` noted it."""
+        """The settings of the simulation, as :func:`snm.compat.nir.to_nir` noted them."""
         given = self.source.metadata.get("snm", {})
         settings = {
             "encoder": str(given.get("encoder", "direct")),
@@ -232,8 +230,8 @@ class _Reader:
         if isinstance(node, nir.Input):
             self.made[name] = self._noted(self.graph.placeholder("images"), "")
             return
-        neurons = self._neurons_of(node)
-        layer = None if neurons is not None else _layer_of(node)
+        neurons = self._neurons_in(node)
+        layer = None if neurons is not None else _torch_layer(node)
         known = [term for term in terms if term is not None]
         if len(known) < len(terms):
             # What it reads is refused already.
@@ -254,36 +252,34 @@ class _Reader:
         else:
             self.made[name] = self._times(operator.mul, x, node.scale, f"{wanted}_scale")
 
-    def _neurons_of(self, node: nir.NIRNode) -> _Neurons | None:
-        """What neurons a node stands for; None if for none."""
+    def _neurons_in(self, node: nir.NIRNode) -> _Neurons | None:
+        """The layer of neurons that a node stands for; None if it is no such node."""
         if isinstance(node, SignedNeuronMemory):
             try:
                 rule = node.rule
             except (TypeError, ValueError) as error:
-                raise _Refusal(str(error)) from error
+                raise Refusal(str(error)) from error
             shape = tuple(int(size) for size in node.shape)
-            bias = None if node.bias is None else _tensor(node.bias)
+            bias = None if node.bias is None else _float_tensor(node.bias)
             cap = tuple(float(value) for value in node.metadata.get("cap", ()))
             threshold = _threshold(node.threshold)
             for name, values in (("threshold", threshold), ("bias", bias)):
                 if values is not None and not _fits(values, shape):
-                    raise _Refusal(
-                        f"has a {name} of {list(values.shape)} for {list(shape)} neurons"
-                    )
+                    raise Refusal(f"has a {name} of {list(values.shape)} for {list(shape)} neurons")
             return _Neurons(threshold, rule, bias, shape, cap)
         if not isinstance(node, nir.IF):
             return None
         if not self.subtract:
-            raise _Refusal(_IF)
+            raise Refusal(_IF)
         if np.any(node.v_reset != 0):
-            raise _Refusal("has a v_reset other than 0, but is to be reset by subtraction")
+            raise Refusal("has a v_reset other than 0, but is to be reset by subtraction")
         threshold = _threshold(node.v_threshold)
         return _Neurons(threshold, SNMRule.integrate_and_fire(), None, tuple(threshold.shape), ())
 
     def _fire(
         self, path: str, node: nir.NIRNode, neurons: _Neurons, x: fx.Node, first: fx.Node
     ) -> fx.Node:
-        """Neurons, as the ReLU in whose place they are."""
+        """Adds neurons to the graph, as the ReLU in whose place they are."""
         plain = isinstance(node, nir.IF)
         if plain and np.any(node.r != 1):
             x = self._times(operator.mul, x, node.r, f"{path}_r")
@@ -298,23 +294,17 @@ class _Reader:
 
     def _module(self, wanted: str, layer: nn.Module, x: fx.Node) -> fx.Node:
         path = self._free(wanted)
-        holder = self.model
-        *parents, last = path.split(".")
-        for parent in parents:
-            if parent not in holder._modules:
-                holder.add_module(parent, nn.Module())
-            holder = holder.get_submodule(parent)
-        holder.add_module(last, layer.eval())
+        put_at_path(self.model, path, layer.eval())
         return self._noted(self.graph.call_module(f"{PREFIX}.{path}", (x,)), path)
 
     def _times(self, function: Any, x: fx.Node, factor: Any, wanted: str) -> fx.Node:
         path = self._free(wanted.replace(".", "_"))
-        self.model.register_buffer(path, _tensor(factor))
+        self.model.register_buffer(path, _float_tensor(factor))
         constant = self._noted(self.graph.get_attr(f"{PREFIX}.{path}"), path)
         return self._function(function, (x, constant), path)
 
     def _free(self, wanted: str) -> str:
-        """A path that no module or constant has, and no module's attribute; now used."""
+        """Takes a path that no module, constant or attribute of a module has."""
         holder, parts = self.model, []
         for part in filter(None, wanted.split(".")):
             taken = hasattr(holder, part) and part not in holder._modules
@@ -333,7 +323,7 @@ class _Reader:
         return node
 
 
-def _layer_of(node: nir.NIRNode) -> nn.Module | None:
+def _torch_layer(node: nir.NIRNode) -> nn.Module | None:
     """The layer of torch that does what a node does; None for what is no layer."""
     if isinstance(node, nir.Output | nir.Scale):
         return None
@@ -348,20 +338,20 @@ def _layer_of(node: nir.NIRNode) -> nn.Module | None:
         return nn.Flatten(start, end)
     if isinstance(node, RunningMaxPool):
         return _max_pooling(node)
-    raise _Refusal("has no counterpart in a network of signed neurons with memory")
+    raise Refusal("has no counterpart in a network of signed neurons with memory")
 
 
 def _linear(node: nir.NIRNode) -> nn.Module:
-    weight = _tensor(node.weight)
+    weight = _float_tensor(node.weight)
     if weight.dim() != 2:
-        raise _Refusal(f"has a weight of {list(weight.shape)}, known are those of two dimensions")
-    bias = _tensor(node.bias) if isinstance(node, nir.Affine) else None
+        raise Refusal(f"has a weight of {list(weight.shape)}, known are those of two dimensions")
+    bias = _float_tensor(node.bias) if isinstance(node, nir.Affine) else None
     layer = nn.Linear(weight.shape[1], weight.shape[0], bias is not None, device="meta")
-    return _filled(layer, weight, bias)
+    return _with_weights(layer, weight, bias)
 
 
 def _convolution(node: nir.NIRNode) -> nn.Module:
-    weight, bias = _tensor(node.weight), _tensor(node.bias)
+    weight, bias = _float_tensor(node.weight), _float_tensor(node.bias)
     kind, dims = (nn.Conv1d, 1) if isinstance(node, nir.Conv1d) else (nn.Conv2d, 2)
     padding: Any = node.padding if isinstance(node.padding, str) else _sizes(node.padding, dims)
     groups = int(node.groups)
@@ -375,10 +365,10 @@ def _convolution(node: nir.NIRNode) -> nn.Module:
         groups,
         device="meta",
     )
-    return _filled(layer, weight, bias)
+    return _with_weights(layer, weight, bias)
 
 
-def _filled(layer: nn.Module, weight: Tensor, bias: Tensor | None) -> nn.Module:
+def _with_weights(layer: nn.Module, weight: Tensor, bias: Tensor | None) -> nn.Module:
     layer.weight = nn.Parameter(weight, requires_grad=False)
     if bias is not None:
         layer.bias = nn.Parameter(bias, requires_grad=False)
@@ -411,28 +401,28 @@ def _max_pooling(node: RunningMaxPool) -> nn.Module:
 
 
 def _is_one(node: nir.NIRNode) -> bool:
-    """Whether a scale only adds up its inputs."""
+    """Whether a scale multiplies by 1, and so only adds up its inputs."""
     return bool(np.all(node.scale == 1))
 
 
 def _sizes(value: Any, dims: int) -> tuple[int, ...]:
-    """One integer per dimension."""
+    """The sizes of a window, one integer for each dimension."""
     return tuple(int(size) for size in np.broadcast_to(np.asarray(value), (dims,)))
 
 
 def _threshold(values: Any) -> Tensor:
-    threshold = _tensor(values)
+    threshold = _float_tensor(values)
     if not bool((threshold > 0).all()):
-        raise _Refusal("has a threshold that is not > 0")
+        raise Refusal("has a threshold that is not > 0")
     return threshold
 
 
 def _fits(values: Tensor, shape: tuple[int, ...]) -> bool:
-    """Whether they can be broadcast to a shape."""
+    """Whether values can be broadcast to a shape."""
     sizes = zip(reversed(values.shape), reversed(shape), strict=False)
     return values.dim() <= len(shape) and all(own in (1, size) for own, size in sizes)
 
 
-def _tensor(values: Any) -> Tensor:
-    """A copy, float32."""
+def _float_tensor(values: Any) -> Tensor:
+    """A copy of values as a float32 tensor."""
     return torch.from_numpy(np.array(values, dtype=np.float32))

@@ -21,13 +21,13 @@ from ..nn import SNMNeuron
 
 
 class _Extension(nir.NIRNode):
-    """A node some of whose fields may be None, which files leave out."""
+    """A node of a type that NIR lacks; fields that are None are left out of files."""
 
     needs: ClassVar[tuple[str, ...]]
-    """Fields that a file must have: without them it would hold another node."""
+    """The fields that a file must have, since without them it would hold another node."""
 
     def to_dict(self) -> dict[str, Any]:
-        """As of any node."""
+        """The fields of the node that are set, as NIR writes them."""
         return {name: value for name, value in super().to_dict().items() if value is not None}
 
 
@@ -81,7 +81,7 @@ class SignedNeuronMemory(_Extension):
         self.output_type = {"output": self.shape}
 
     def to_dict(self) -> dict[str, Any]:
-        """As of any node."""
+        """The fields of the node that are set; no negative spikes are NaN."""
         found = super().to_dict()
         return {**found, "negative_threshold": found.get("negative_threshold", math.nan)}
 
@@ -103,7 +103,7 @@ class SignedNeuronMemory(_Extension):
 
     @property
     def rule(self) -> SNMRule:
-        """The neurons' rule.
+        """The rule by which the neurons fire.
 
         Raises:
             TypeError, ValueError: a field is out of its range.
@@ -169,7 +169,7 @@ class RunningMaxPool(_Extension):
 
     @property
     def pooling(self) -> Pooling:
-        """Its windows."""
+        """The windows over which it takes maxima."""
         if self.output_size is not None:
             return Pooling(output_size=tuple(size or None for size in self.output_size.tolist()))
         windows = (self.kernel_size, self.stride, self.padding, self.dilation)
@@ -180,7 +180,7 @@ class RunningMaxPool(_Extension):
 
 
 def _pooled(sizes: list[int], pooling: Pooling) -> list[int]:
-    """The spatial sizes of what a max pooling makes."""
+    """The spatial sizes of the result of a max pooling."""
     if pooling.output_size is not None:
         return [wanted or size for size, wanted in zip(sizes, pooling.output_size, strict=True)]
     windows = (pooling.kernel_size, pooling.stride, pooling.padding, pooling.dilation)
@@ -191,7 +191,7 @@ def _pooled(sizes: list[int], pooling: Pooling) -> list[int]:
 EXTENSIONS: dict[str, type[_Extension]] = {
     cls.__name__: cls for cls in (SignedNeuronMemory, RunningMaxPool)
 }
-"""By the type that files call them."""
+"""The nodes that NIR lacks, by the type that files name."""
 
 
 def array_of(tensor: torch.Tensor) -> np.ndarray[Any, Any]:

@@ -15,7 +15,7 @@ import snm_kernels
 from snm_kernels import SNMState
 from snm_kernels.windows import adaptive_windows, max_pool_windows
 
-from ..conversion.analysis.pooling import pooling_of
+from ..conversion.analysis.pooling import pooling_of_call
 from ..network.checks import check_count
 from ..network.interpret import Values
 from ..network.program import Call, Fire, Pooling, Program, Repeat, RunningMax
@@ -166,7 +166,7 @@ class _Run(Run):
 
     def call(self, call: Call, values: Values) -> Any:
         """Runs an operation of the model; a max pooling by operations that ONNX has."""
-        pooling = pooling_of(call, self.model)
+        pooling = pooling_of_call(call, self.model)
         if pooling is None:
             return super().call(call, values)
         pooled = call.args[0] if call.args else (call.kwargs or {})["input"]
@@ -196,7 +196,7 @@ class _Run(Run):
 
 
 def _call(neuron: SNMNeuron, drive: Tensor) -> tuple[Tensor, SNMState]:
-    """A node that calls the function."""
+    """Calls the ONNX function of the neuron: spikes and state after all steps."""
     rule = neuron.rule
     negative, (low, high) = rule.negative_threshold, rule.count_bounds
     spikes, v, m = torch.onnx.ops.symbolic_multi_out(
@@ -229,13 +229,13 @@ class _StandardPooling(Pooling):
 
     @classmethod
     def of(cls, pooling: Pooling) -> "_StandardPooling":
-        """The same windows."""
+        """Makes the pooling that has the same windows as another."""
         return cls(*(getattr(pooling, name) for name in Pooling.__slots__))
 
     def run(
         self, x: Tensor, threshold: Tensor | None, total: Tensor | None, dtype: torch.dtype
     ) -> tuple[Tensor, Tensor]:
-        """As :meth:`Pooling.run`, from the first step on."""
+        """Pools spikes as :meth:`Pooling.run` does, from the first step on."""
         assert total is None
         assert dtype == torch.float32
         spatial = x.dim() - 3
@@ -277,7 +277,7 @@ class _StandardPooling(Pooling):
 
 
 def _carried(counts: Tensor, threshold: Tensor) -> Tensor:
-    """What spikes carry; a silent neuron carries 0."""
+    """The amplitudes that spikes carry; those of a silent neuron are 0."""
     return torch.where(threshold == math.inf, 0.0, counts * threshold)
 
 

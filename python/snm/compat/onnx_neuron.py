@@ -74,4 +74,4 @@ FUNCTION = f"""
   }}> (v_first, m_first, drive)
 }}
 """
-"""In ONNX's text form; types 1, 3, 6 and 9 are float, int8, int32 and bool."""
+"""The function in ONNX's text form; types 1, 3, 6 and 9 are float, int8, int32 and bool."""

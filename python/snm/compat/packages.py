@@ -1,4 +1,4 @@
-"""Whether the optional packages of a neighbour are there."""
+"""Checks that the packages which a library of networks needs are installed."""
 
 import importlib.util
 

@@ -80,7 +80,7 @@ class SNM(Leaky):
 
     @property
     def mem(self) -> Tensor:
-        """The membrane after the last call; empty before the first."""
+        """The neurons' membranes after the last call; empty before the first."""
         return self.state.v
 
     @mem.setter
@@ -93,7 +93,7 @@ class SNM(Leaky):
         self.reset_mem()
 
     def reset_mem(self) -> SNMState:
-        """Starts afresh.
+        """Starts the neurons afresh.
 
         Returns:
             A state to hand to the first step. It is empty: the step knows how many neurons
@@ -108,7 +108,7 @@ class SNM(Leaky):
     def forward(
         self, input_: Tensor, mem: SNMState | None = None
     ) -> Tensor | tuple[Tensor, SNMState]:
-        """What the neurons send in one time step.
+        """Sends what the neurons fire in one time step.
 
         Args:
             input_: ``[B, ...]``, float32, float16 or bfloat16.
@@ -160,7 +160,7 @@ def _refuse_other_neurons(
     _unexpected: list[str],
     errors: list[str],
 ) -> None:
-    """Loads no ``Leaky`` that leaks or is reset in another way."""
+    """Refuses to load a ``Leaky`` that leaks or is reset in another way."""
     for name, needed in (("beta", 1), ("reset_mechanism_val", 0)):
         value = state_dict.get(prefix + name, needed)
         if value != needed:

@@ -17,7 +17,7 @@ __all__ = ["SNMNode", "neuron_factory"]
 
 Send = Literal["spike", "amplitude"]
 States = tuple[Tensor, Tensor]
-"""Membrane, float32, and memory, int32."""
+"""The state of a layer: membranes, float32, and memories, int32."""
 
 
 class SNMNode(BaseNode):
@@ -148,7 +148,7 @@ class SNMNode(BaseNode):
         return (sent.to(x.dtype),), (state.v, state.m)
 
     def _threshold(self, x: Tensor) -> Tensor | float:
-        """θ for a drive: what is subtracted is what is sent."""
+        """The threshold for a drive, rounded where that is sent, so that as much is subtracted."""
         if self.send == "spike" or x.dtype == torch.float32:
             return self.v_threshold
         return torch.as_tensor(self.v_threshold, dtype=x.dtype, device=x.device)

@@ -1,6 +1,21 @@
-"""Conversion of a trained ReLU network into a spiking network."""
+"""Conversion of a trained ReLU network into a spiking network.
 
-from collections.abc import Iterable, Mapping
+The passes of :func:`convert`, in the order in which they run:
+
+1. ``trace`` (tracing/trace.py) makes a graph of a copy of the model.
+2. ``analyse`` (analysis/analyse.py) finds out what each operation is and when it is computed.
+3. ``refuse`` (errors.py) stops where operations have no spiking counterpart, and ``check_traced``
+   (tracing/compare.py) where the graph computes something else than the model.
+4. ``fold_batch_norms`` (lowering/fold.py) folds batch norms into the layers before them.
+5. ``observe`` (calibration.py) runs the graph over calibration images.
+6. ``thresholds`` (thresholds.py) chooses thresholds from what was seen.
+7. ``normalise`` (lowering/normalise.py) moves thresholds into weights, with form="normalised".
+8. ``lower`` (lowering/lower.py) puts neurons in the place of ReLUs and lays out the program.
+
+The first four are ``prepare`` (lowering/prepare.py), which calibration alone needs as well.
+"""
+
+from collections.abc import Iterable
 from typing import Any, Literal, get_args
 
 import torch
@@ -13,12 +28,13 @@ from ..network.encode import ENCODERS, Encoder
 from ..network.run import READOUTS, Readout
 from ..network.spiking import SpikingNetwork
 from ..network.tree import origin_of
-from .analysis.operations import activation_cap
-from .calibration import Choice, Dead, calibrate, observe, recall, thresholds
+from .calibration import calibrate, observe, open_calibration
 from .inputs import Progress, one_of, rule_of
-from .lowering.layout import build_layers, lay_out
+from .lowering.lower import lower
 from .lowering.normalise import normalise
+from .lowering.prepare import prepare
 from .statistics import Norm, Statistic, Statistics
+from .thresholds import Choice, Dead, thresholds
 
 __all__ = ["Dead", "Form", "Norm", "Progress", "Statistic", "Statistics", "calibrate", "convert"]
 
@@ -117,58 +133,44 @@ def convert(
     rule = rule_of(preset)
     choice = Choice(norm, statistic, percentile, levels, dead)
     choice.check()
+    _check_rest(form, encoder, readout, chunk_steps)
+
+    images = open_calibration(model, calibration, choice, progress)
+    prepared = prepare(model, images.first, encoder, readout)
+    statistics = observe(prepared, images, norm, statistic)
+    caps = prepared.caps
+    chosen = thresholds(prepared, statistics, choice, caps=caps, max_spikes=rule.max_spikes)
+    fires_at = {node: layer.threshold for node, layer in chosen.items()}
+    capped_at: dict[str, tuple[float, ...]] = {path: (cap,) for path, cap in caps.items()}
+    if form == "normalised":
+        fires_at, capped_at = normalise(prepared, fires_at)
+    layers, program = lower(
+        prepared,
+        fires_at,
+        capped_at,
+        rule,
+        per_neuron=norm == "neuron",
+        images_change=encoder != "direct",
+    )
+    return SpikingNetwork(
+        layers,
+        program,
+        image_shape=tuple(prepared.example.shape[1:]),
+        fixed_size=prepared.traced.fixed_size is not None,
+        dtype=prepared.example.dtype,
+        encoder=encoder,
+        readout=readout,
+        tracer=prepared.traced.tracer,
+        origin=origin_of(model),
+        dead={prepared.paths[node]: layer.dead for node, layer in chosen.items()},
+        chunk_steps=chunk_steps,
+    )
+
+
+def _check_rest(form: str, encoder: str, readout: str, chunk_steps: int | None) -> None:
+    """Refuses arguments of :func:`convert` that have nothing to do with thresholds."""
     one_of("form", form, FORMS)
     one_of("encoder", encoder, ENCODERS)
     one_of("readout", readout, READOUTS)
     if chunk_steps is not None:
         check_count("convert", "chunk_steps", chunk_steps)
-    if isinstance(calibration, Statistics):
-        choice.check_statistics(calibration)
-        statistics = calibration
-        prepared = recall(model, statistics, encoder, readout)
-    else:
-        prepared, statistics = observe(
-            model, calibration, norm, statistic, progress, encoder, readout
-        )
-    traced, paths = prepared.traced, prepared.paths
-    caps = {
-        path: cap
-        for node, path in paths.items()
-        if (cap := activation_cap(traced, node)) is not None
-    }
-    layers = thresholds(prepared, statistics, choice, caps=caps, max_spikes=rule.max_spikes)
-    found = {node: layer.threshold for node, layer in layers.items()}
-    bounds: Mapping[str, tuple[float, ...]] = {path: (cap,) for path, cap in caps.items()}
-    if form == "normalised":
-        bounds = _in_thresholds(caps, {paths[node]: found[node] for node in found})
-        found = normalise(prepared, found)
-    return SpikingNetwork(
-        build_layers(traced, paths, found, rule, prepared.example.dtype),
-        lay_out(
-            traced,
-            paths,
-            per_neuron=norm == "neuron",
-            images_change=encoder != "direct",
-            caps=bounds,
-        ),
-        image_shape=tuple(prepared.example.shape[1:]),
-        fixed_size=traced.fixed_size is not None,
-        dtype=prepared.example.dtype,
-        encoder=encoder,
-        readout=readout,
-        tracer=traced.tracer,
-        origin=origin_of(model),
-        dead={paths[node]: layer.dead for node, layer in layers.items()},
-        chunk_steps=chunk_steps,
-    )
-
-
-def _in_thresholds(
-    caps: Mapping[str, float], thresholds: Mapping[str, Tensor]
-) -> dict[str, tuple[float, ...]]:
-    """Caps of layers in units of the thresholds that their weights take in, +inf standing for 1."""
-    found = {}
-    for path, cap in caps.items():
-        unit = torch.where(thresholds[path].isinf(), 1.0, thresholds[path])
-        found[path] = tuple((cap / unit.double()).flatten().tolist())
-    return found

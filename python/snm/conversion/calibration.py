@@ -1,100 +1,28 @@
-"""Runs a network over calibration images and turns its activations into thresholds."""
+"""Runs a model over calibration images and keeps what is seen of its activations."""
 
-import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Iterator
 from itertools import chain
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, fx, nn
 
-from ..errors import DeadNeuronWarning
-from ..frames import callers_level
-from ..network.encode import Encoder
-from ..network.run import Readout
 from .inputs import Progress, batches_of, check_model, one_of
 from .lowering.prepare import Prepared, prepare
-from .statistics import NORMS, STATISTICS, LayerStatistics, Norm, Statistic, Statistics, largest_of
-from .tracing.traced import Runner, Traced
-
-Dead = Literal["silent", "channel", "layer"]
-DEAD: tuple[Dead, ...] = get_args(Dead)
-
-# What a dead neuron may take its threshold from: what holds more than it shares one with.
-_DEAD_OF: dict[Norm, tuple[Dead, ...]] = {
-    "neuron": ("silent", "channel", "layer"),
-    "channel": ("silent", "layer"),
-    "layer": ("silent",),
-}
+from .statistics import NORMS, STATISTICS, Norm, Statistic, Statistics
+from .thresholds import Choice
+from .tracing.traced_model import TracedModel
 
 
-class LayerThresholds(NamedTuple):
-    """The thresholds of one layer of neurons."""
+class Images(NamedTuple):
+    """The images that a model is calibrated with, checked and on its device."""
 
-    threshold: Tensor
-    """float32, > 0, +inf for what stays silent: ``[C, H, W]`` in the memory format of the
-    activations with norm="neuron", ``[C, 1, 1]`` with "channel", ``[]`` with "layer"."""
-    dead: int
-    """How many of them never fired in calibration."""
-    total: int
-    """How many there are."""
-
-
-class Choice(NamedTuple):
-    """How thresholds follow from statistics; the arguments of :func:`snm.convert`."""
-
-    norm: Norm = "neuron"
-    statistic: Statistic = "max"
-    percentile: float = 99.9
-    levels: int = 32
-    dead: Dead = "silent"
-
-    def check(self) -> None:
-        """Refuses what is unknown or says nothing.
-
-        Raises:
-            ValueError: a name is unknown, percentile is not in (0, 100], levels is less than 1,
-                or dead does not go with the norm.
-            TypeError: percentile is no number, levels no integer.
-        """
-        one_of("norm", self.norm, NORMS)
-        one_of("statistic", self.statistic, STATISTICS)
-        one_of("dead", self.dead, DEAD)
-        if isinstance(self.percentile, bool) or not isinstance(self.percentile, int | float):
-            raise TypeError(f"convert: percentile must be a number, got {self.percentile!r}")
-        if not 0 < self.percentile <= 100:
-            raise ValueError(
-                f"convert: percentile must be above 0 and at most 100, got {self.percentile}"
-            )
-        if isinstance(self.levels, bool) or not isinstance(self.levels, int):
-            raise TypeError(f"convert: levels must be an integer, got {self.levels!r}")
-        if self.levels < 1:
-            raise ValueError(f"convert: levels must be at least 1, got {self.levels}")
-        if self.dead not in _DEAD_OF[self.norm]:
-            known = ", ".join(map(repr, _DEAD_OF[self.norm]))
-            raise ValueError(
-                f"convert: dead={self.dead!r} says nothing with norm={self.norm!r}, where each "
-                f"{self.norm} has one threshold; dead must be one of {known}"
-            )
-
-    def check_statistics(self, statistics: Statistics) -> None:
-        """Refuses statistics that cannot answer.
-
-        Raises:
-            ValueError: they are of another norm, keep too little, or have seen no image.
-        """
-        if statistics.norm != self.norm:
-            raise ValueError(
-                f"convert: norm must be that of the statistics, {statistics.norm!r}, "
-                f"got {self.norm!r}"
-            )
-        if self.statistic != "max" and not statistics.keeps_histograms:
-            raise ValueError(
-                f"convert: statistic={self.statistic!r} needs histograms, but the statistics are "
-                "of statistic='max'; calibrate with statistic='percentile'"
-            )
-        if statistics.images == 0:
-            raise ValueError("convert: calibration must hold at least one image, got none")
+    first: Tensor
+    """The first batch, with which the model is traced."""
+    batches: Iterator[Tensor]
+    """All batches, the first among them; they can be gone through once."""
+    statistics: Statistics | None = None
+    """What was seen of images before, in which case there are no batches left."""
 
 
 @torch.no_grad()
@@ -135,185 +63,70 @@ def calibrate(
     """
     one_of("norm", norm, NORMS)
     one_of("statistic", statistic, STATISTICS)
+    images = open_images(model, calibration, progress)
     # With the neurons of readout="count", so that they serve either readout.
-    return observe(model, calibration, norm, statistic, progress, "direct", "count")[1]
+    prepared = prepare(model, images.first, "direct", "count")
+    return observe(prepared, images, norm, statistic)
 
 
-def observe(
-    model: nn.Module,
-    calibration: Tensor | Iterable[Any],
-    norm: Norm,
-    statistic: Statistic,
-    progress: Progress | None,
-    encoder: Encoder,
-    readout: Readout,
-) -> tuple[Prepared, Statistics]:
-    """Prepares a model and runs it over images; see :func:`calibrate`."""
+def open_images(
+    model: nn.Module, calibration: Tensor | Iterable[Any], progress: Progress | None
+) -> Images:
+    """Opens the calibration images of a model, see :func:`calibrate`."""
     device, dtype = check_model(model)
     batches = batches_of(calibration, progress, device, dtype)
     first = next(batches, None)
     if first is None:
         raise ValueError("convert: calibration must hold at least one image, got none")
-    prepared = prepare(model, first, encoder, readout)
+    return Images(first, chain((first,), batches))
+
+
+def open_calibration(
+    model: nn.Module,
+    calibration: Tensor | Iterable[Any] | Statistics,
+    choice: Choice,
+    progress: Progress | None,
+) -> Images:
+    """Opens calibration images, or takes up statistics of them, see :func:`snm.convert`."""
+    if not isinstance(calibration, Statistics):
+        return open_images(model, calibration, progress)
+    choice.check_statistics(calibration)
+    device, dtype = check_model(model)
+    example = calibration.example
+    if dtype is not None and example.is_floating_point():
+        example = example.to(dtype)
+    (first,) = batches_of((example,), None, device, dtype)
+    return Images(first, iter(()), calibration)
+
+
+def observe(prepared: Prepared, images: Images, norm: Norm, statistic: Statistic) -> Statistics:
+    """The statistics of a prepared model's activations over images; see :func:`calibrate`."""
+    if images.statistics is not None:
+        return images.statistics
     statistics = Statistics(norm, statistic, prepared.example)
-    observer = _Observer(prepared, lambda node, x: statistics.update(prepared.paths[node], x))
-    for images in chain((first,), batches):
-        _check_size(images, prepared.traced)
+
+    def see(node: fx.Node, activation: Tensor) -> None:
+        statistics.update(prepared.paths[node], activation)
+
+    for batch in images.batches:
+        _check_size(batch, prepared.traced)
         try:
-            observer.run(images)
+            prepared.watch(batch, see)
         except RuntimeError as error:
-            if images.shape[1:] == first.shape[1:]:
+            if batch.shape[1:] == images.first.shape[1:]:
                 raise
             raise ValueError(
-                f"convert: the model fails on calibration images of {list(images.shape[1:])}, "
-                f"after those of {list(first.shape[1:])}: {error}"
+                f"convert: the model fails on calibration images of {list(batch.shape[1:])}, "
+                f"after those of {list(images.first.shape[1:])}: {error}"
             ) from error
-        statistics.images += len(images)
-    return prepared, statistics
+        statistics.images += len(batch)
+    return statistics
 
 
-def _check_size(images: Tensor, traced: Traced) -> None:
+def _check_size(images: Tensor, traced: TracedModel) -> None:
     size = list(images.shape[1:])
     if traced.fixed_size is not None and size != list(traced.fixed_size):
         raise ValueError(
             f"convert: calibration images must be {list(traced.fixed_size)} each, for which "
             f"torch.export traced the model, got {size}"
         )
-
-
-def recall(
-    model: nn.Module, statistics: Statistics, encoder: Encoder, readout: Readout
-) -> Prepared:
-    """Prepares a model that was observed before."""
-    device, dtype = check_model(model)
-    example = statistics.example
-    if dtype is not None and example.is_floating_point():
-        example = example.to(dtype)
-    (images,) = batches_of((example,), None, device, dtype)
-    return prepare(model, images, encoder, readout)
-
-
-def thresholds(
-    prepared: Prepared,
-    statistics: Statistics,
-    choice: Choice,
-    *,
-    caps: Mapping[str, float],
-    max_spikes: int,
-) -> dict[fx.Node, LayerThresholds]:
-    """The thresholds of each layer of neurons.
-
-    Args:
-        choice: checked.
-        caps: by path, what a layer's activations never exceed, as in ReLU6; the thresholds of
-            the others have no such bound.
-        max_spikes: the most spikes of a neuron in one step, Γ: its rate stays within Γ·θ, and so
-            within the cap.
-
-    Raises:
-        ValueError: the statistics lack a layer, by its path, or hold it in another shape.
-
-    Warns:
-        DeadNeuronWarning: neurons never fired in calibration.
-    """
-    room = _lay_out(prepared, statistics)
-    found = {}
-    for node, path in prepared.paths.items():
-        cap = caps.get(path, torch.inf)
-        layer = threshold_of(statistics.layers[path], choice, cap=cap, max_spikes=max_spikes)
-        threshold = room[node].copy_(layer.threshold)
-        if node is prepared.output:
-            # One for all of them, so that their counts can be compared.
-            largest = torch.where(threshold.isfinite(), threshold, 0.0).amax()
-            threshold = torch.where(largest > 0, largest, torch.inf)
-            layer = LayerThresholds(threshold, int(largest == 0), 1)
-        found[node] = layer._replace(threshold=threshold)
-    warn_of_the_dead(zip(prepared.paths.values(), found.values(), strict=True), choice)
-    return found
-
-
-def threshold_of(
-    layer: LayerStatistics, choice: Choice, *, cap: float, max_spikes: int
-) -> LayerThresholds:
-    """The thresholds of one layer; see :func:`thresholds`."""
-    level = layer.level(choice.statistic, percentile=choice.percentile, levels=choice.levels)
-    alive = level.clamp(max=_largest_within(cap, max_spikes))
-    fired = layer.largest > 0
-    filled = torch.where(fired, alive, _of_the_dead(alive, choice.dead))
-    threshold = torch.where(filled > 0, filled, torch.inf)
-    return LayerThresholds(threshold, int((~fired).sum()), fired.numel())
-
-
-def _largest_within(cap: float, max_spikes: int) -> float:
-    """The largest float32 that, taken so often, does not exceed the cap as a float32."""
-    limit = torch.tensor(cap, dtype=torch.float32)
-    found = limit / max_spikes
-    if max_spikes * found.double() > limit.double():
-        found = torch.nextafter(found, torch.zeros(()))
-    return found.item()
-
-
-def _of_the_dead(alive: Tensor, dead: Dead) -> Tensor:
-    """What dead neurons get, given the thresholds of the living, 0 for the dead themselves."""
-    if dead == "layer":
-        return alive.amax()
-    if dead == "channel" and alive.dim() > 1:
-        return alive.amax(list(range(1, alive.dim())), keepdim=True)
-    return torch.zeros_like(alive)
-
-
-class _Observer(Runner):
-    """Runs a prepared model and hands on the activations of each layer of neurons."""
-
-    def __init__(self, prepared: Prepared, see: Callable[[fx.Node, Tensor], None]) -> None:
-        super().__init__(prepared.traced)
-        self.neurons = prepared.paths.keys()
-        self.see = see
-
-    def run_node(self, n: fx.Node) -> Any:
-        result = super().run_node(n)
-        if n in self.neurons:
-            self.see(n, result)
-        return result
-
-
-def _lay_out(prepared: Prepared, statistics: Statistics) -> dict[fx.Node, Tensor]:
-    """Room for the thresholds of each layer, in the memory format of its activations."""
-    room: dict[fx.Node, Tensor] = {}
-
-    def see(node: fx.Node, activation: Tensor) -> None:
-        room[node] = largest_of(activation, statistics.norm)
-
-    _Observer(prepared, see).run(prepared.example)
-    expected = {path: list(room[node].shape) for node, path in prepared.paths.items()}
-    known = {path: list(layer.largest.shape) for path, layer in statistics.layers.items()}
-    if not expected.items() <= known.items():
-        raise ValueError(
-            f"convert: the statistics must be of the model's layers of neurons, {expected}, "
-            f"got those of {known}"
-        )
-    return room
-
-
-def warn_of_the_dead(found: Iterable[tuple[str, LayerThresholds]], choice: Choice) -> None:
-    """Says how many never fired in calibration, and what becomes of them."""
-    layers = [(path, layer) for path, layer in found]
-    dead = sum(layer.dead for _, layer in layers)
-    if dead == 0:
-        return
-    total = sum(layer.total for _, layer in layers)
-    silent = "their threshold is +inf and they stay silent"
-    if choice.dead != "silent":
-        silent = (
-            f"they take the largest threshold of their {choice.dead}, and stay silent where all "
-            "of it is dead"
-        )
-    counted = ", ".join(
-        f"{path} {layer.dead} of {layer.total}" for path, layer in layers if layer.dead
-    )
-    warnings.warn(
-        f"convert: {dead} of {total} {choice.norm}s never fired in calibration; {silent} "
-        f"({counted}); if that is too many, calibrate on more images",
-        DeadNeuronWarning,
-        stacklevel=callers_level(),
-    )

@@ -7,10 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ConversionError, Offence
-from .analysis.examine import examine
+from .analysis.analyse import analyse
 from .inputs import batches_of, check_model
 from .tracing.compare import check_traced, result_of
-from .tracing.traced import Tracer
+from .tracing.trace import trace
+from .tracing.traced_model import Tracer
 
 _LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _SIZES = (224, 299, 96, 64, 32, 28, 16)
@@ -29,13 +30,13 @@ class Convertibility:
     """
 
     tracer: Tracer | None
-    """What follows the model's forward; None if nothing can."""
+    """The tracer that follows the model's forward; None if none can."""
     offences: tuple[Offence, ...]
     """Each operation that is refused, in the order of execution."""
 
     @property
     def ok(self) -> bool:
-        """Whether nothing is refused."""
+        """Whether the model can be converted."""
         return not self.offences
 
     def __bool__(self) -> bool:
@@ -73,7 +74,8 @@ def convertible(model: nn.Module, images: Tensor | None = None) -> Convertibilit
         images = next(batches_of([images], None, device, dtype, "convertible"), None)
         if images is None:
             raise ValueError("convertible: images must hold at least one image, got none")
-        traced, offences = examine(model, images, images_change=False)
+        traced = trace(model, images)
+        offences = analyse(traced, images, images_change=False)
     except ConversionError as error:
         return Convertibility(None, error.offences)
     if not offences:
@@ -89,7 +91,7 @@ def _example(model: nn.Module, device: torch.device | None, dtype: torch.dtype |
     tried = []
     failure: Exception | None = None
     generator = torch.Generator().manual_seed(0)
-    for shape in _shapes(model):
+    for shape in _common_shapes(model):
         images = torch.rand(2, *shape, generator=generator).to(device, dtype)
         try:
             result_of(model, images)
@@ -106,8 +108,8 @@ def _example(model: nn.Module, device: torch.device | None, dtype: torch.dtype |
     raise ValueError(f"convertible: images must be given for this model, {why}") from failure
 
 
-def _shapes(model: nn.Module) -> Iterator[tuple[int, ...]]:
-    """Shapes of images that a model's first layer may take."""
+def _common_shapes(model: nn.Module) -> Iterator[tuple[int, ...]]:
+    """The common shapes of images that a model's first layer may take."""
     first = next((module for module in model.modules() if isinstance(module, _LAYERS)), None)
     if isinstance(first, nn.Linear):
         yield (first.in_features,)

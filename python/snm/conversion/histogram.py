@@ -12,19 +12,19 @@ import torch
 from torch import Tensor
 
 SLICE = 2**21
-"""Elements of the largest temporary."""
+"""How many elements a temporary tensor has at most."""
 
 _LEAST_BINS = 16
 _MOST_BINS = 2048
 _COUNTERS = 2**23
-"""What the rows of a layer share, as far as the least bins allow."""
+"""How many counters the rows of a layer share, unless the least bins need more."""
 # From here on the scale from activations to bins is a normal float32 whatever the bins.
 _LEAST_EXPONENT = -115
 _CANDIDATES = 128
 
 
 def bins_for(rows: int) -> int:
-    """How many bins each of so many rows has: a power of two.
+    """How many bins each row of a histogram of so many rows has: a power of two.
 
     >>> bins_for(1), bins_for(25088), bins_for(10**7)
     (2048, 256, 16)
@@ -34,7 +34,7 @@ def bins_for(rows: int) -> int:
 
 
 def count(counts: Tensor, largest: Tensor, values: Tensor) -> None:
-    """Adds values above zero to a histogram.
+    """Counts values above zero in a histogram.
 
     Args:
         counts: ``[rows, bins]``, int32 or int64; written in place.
@@ -52,7 +52,7 @@ def count(counts: Tensor, largest: Tensor, values: Tensor) -> None:
 
 
 def widen(counts: Tensor, before: Tensor, largest: Tensor) -> None:
-    """Makes the ranges those of larger activations.
+    """Widens the ranges of a histogram to hold larger activations.
 
     Args:
         counts: ``[rows, bins]``; written in place.
@@ -71,7 +71,7 @@ def widen(counts: Tensor, before: Tensor, largest: Tensor) -> None:
 
 
 def percentile(counts: Tensor, largest: Tensor, percent: float) -> Tensor:
-    """What so many percent of each row's values do not exceed, to one bin's width.
+    """The value that so many percent of each row's values do not exceed, to one bin's width.
 
     Args:
         counts: ``[rows, bins]``.
@@ -126,7 +126,7 @@ def least_squared_error(counts: Tensor, largest: Tensor, levels: int) -> Tensor:
 
 
 def _squared_errors(clip: Tensor, edges: Tensor, levels: int) -> Tensor:
-    """Mean squared error of what lies between neighbouring edges, by the integral in closed form.
+    """The mean squared error of values between neighbouring edges, by the integral in closed form.
 
     Up to x it is k·s³/12 + (x - k·s)³/3, with steps of s = clip / levels, the k-th nearest to x.
     """
@@ -137,19 +137,19 @@ def _squared_errors(clip: Tensor, edges: Tensor, levels: int) -> Tensor:
 
 
 def _blocks(columns: int, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """Tensors cut in the same blocks of rows, small enough for temporaries of so many columns."""
+    """Cuts tensors in the same blocks of rows, small enough for temporaries of so many columns."""
     rows = max(1, SLICE // max(columns, 1))
     return zip(*(tensor.split(rows) for tensor in tensors), strict=True)
 
 
 def _exponents(largest: Tensor) -> Tensor:
-    """e for each range [0, 2^e), int32."""
+    """The exponent e of each row's range [0, 2^e), int32."""
     exponents = torch.frexp(largest).exponent
     return torch.where(largest > 0, exponents, _LEAST_EXPONENT).clamp(min=_LEAST_EXPONENT)
 
 
 def _range(largest: Tensor) -> Tensor:
-    """2^e, float64; in float32 the largest would overflow."""
+    """The end 2^e of each row's range, float64, for in float32 the largest would overflow."""
     return 2 * _power_of_two(_exponents(largest) - 1).double()
 
 

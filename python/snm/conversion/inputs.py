@@ -1,4 +1,4 @@
-"""Checks what a conversion is given."""
+"""Checks the model, images and names that a conversion is given."""
 
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -16,7 +16,7 @@ _CALIBRATION_BATCH = 64
 
 
 def rule_of(preset: str | SNMRule) -> SNMRule:
-    """The rule that a preset's name, or the rule itself, stands for."""
+    """The rule of a preset, which is given by its name or as the rule itself."""
     if isinstance(preset, SNMRule):
         return preset
     if not isinstance(preset, str):
@@ -26,7 +26,7 @@ def rule_of(preset: str | SNMRule) -> SNMRule:
 
 
 def one_of(argument: str, value: str, known: tuple[str, ...]) -> None:
-    """Refuses a name that is not known."""
+    """Refuses an argument that is not one of the known names."""
     if value not in known:
         raise ValueError(f"convert: {argument} must be one of {', '.join(known)}, got {value!r}")
 
@@ -34,7 +34,8 @@ def one_of(argument: str, value: str, known: tuple[str, ...]) -> None:
 def check_model(
     model: nn.Module, caller: str = "convert"
 ) -> tuple[torch.device | None, torch.dtype | None]:
-    """The device and dtype of a model; None if it holds no tensors."""
+    """Refuses a model that cannot be run as it is; returns its device and dtype, None where it
+    holds no tensors."""
     if not isinstance(model, nn.Module):
         raise TypeError(f"{caller}: model must be a torch.nn.Module, got {type(model).__name__}")
     if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
@@ -81,7 +82,7 @@ def batches_of(
     dtype: torch.dtype | None,
     caller: str = "convert",
 ) -> Iterator[Tensor]:
-    """The calibration images batch by batch, checked, on the model's device; no empty batch."""
+    """Yields calibration images batch by batch, checked, on the model's device; none is empty."""
     batches: Iterable[Any]
     if isinstance(calibration, Tensor):
         batches = (

@@ -23,15 +23,16 @@ class LayerStatistics:
     """What is known of the activations of one layer of neurons."""
 
     largest: Tensor
-    """float32, one value for each threshold: ``[C, H, W]``, ``[C, 1, 1]`` or ``[]``."""
+    """The largest activation for each threshold, float32 ``[C, H, W]``, ``[C, 1, 1]`` or ``[]``."""
     counts: Tensor | None
-    """``[thresholds, bins]``, how many activations above zero fell in each bin; int32 with
+    """How many activations above zero fell in each bin, ``[thresholds, bins]``; int32 with
     norm="neuron", else int64. None if histograms are not kept."""
 
     def updated(self, activation: Tensor, norm: Norm, peak: Tensor) -> "LayerStatistics":
-        """With the activations ``[B, ...]`` of more images; the counts are written in place.
+        """The statistics with the activations of more images; the counts are written in place.
 
         Args:
+            activation: ``[B, ...]``.
             peak: the largest of them, for each threshold.
         """
         largest = torch.maximum(self.largest, peak).contiguous()
@@ -44,7 +45,7 @@ class LayerStatistics:
         return LayerStatistics(largest, self.counts)
 
     def merged(self, other: "LayerStatistics") -> "LayerStatistics":
-        """What both have seen; neither is changed."""
+        """The statistics of what both have seen; neither is changed."""
         largest = torch.maximum(self.largest, other.largest)
         if self.counts is None or other.counts is None:
             return LayerStatistics(largest, None)
@@ -54,12 +55,12 @@ class LayerStatistics:
         return LayerStatistics(largest, counts.add_(more))
 
     def moved(self, device: torch.device) -> "LayerStatistics":
-        """On another device."""
+        """The same statistics on another device."""
         counts = None if self.counts is None else self.counts.to(device)
         return LayerStatistics(self.largest.to(device), counts)
 
     def level(self, statistic: Statistic, *, percentile: float, levels: int) -> Tensor:
-        """What a statistic says of the activations, laid out as ``largest``; 0 where none fired."""
+        """The thresholds that a statistic asks for, laid out as ``largest``; 0 where none fired."""
         if statistic == "max" or self.counts is None:
             return self.largest
         rows = self.largest.flatten()
@@ -120,11 +121,11 @@ class Statistics:
 
     @property
     def keeps_histograms(self) -> bool:
-        """Whether it answers more than the largest activation."""
+        """Whether it has histograms, which tell more than the largest activation."""
         return self.statistic != "max"
 
     def update(self, path: str, activation: Tensor) -> None:
-        """Takes in the activations ``[B, ...]`` of a layer.
+        """Adds the activations ``[B, ...]`` of a layer.
 
         Raises:
             ValueError: one is NaN or infinite, or their size is not that of those before.
@@ -149,7 +150,7 @@ class Statistics:
         self.layers[path] = layer.updated(activation, self.norm, peak)
 
     def merge(self, other: "Statistics") -> "Statistics":
-        """What both have seen, in a new object on this one's device.
+        """Merges what two objects have seen, in a new one on this one's device.
 
         Args:
             other: of the same model, norm and kind.
@@ -177,10 +178,10 @@ class Statistics:
                 "Statistics.merge: statistic='max' keeps no histograms and cannot be merged with "
                 f"what does, got {self.statistic!r} and {other.statistic!r}"
             )
-        if _shapes(self) != _shapes(other):
+        if _shapes_of_layers(self) != _shapes_of_layers(other):
             raise ValueError(
                 "Statistics.merge: layers must be those of one network, "
-                f"got {_shapes(self)} and {_shapes(other)}"
+                f"got {_shapes_of_layers(self)} and {_shapes_of_layers(other)}"
             )
         device = self.example.device
         return Statistics(
@@ -195,7 +196,7 @@ class Statistics:
         )
 
     def state_dict(self) -> dict[str, Tensor]:
-        """All of it as contiguous tensors, to save or to send to another process.
+        """All statistics as contiguous tensors, to save or to send to another process.
 
         Returns:
             ``norm``, ``statistic`` (int64, places in the lists of known ones), ``images`` (int64),
@@ -219,7 +220,7 @@ class Statistics:
 
     @classmethod
     def from_state_dict(cls, state: Mapping[str, Tensor]) -> "Statistics":
-        """What :meth:`state_dict` was taken of.
+        """Makes the object that :meth:`state_dict` was taken of.
 
         Raises:
             ValueError: an entry is missing, unknown or of the wrong shape.
@@ -269,7 +270,7 @@ class Statistics:
 
 
 def largest_of(activation: Tensor, norm: Norm) -> Tensor:
-    """The maximum over the batch, and over what shares a threshold; float32.
+    """The largest activation of a batch for each threshold, float32.
 
     With norm="neuron" it is laid out in memory as an image's activation is.
     """
@@ -291,7 +292,7 @@ def _rows(activation: Tensor, norm: Norm) -> Tensor:
     return activation.reshape(len(activation), -1).t()
 
 
-def _shapes(statistics: Statistics) -> dict[str, list[int]]:
+def _shapes_of_layers(statistics: Statistics) -> dict[str, list[int]]:
     return {path: list(layer.largest.shape) for path, layer in sorted(statistics.layers.items())}
 
 

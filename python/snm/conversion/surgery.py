@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Iterable
-from itertools import chain
 from typing import Any
 
 import torch
@@ -10,7 +9,7 @@ from torch import Tensor, fx, nn
 
 from snm_kernels import SNMRule
 
-from ..errors import ConversionError
+from ..errors import refuse
 from ..nn.layers import (
     SNM,
     AdaptiveRunningMaxPool1d,
@@ -21,16 +20,19 @@ from ..nn.layers import (
     RunningMaxPool3d,
     StepMode,
 )
+from .analysis.analyse import analyse
 from .analysis.domains import Domain, changes_over_time, domain_of
-from .analysis.examine import examine
-from .analysis.operations import activation_cap, clip_of_module
-from .analysis.pooling import pooling
-from .calibration import Choice, Dead, observe, thresholds
-from .inputs import Progress, batches_of, check_model, rule_of
+from .analysis.operations import clip_of_module
+from .analysis.pooling import pooling_of_node
+from .calibration import observe, open_images
+from .inputs import Progress, rule_of
+from .lowering.prepare import prepare
 from .statistics import Norm, Statistic
+from .thresholds import Choice, Dead, thresholds
 from .tracing.copies import copy_of
 from .tracing.paths import path_of
-from .tracing.traced import Traced
+from .tracing.trace import trace
+from .tracing.traced_model import TracedModel
 
 _POOLS: dict[type[nn.Module], type[RunningMaxPool2d]] = {
     nn.MaxPool1d: RunningMaxPool1d,
@@ -97,22 +99,13 @@ def replace_relu(
     rule = rule_of(preset)
     choice = Choice(norm, statistic, percentile, levels, dead)
     choice.check()
-    device, dtype = check_model(model)
-    batches = batches_of(calibration, progress, device, dtype)
-    first = next(batches, None)
-    if first is None:
-        raise ValueError("convert: calibration must hold at least one image, got none")
-    _check_calls(model, first)
-    prepared, statistics = observe(
-        model, chain((first,), batches), norm, statistic, None, "direct", "mean"
-    )
-    traced = prepared.traced
-    caps = {
-        path: activation_cap(traced, node) or torch.inf for node, path in prepared.paths.items()
-    }
-    found = thresholds(prepared, statistics, choice, caps=caps, max_spikes=rule.max_spikes)
+    images = open_images(model, calibration, progress)
+    _check_calls(model, images.first)
+    prepared = prepare(model, images.first, "direct", "mean")
+    statistics = observe(prepared, images, norm, statistic)
+    found = thresholds(prepared, statistics, choice, caps=prepared.caps, max_spikes=rule.max_spikes)
     layers: dict[str, nn.Module] = {}
-    for node in _stateful(traced):
+    for node in _stateful(prepared.traced):
         path = path_of(node)
         if node in found:
             neurons = SNM(found[node].threshold, rule, step_mode=step_mode)
@@ -120,21 +113,21 @@ def replace_relu(
         else:
             layers[path] = _running_maximum(model.get_submodule(path), step_mode)
     for path, layer in layers.items():
-        _put(model, path, layer.eval())
+        _replace_everywhere(model, path, layer.eval())
     return model
 
 
-def _stateful(traced: Traced) -> list[fx.Node]:
+def _stateful(traced: TracedModel) -> list[fx.Node]:
     """The ReLUs that become neurons and the max poolings of spikes, in order of execution."""
     return [
         node
         for node in traced.graph.nodes
         if domain_of(node) is Domain.NEURON
-        or (changes_over_time(node) and pooling(traced, node) is not None)
+        or (changes_over_time(node) and pooling_of_node(traced, node) is not None)
     ]
 
 
-def _put(model: nn.Module, path: str, module: nn.Module) -> None:
+def _replace_everywhere(model: nn.Module, path: str, module: nn.Module) -> None:
     """Puts a module in the place of another, under each of its paths."""
     replaced = model.get_submodule(path)
     for other, known in list(model.named_modules(remove_duplicate=False)):
@@ -143,7 +136,7 @@ def _put(model: nn.Module, path: str, module: nn.Module) -> None:
 
 
 def _running_maximum(module: nn.Module, step_mode: StepMode) -> nn.Module:
-    """What takes a max pooling's place."""
+    """The layer that takes the place of a max pooling."""
     if isinstance(module, nn.MaxPool1d | nn.MaxPool2d | nn.MaxPool3d):
         return _POOLS[type(module)](
             module.kernel_size,
@@ -160,7 +153,7 @@ def _running_maximum(module: nn.Module, step_mode: StepMode) -> nn.Module:
 
 
 class _Counted(nn.Module):
-    """Counts the calls of a module in whose place it is."""
+    """Stands in the place of a module and counts its calls."""
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
@@ -173,10 +166,10 @@ class _Counted(nn.Module):
 
 
 def _check_calls(model: nn.Module, images: Tensor) -> None:
-    """Refuses what cannot be converted, or not by modules in the place of others."""
-    traced, offences = examine(model, images, images_change=False)
-    if offences:
-        raise ConversionError(offences)
+    """Refuses operations that cannot be converted, or not by replacing modules."""
+    traced = trace(model, images)
+    offences = analyse(traced, images, images_change=False)
+    refuse(offences)
     nodes = _stateful(traced)
     calls = Counter(path_of(node) for node in nodes if node.op == "call_module")
     # The graph lacks calls whose result nothing reads, and sees modules that no path leads to.
@@ -184,7 +177,7 @@ def _check_calls(model: nn.Module, images: Tensor) -> None:
     counters = {}
     for path in calls:
         counters[path] = _Counted(counted.get_submodule(path))
-        _put(counted, path, counters[path])
+        _replace_everywhere(counted, path, counters[path])
     counted(images[[0, -1]])
     for node in nodes:
         path = path_of(node)
@@ -194,15 +187,14 @@ def _check_calls(model: nn.Module, images: Tensor) -> None:
             if not path and clip_of_module(model) is not None:
                 reason = "is the model itself; put it into a torch.nn.Sequential"
         elif path in counters:
-            reason = _reason(calls[path], counters.pop(path).calls)
+            reason = _why_it_stays(calls[path], counters.pop(path).calls)
         if reason is not None:
             offences.append(traced.offence(node, reason))
-    if offences:
-        raise ConversionError(offences)
+    refuse(offences)
 
 
-def _reason(calls: int, counted: int) -> str | None:
-    """Why a module is refused; None if it is not.
+def _why_it_stays(calls: int, counted: int) -> str | None:
+    """Why a module cannot be replaced; None if it can.
 
     Args:
         calls: how often the graph calls it.

@@ -10,9 +10,9 @@ import snm_kernels
 from snm_kernels import SNMRule
 
 from ..conversion import convert
-from ..conversion.calibration import Choice
 from ..conversion.inputs import Progress, rule_of
 from ..conversion.statistics import Norm, Statistic
+from ..conversion.thresholds import Choice
 from ..data.batches import Shards, shards_of
 from ..errors import DeadNeuronWarning
 from ..models import Loaded

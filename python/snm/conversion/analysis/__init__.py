@@ -1,1 +1,1 @@
-"""What the operations of a graph are, and which cannot be converted."""
+"""Finds out what the operations of a graph are, and which cannot be converted."""

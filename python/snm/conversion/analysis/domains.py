@@ -4,25 +4,26 @@ from enum import Enum, auto
 
 from torch import fx
 
-from ..tracing.trace import Traced
+from ..tracing.traced_model import TracedModel
 from .operations import is_relu
 
 
 class Domain(Enum):
-    """When a node is computed."""
+    """The time at which a spiking network computes a node."""
 
     STATIC = auto()
-    """It is constant in time, computed once: no neuron comes before it, nor a changing image."""
+    """The node is constant in time and computed once: no neuron and no changing image comes before
+    it."""
     NEURON = auto()
-    """A ReLU, which becomes a layer of neurons."""
+    """The node is a ReLU and becomes a layer of neurons."""
     TEMPORAL = auto()
-    """Between neurons: computed at every time step."""
+    """The node lies between neurons and is computed at every time step."""
     TAIL = auto()
-    """No neuron comes behind it: computed once, on the neurons' mean output."""
+    """No neuron comes behind the node: it is computed once, on the neurons' mean output."""
 
 
-def sort_nodes(traced: Traced, *, images_change: bool = False) -> None:
-    """Notes on each node its domain.
+def sort_nodes(traced: TracedModel, *, images_change: bool = False) -> None:
+    """Notes on each node the domain that it belongs to.
 
     Args:
         images_change: the images are another frame at every time step.
@@ -54,16 +55,16 @@ def sort_nodes(traced: Traced, *, images_change: bool = False) -> None:
 
 
 def domain_of(node: fx.Node) -> Domain:
-    """The domain of a node."""
+    """The domain that :func:`sort_nodes` noted on a node."""
     domain: Domain = node.meta["domain"]
     return domain
 
 
-def neurons_of(traced: Traced) -> list[fx.Node]:
-    """The ReLUs that become layers of neurons, in order."""
+def neuron_nodes(traced: TracedModel) -> list[fx.Node]:
+    """The ReLUs that become layers of neurons, in order of execution."""
     return [node for node in traced.graph.nodes if domain_of(node) is Domain.NEURON]
 
 
 def changes_over_time(node: fx.Node) -> bool:
-    """Whether a node comes after a neuron."""
+    """Whether a node's value differs between time steps."""
     return domain_of(node) is not Domain.STATIC

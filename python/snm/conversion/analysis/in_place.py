@@ -7,24 +7,25 @@ from torch import Tensor, fx
 from torch.nn import functional as F
 
 from ...errors import Offence
-from ..tracing.symbolic import IN_PLACE_OPERATORS
-from ..tracing.traced import Traced, bound
-from .operations import affine, first_argument, is_shape_query
+from ..tracing.arguments import bound_arguments, first_argument
+from ..tracing.traced_model import TracedModel
+from ..tracing.with_fx import IN_PLACE_OPERATORS
+from .operations import affine, is_shape_query
 from .shapes import bases_of, holds_tensors
 
 
 class _Write(NamedTuple):
-    """An operation in place, and what does the same out of place."""
+    """An operation that writes in place, and one that does the same without."""
 
     written: Any
-    """A node, if one value is written."""
+    """What is written into: a node, if it is one value."""
     target: Any
-    """None if there is nothing that does the same."""
+    """The operation that does the same out of place; None if there is none."""
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
 
 
-def remove_in_place(traced: Traced) -> list[Offence]:
+def remove_in_place(traced: TracedModel) -> list[Offence]:
     """Rewrites the graph so that no value is ever written over.
 
     What reads a written value later reads the result instead.
@@ -76,7 +77,7 @@ def remove_in_place(traced: Traced) -> list[Offence]:
     return offences
 
 
-def _source(traced: Traced, node: fx.Node) -> fx.Node | None:
+def _source(traced: TracedModel, node: fx.Node) -> fx.Node | None:
     """The argument whose memory a node's result shares, or may share for other images."""
     known = affine(traced, node)
     if known is not None and not known.fresh and holds_tensors(node):
@@ -86,8 +87,8 @@ def _source(traced: Traced, node: fx.Node) -> fx.Node | None:
     return next(iter(bases_of(node)), None)
 
 
-def _write(traced: Traced, node: fx.Node) -> _Write | None:
-    """What a node writes in place; None if it does not."""
+def _write(traced: TracedModel, node: fx.Node) -> _Write | None:
+    """What a node writes in place; None if it writes nothing."""
     args, kwargs = tuple(node.args), dict(node.kwargs)
     target: Any = None
     if node.op == "call_module":
@@ -101,7 +102,7 @@ def _write(traced: Traced, node: fx.Node) -> _Write | None:
             return None
         target = name[:-1] if callable(getattr(Tensor, name[:-1], None)) else None
     elif node.op == "call_function":
-        arguments = bound(node)
+        arguments = bound_arguments(node)
         name = str(getattr(node.target, "__name__", ""))
         if node.target in IN_PLACE_OPERATORS:
             target = IN_PLACE_OPERATORS[node.target]

@@ -6,21 +6,21 @@ from torch import fx
 from torch.fx.node import map_aggregate
 
 from ...errors import Offence
+from ..tracing.arguments import first_argument
 from ..tracing.trace import altered, is_active_dropout
-from ..tracing.traced import Traced
-from .domains import Domain, changes_over_time, domain_of, neurons_of
+from ..tracing.traced_model import TracedModel
+from .domains import Domain, changes_over_time, domain_of, neuron_nodes
 from .operations import (
     PICKS,
     Affine,
     Operands,
     affine,
-    first_argument,
     is_shape_query,
     objection,
     picks_images,
     squeezes_all,
 )
-from .pooling import pooling
+from .pooling import pooling_of_node
 from .refusals import known_refusal, refusal
 from .shapes import (
     depends_on_batch,
@@ -32,16 +32,17 @@ from .shapes import (
 )
 
 _POOLING = Affine()
-"""A max pooling is none, but takes its operands like one: spikes go through a running maximum."""
+"""Max pooling is not affine, but may read what an affine operation may: spikes go through a
+running maximum."""
 _MIXES = (
     "mixes the images of a batch: its result for an image depends on the others, on their order "
     "or on chance"
 )
 
 
-def find_offences(traced: Traced) -> list[Offence]:
+def find_offences(traced: TracedModel) -> list[Offence]:
     """Each operation of a graph that has no spiking counterpart, in order of execution."""
-    none = not neurons_of(traced)
+    none = not neuron_nodes(traced)
     offences = []
     for node in traced.graph.nodes:
         reason = _reason(traced, node)
@@ -55,18 +56,18 @@ def find_offences(traced: Traced) -> list[Offence]:
     return offences
 
 
-def _is_known(traced: Traced, node: fx.Node) -> bool:
-    return affine(traced, node) is not None or pooling(traced, node) is not None
+def _is_known(traced: TracedModel, node: fx.Node) -> bool:
+    return affine(traced, node) is not None or pooling_of_node(traced, node) is not None
 
 
-def _reason(traced: Traced, node: fx.Node) -> str | None:
+def _reason(traced: TracedModel, node: fx.Node) -> str | None:
     if node.op == "placeholder":
         return None
     if node.op == "output":
         result = node.args[0]
         if isinstance(result, fx.Node) and is_tensor(result):
             return None
-        return f"returns {_kind(result)}; it must return one tensor, the logits"
+        return f"returns {_name_of_result(result)}; it must return one tensor, the logits"
     module = traced.module(node)
     other = None if module is None else altered(module)
     if other is not None:
@@ -82,8 +83,8 @@ def _reason(traced: Traced, node: fx.Node) -> str | None:
     return _reason_over_time(traced, node)
 
 
-def _kind(result: Any) -> str:
-    """What a model returns that is no tensor; torch.fx keeps collections as its own."""
+def _name_of_result(result: Any) -> str:
+    """A name for what a model returns instead of a tensor; torch.fx has collections of its own."""
     if isinstance(result, fx.Node):
         return "several tensors" if holds_tensors(result) else "no tensor"
     return type(result).__name__.removeprefix("immutable_")
@@ -96,13 +97,13 @@ def _reason_once(node: fx.Node) -> str | None:
     return _MIXES if mixes_images(node) else None
 
 
-def _reason_over_time(traced: Traced, node: fx.Node) -> str | None:
+def _reason_over_time(traced: TracedModel, node: fx.Node) -> str | None:
     """Why a node that comes after a neuron is refused; None if it is not."""
     if is_shape_query(node) or not (holds_tensors(node) or _reads_tensors(node)):
         return None
     if node.target is getattr and not is_tensor(node.all_input_nodes[0]):
         return None
-    known = _POOLING if pooling(traced, node) is not None else affine(traced, node)
+    known = _POOLING if pooling_of_node(traced, node) is not None else affine(traced, node)
     if known is None:
         return refusal(traced, node, at_end=all(n.op == "output" for n in node.users))
     changing = _signals_in((node.args, node.kwargs))

@@ -1,4 +1,4 @@
-"""What conversion knows: which operations are ReLUs, which are affine, and in what."""
+"""Knows which operations are ReLUs and which are affine, and in which arguments."""
 
 import builtins
 import math
@@ -12,19 +12,20 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
-from ..tracing.traced import Traced, argument, bound, by_name
+from ..tracing.arguments import argument, arguments_by_name, bound_arguments, first_argument
+from ..tracing.traced_model import TracedModel
 from .shapes import depends_on_batch, dtype_of, holds_tensors, is_tensor, shape_for
 
 
 class Operands(Enum):
-    """Which arguments may change over time."""
+    """Which arguments of an affine operation may change over time."""
 
     FIRST = auto()
-    """The first alone."""
+    """Only the first argument may, as in a convolution."""
     ONE = auto()
-    """Any single one: a product."""
+    """Any single argument may, as in a product."""
     ALL = auto()
-    """All at once: a sum, a concatenation."""
+    """All arguments may at once, as in a sum or a concatenation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +34,7 @@ class Affine:
 
     operands: Operands = Operands.FIRST
     fresh: bool = True
-    """The result has memory of its own; False where it may be a view of an argument."""
+    """Whether the result has memory of its own; False where it may be a view of an argument."""
 
 
 _FRESH = Affine()
@@ -135,7 +136,7 @@ class Clip:
     """An operation that clips its first argument to a range."""
 
     low: Any
-    """Its lower end: a number, None for -inf, or something else."""
+    """Lower end of the range: a number, None for -inf, or something that is not known."""
     high: Any
 
     @property
@@ -145,7 +146,7 @@ class Clip:
         return starts_at_zero and (self.high is None or (_is_number(self.high) and self.high > 0))
 
 
-def clip_of(traced: Traced, node: fx.Node) -> Clip | None:
+def clip_of(traced: TracedModel, node: fx.Node) -> Clip | None:
     """The range of a ReLU or of another operation that clips; None for anything else."""
     if node.op == "call_module":
         return clip_of_module(traced.module(node))
@@ -155,17 +156,17 @@ def clip_of(traced: Traced, node: fx.Node) -> Clip | None:
     if name in _RELUS:
         return Clip(0, None)
     if name in _CLAMPS:
-        arguments = by_name(node, ("input", "min", "max"))
+        arguments = arguments_by_name(node, ("input", "min", "max"))
         return Clip(arguments.get("min"), arguments.get("max"))
     if name in _CLAMPS_FROM:
         return Clip(argument(node, 1, "min"), None)
     if name == "relu6":
         return Clip(0, 6)
     if name in ("hardtanh", "hardtanh_"):
-        arguments = by_name(node, ("input", "min_val", "max_val"))
+        arguments = arguments_by_name(node, ("input", "min_val", "max_val"))
         return Clip(arguments.get("min_val", -1), arguments.get("max_val", 1))
     if name in ("_threshold", "threshold", "threshold_"):
-        arguments = by_name(node, ("input", "threshold", "value"))
+        arguments = arguments_by_name(node, ("input", "threshold", "value"))
         return _threshold(arguments["threshold"], arguments["value"])
     return None
 
@@ -183,7 +184,7 @@ def clip_of_module(module: nn.Module | None) -> Clip | None:
 
 
 def _threshold(threshold: Any, value: Any) -> Clip | None:
-    """Below a threshold of 0 a value of 0 is a ReLU; a value of another size is a jump."""
+    """The range of ``threshold``: with 0 below 0 it is a ReLU; other numbers make it jump."""
     zero = _is_number(threshold) and _is_number(value) and threshold == value == 0
     return Clip(0, None) if zero else None
 
@@ -193,19 +194,19 @@ def _is_number(value: Any) -> bool:
 
 
 def _torch_name(function: Any) -> str:
-    """A function's name if it is one of torch's, whichever of its modules it is from."""
+    """A function's name if it is torch's, whichever module of torch has it; else empty."""
     name = getattr(function, "__name__", "")
     homes = (torch, F, torch._C._nn)
     return name if any(getattr(home, name, None) is function for home in homes) else ""
 
 
-def is_relu(traced: Traced, node: fx.Node) -> bool:
+def is_relu(traced: TracedModel, node: fx.Node) -> bool:
     """Whether a node is a ReLU, capped or not: module, function or method."""
     clip = clip_of(traced, node)
     return clip is not None and clip.is_neuron
 
 
-def activation_cap(traced: Traced, node: fx.Node) -> float | None:
+def activation_cap(traced: TracedModel, node: fx.Node) -> float | None:
     """The largest value that a ReLU lets through, such as 6 for ReLU6; None if there is none."""
     clip = clip_of(traced, node)
     if clip is None or clip.high is None or math.isinf(clip.high):
@@ -213,8 +214,8 @@ def activation_cap(traced: Traced, node: fx.Node) -> float | None:
     return float(clip.high)
 
 
-def affine(traced: Traced, node: fx.Node) -> Affine | None:
-    """How a node is affine; None if it is not, or conversion does not know it."""
+def affine(traced: TracedModel, node: fx.Node) -> Affine | None:
+    """In what way a node is affine; None if it is not, or conversion does not know it."""
     if node.op == "call_module":
         return MODULES.get(type(traced.module(node)))  # type: ignore[arg-type]
     if node.op == "call_method":
@@ -236,20 +237,20 @@ def is_shape_query(node: fx.Node) -> bool:
 
 
 def is_reshape(node: fx.Node) -> bool:
-    """Whether a node is told the sizes of its result, the batch's first."""
+    """Whether a node is a reshape, which is told the sizes of its result, the batch's first."""
     if node.op == "call_method":
         return node.target in _RESHAPES
     return node.op == "call_function" and node.target is torch.reshape
 
 
 def is_expansion(node: fx.Node) -> bool:
-    """Whether a node is told the sizes to which it expands, the batch's first."""
+    """Whether a node expands a tensor to sizes that it is told, the batch's first."""
     if node.op == "call_method":
         return node.target in _EXPANSIONS
     return node.op == "call_function" and node.target is torch.broadcast_to
 
 
-def objection(traced: Traced, node: fx.Node) -> str | None:
+def objection(traced: TracedModel, node: fx.Node) -> str | None:
     """What in the arguments of an affine operation makes it something else; None if nothing."""
     name = _name(node)
     if _lacks_statistics(traced, node):
@@ -277,13 +278,13 @@ def _dim(node: fx.Node) -> Any:
     return argument(node, _TAKES_APART[_name(node)], name, 0)
 
 
-def _lacks_statistics(traced: Traced, node: fx.Node) -> bool:
+def _lacks_statistics(traced: TracedModel, node: fx.Node) -> bool:
     module = traced.module(node)
     if isinstance(module, nn.modules.batchnorm._BatchNorm):
         return module.running_mean is None
     if node.target is not F.batch_norm:
         return False
-    arguments = bound(node)
+    arguments = bound_arguments(node)
     return bool(arguments["training"]) or arguments["running_mean"] is None
 
 
@@ -318,13 +319,6 @@ def squeezes_all(node: fx.Node) -> bool:
     return (named or node.target is torch.squeeze) and len(node.args) + len(node.kwargs) == 1
 
 
-def first_argument(node: fx.Node) -> Any:
-    """The first argument of a call, however it is passed."""
-    if node.args:
-        return node.args[0]
-    return node.kwargs["tensors" if "tensors" in node.kwargs else "input"]
-
-
 def _first(node: fx.Node) -> fx.Node:
     first = first_argument(node)
     assert isinstance(first, fx.Node)
@@ -332,5 +326,5 @@ def _first(node: fx.Node) -> fx.Node:
 
 
 def _rank(node: fx.Node) -> int:
-    """Dimensions of a call's first argument."""
+    """How many dimensions a call's first argument has."""
     return len(shape_for(_first(node), 2))

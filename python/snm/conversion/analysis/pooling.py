@@ -1,4 +1,4 @@
-"""Recognises max pooling."""
+"""Recognises max pooling and reads its windows."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -8,8 +8,8 @@ from torch import fx, nn
 from torch.nn import functional as F
 
 from ...network.program import Call, Pooling
-from ..tracing.traced import Traced, by_name
-from .operations import first_argument
+from ..tracing.arguments import arguments_by_name, first_argument
+from ..tracing.traced_model import TracedModel
 from .shapes import shape_for
 
 MODULES: dict[type[nn.Module], int] = {nn.MaxPool1d: 1, nn.MaxPool2d: 2, nn.MaxPool3d: 3}
@@ -37,7 +37,7 @@ _ARGUMENTS = (
 _ADAPTIVE_ARGUMENTS = ("input", "output_size", "return_indices")
 
 
-def pooling(traced: Traced, node: fx.Node) -> Pooling | None:
+def pooling_of_node(traced: TracedModel, node: fx.Node) -> Pooling | None:
     """The windows of a node that is a max pooling of ``[B, C, ...]``; None for anything else."""
     dims, adaptive = _dims(traced, node)
     if not dims or pools_channels(traced, node):
@@ -46,14 +46,18 @@ def pooling(traced: Traced, node: fx.Node) -> Pooling | None:
     if node.op == "call_module":
         arguments = vars(traced.module(node))
     else:
-        arguments = by_name(node, _ADAPTIVE_ARGUMENTS if adaptive else _ARGUMENTS)
-    return None if arguments.get("return_indices") else windows_of(arguments, dims, adaptive)
+        arguments = arguments_by_name(node, _ADAPTIVE_ARGUMENTS if adaptive else _ARGUMENTS)
+    return (
+        None
+        if arguments.get("return_indices")
+        else pooling_from_arguments(arguments, dims, adaptive)
+    )
 
 
-def windows_of(arguments: Mapping[str, Any], dims: int, adaptive: bool) -> Pooling:
+def pooling_from_arguments(arguments: Mapping[str, Any], dims: int, adaptive: bool) -> Pooling:
     """The windows of a max pooling over so many dimensions, from its arguments by name.
 
-    >>> windows_of({"kernel_size": 2}, 2, adaptive=False).stride
+    >>> pooling_from_arguments({"kernel_size": 2}, 2, adaptive=False).stride
     (2, 2)
     """
 
@@ -75,30 +79,30 @@ def windows_of(arguments: Mapping[str, Any], dims: int, adaptive: bool) -> Pooli
     )
 
 
-def pooling_of(call: Call, layers: nn.Module) -> Pooling | None:
-    """The windows of a call of a program that is a max pooling; None for any other."""
+def pooling_of_call(call: Call, layers: nn.Module) -> Pooling | None:
+    """The windows of a program's call that is a max pooling; None for any other call."""
     if call.kind == "module":
         module = layers.get_submodule(str(call.target))
         adaptive = type(module) in ADAPTIVE_MODULES
         dims = (ADAPTIVE_MODULES if adaptive else MODULES).get(type(module), 0)
-        return windows_of(vars(module), dims, adaptive) if dims else None
+        return pooling_from_arguments(vars(module), dims, adaptive) if dims else None
     if call.kind != "function" or not callable(call.target):
         return None
     adaptive = call.target in ADAPTIVE_FUNCTIONS
     dims = (ADAPTIVE_FUNCTIONS if adaptive else FUNCTIONS).get(call.target, 0)
     names = _ADAPTIVE_ARGUMENTS if adaptive else _ARGUMENTS
     arguments = {**dict(zip(names, call.args, strict=False)), **(call.kwargs or {})}
-    return windows_of(arguments, dims, adaptive) if dims else None
+    return pooling_from_arguments(arguments, dims, adaptive) if dims else None
 
 
-def pools_channels(traced: Traced, node: fx.Node) -> bool:
-    """Whether a max pooling takes what it pools for a single image, and its channels for space."""
+def pools_channels(traced: TracedModel, node: fx.Node) -> bool:
+    """Whether a max pooling takes a batch for a single image, and so its channels for space."""
     dims, _ = _dims(traced, node)
     return dims > 0 and len(shape_for(first_argument(node), 2)) != dims + 2
 
 
-def _dims(traced: Traced, node: fx.Node) -> tuple[int, bool]:
-    """Spatial dimensions that a max pooling has, 0 for anything else; whether it is adaptive."""
+def _dims(traced: TracedModel, node: fx.Node) -> tuple[int, bool]:
+    """How many spatial dimensions a max pooling has, 0 for anything else, and if it is adaptive."""
     if node.op == "call_module":
         module = type(traced.module(node))
         adaptive = module in ADAPTIVE_MODULES

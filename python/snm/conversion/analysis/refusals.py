@@ -1,8 +1,8 @@
-"""Why what is not affine is refused, and what helps."""
+"""Says why an operation that is not affine is refused, and what to do instead."""
 
 from torch import fx
 
-from ..tracing.traced import Traced
+from ..tracing.traced_model import TracedModel
 from .operations import clip_of
 from .pooling import pools_channels
 
@@ -55,7 +55,7 @@ _POOLS_CHANNELS = (
 _UNKNOWN = "conversion does not know it as an affine operation"
 
 
-def refusal(traced: Traced, node: fx.Node, *, at_end: bool) -> str:
+def refusal(traced: TracedModel, node: fx.Node, *, at_end: bool) -> str:
     """Why a node that changes over time and is not affine is refused.
 
     Args:
@@ -68,8 +68,8 @@ def refusal(traced: Traced, node: fx.Node, *, at_end: bool) -> str:
     return _AT_THE_END if at_end and reason in (None, _GATE) else reason or _UNKNOWN
 
 
-def known_refusal(traced: Traced, node: fx.Node) -> str | None:
-    """Why a node is refused wherever it changes over time; None if conversion knows no reason."""
+def known_refusal(traced: TracedModel, node: fx.Node) -> str | None:
+    """Why a node is refused wherever its value changes over time; None if no reason is known."""
     clip = clip_of(traced, node)
     if clip is not None:
         low, high = ("-inf" if clip.low is None else clip.low), (clip.high or "inf")

@@ -9,14 +9,14 @@ from torch.fx.node import map_aggregate
 
 from ...errors import ConversionError
 from ..tracing.compare import agree
-from ..tracing.traced import Runner, Traced
+from ..tracing.traced_model import Runner, TracedModel
 
 _BATCHES = (2, 3)
 
 Shape = tuple[int, ...]
 
 
-def record_shapes(traced: Traced, images: Tensor) -> None:
+def record_shapes(traced: TracedModel, images: Tensor) -> None:
     """Runs the graph on small batches; notes on each node its tensors' shapes, what it is a view
     of, and whether it treats each image by itself.
 
@@ -55,13 +55,14 @@ def dtype_of(node: fx.Node) -> torch.dtype:
 
 
 def shape_for(node: fx.Node, batch: int) -> Shape:
-    """Shape of a node's tensor, for a batch of 2 or 3 images."""
+    """The shape of a node's tensor, for a batch of 2 or 3 images."""
     shape: Shape = node.meta["shapes"][batch][0]
     return shape
 
 
 def unbatched_shape(node: fx.Node) -> tuple[int, Shape] | None:
-    """A number of images, and a shape that does not have them, alone, in its first dimension."""
+    """A number of images for which a tensor of a node does not have them, alone, in its first
+    dimension, and its shape then; None if all tensors do."""
     for batch, shapes in node.meta["shapes"].items():
         for shape, reference in zip(shapes, node.meta["shapes"][_BATCHES[0]], strict=True):
             if shape[:1] != (batch,) or shape[1:] != reference[1:]:
@@ -92,7 +93,7 @@ def bases_of(node: fx.Node) -> list[fx.Node]:
 
 
 def _three_different(images: Tensor) -> Tensor:
-    """Scaled down, so that copies of one image differ, and no value leaves the range to zero."""
+    """Three images, scaled so that copies of one differ and no value is larger than before."""
     chosen = images[[place % len(images) for place in range(3)]]
     if not images.is_floating_point():
         return chosen
@@ -117,9 +118,9 @@ def _memory(value: Any) -> set[int]:
 
 
 class _Recorder(Runner):
-    """Runs on two images, on three, on the second and the third, and on one."""
+    """Runs a graph on batches of images and notes on its nodes what :func:`record_shapes` says."""
 
-    def __init__(self, traced: Traced) -> None:
+    def __init__(self, traced: TracedModel) -> None:
         super().__init__(traced)
         self.traced = traced
         self.batch = 0

@@ -1,1 +1,1 @@
-"""From a graph to the layers and the program of a spiking network."""
+"""Makes the layers and the program of a spiking network from a graph."""

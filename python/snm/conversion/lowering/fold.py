@@ -11,10 +11,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.utils.fusion import fuse_conv_bn_weights, fuse_linear_bn_weights
 
-from ..analysis.operations import CONVOLUTIONS, first_argument
+from ..analysis.operations import CONVOLUTIONS
 from ..analysis.shapes import shape_for
+from ..tracing.arguments import arguments_by_name, bound_arguments, first_argument
 from ..tracing.paths import free_path, own_path, used_paths
-from ..tracing.traced import Traced, bound, by_name
+from ..tracing.traced_model import TracedModel
 
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 _CONVOLUTION = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
@@ -28,8 +29,8 @@ _FUNCTIONS: dict[Callable[..., Any], tuple[str, ...]] = {
 }
 
 
-class Layer(NamedTuple):
-    """What a convolution or linear layer computes with."""
+class WeightedLayer(NamedTuple):
+    """The weights and settings that a convolution or linear layer computes with."""
 
     weight: Tensor
     bias: Tensor | None
@@ -38,8 +39,8 @@ class Layer(NamedTuple):
     groups: int
 
 
-class _Norm(NamedTuple):
-    """What a batch norm computes with."""
+class _BatchNormValues(NamedTuple):
+    """The statistics and weights that a batch norm computes with."""
 
     mean: Tensor
     variance: Tensor
@@ -48,17 +49,17 @@ class _Norm(NamedTuple):
     bias: Tensor | None
 
 
-def fold_batch_norms(traced: Traced) -> None:
+def fold_batch_norms(traced: TracedModel) -> None:
     """Folds each batch norm into the convolution or linear layer that it alone reads.
 
     One that cannot be folded stays: it is affine.
     """
     for node in traced.graph.nodes:
-        norm = _norm(traced, node)
+        norm = _batch_norm_of(traced, node)
         source = None if norm is None else first_argument(node)
         if norm is None or not isinstance(source, fx.Node) or list(source.users) != [node]:
             continue
-        layer = layer_of(traced, source)
+        layer = weighted_layer_of(traced, source)
         fused = None if layer is None else _fuse(layer, norm, len(shape_for(node, 2)))
         if fused is None:
             continue
@@ -67,9 +68,9 @@ def fold_batch_norms(traced: Traced) -> None:
             assert module is not None
             # A shallow copy shares the table of parameters with what it is copied from.
             module._parameters = dict(zip(("weight", "bias"), fused, strict=True))
-            place(traced, source, module)
+            replace_called_module(traced, source, module)
         else:
-            place_tensors(traced, source, *fused)
+            replace_weights(traced, source, *fused)
         node.replace_all_uses_with(source)
         traced.graph.erase_node(node)
     for node in list(traced.graph.nodes):
@@ -77,8 +78,8 @@ def fold_batch_norms(traced: Traced) -> None:
             traced.graph.erase_node(node)
 
 
-def _norm(traced: Traced, node: fx.Node) -> _Norm | None:
-    """What a node computes with if it is a batch norm of running statistics; else None."""
+def _batch_norm_of(traced: TracedModel, node: fx.Node) -> _BatchNormValues | None:
+    """The values of a node that is a batch norm with running statistics; None for any other."""
     module = traced.module(node)
     weight: Tensor | None
     bias: Tensor | None
@@ -87,7 +88,7 @@ def _norm(traced: Traced, node: fx.Node) -> _Norm | None:
         mean, variance, eps = module.running_mean, module.running_var, module.eps
         weight, bias = module.weight, module.bias
     elif node.target is F.batch_norm:
-        arguments = bound(node)
+        arguments = bound_arguments(node)
         names = ("running_mean", "running_var", "weight", "bias")
         if not all(_is_read(traced, arguments[name]) for name in names):
             return None
@@ -95,44 +96,50 @@ def _norm(traced: Traced, node: fx.Node) -> _Norm | None:
         eps = arguments["eps"]
     else:
         return None
-    return None if mean is None or variance is None else _Norm(mean, variance, eps, weight, bias)
+    return (
+        None
+        if mean is None or variance is None
+        else _BatchNormValues(mean, variance, eps, weight, bias)
+    )
 
 
-def layer_of(traced: Traced, node: fx.Node) -> Layer | None:
-    """What a node computes with if it is a convolution or linear layer; else None."""
+def weighted_layer_of(traced: TracedModel, node: fx.Node) -> WeightedLayer | None:
+    """The weights of a node that is a convolution or linear layer; None for any other."""
     module = traced.module(node)
     if type(module) in CONVOLUTIONS:
         assert isinstance(module, _ConvNd)
-        return Layer(module.weight, module.bias, False, module.transposed, module.groups)
+        return WeightedLayer(module.weight, module.bias, False, module.transposed, module.groups)
     if type(module) is nn.Linear:
-        return Layer(module.weight, module.bias, True, False, 1)
+        return WeightedLayer(module.weight, module.bias, True, False, 1)
     if node.op != "call_function" or node.target not in _FUNCTIONS:
         return None
     names = _FUNCTIONS[node.target]
-    arguments = by_name(node, names)
+    arguments = arguments_by_name(node, names)
     if not all(_is_read(traced, arguments.get(name)) for name in ("weight", "bias")):
         return None
     weight, bias = (_tensor(traced, arguments.get(name)) for name in ("weight", "bias"))
     assert weight is not None
     groups = arguments.get("groups", 1)
-    return Layer(weight, bias, node.target is F.linear, names is _TRANSPOSED, groups)
+    return WeightedLayer(weight, bias, node.target is F.linear, names is _TRANSPOSED, groups)
 
 
-def _is_read(traced: Traced, value: Any) -> bool:
-    """Whether an argument is a parameter or buffer as it is, or left out."""
+def _is_read(traced: TracedModel, value: Any) -> bool:
+    """Whether an argument is left out, or is a parameter or buffer as the model holds it."""
     return value is None or _tensor(traced, value) is not None
 
 
-def _tensor(traced: Traced, value: Any) -> Tensor | None:
-    """The parameter or buffer that a node reads; None if it reads none."""
+def _tensor(traced: TracedModel, value: Any) -> Tensor | None:
+    """The parameter or buffer that an argument stands for; None if it is none."""
     if not isinstance(value, fx.Node) or value.op != "get_attr":
         return None
     tensor = traced.attribute(value)
     return tensor if isinstance(tensor, Tensor) else None
 
 
-def _fuse(layer: Layer, norm: _Norm, dims: int) -> tuple[nn.Parameter, nn.Parameter] | None:
-    """Weight and bias of a layer and the batch norm that reads it; None if they cannot be one.
+def _fuse(
+    layer: WeightedLayer, norm: _BatchNormValues, dims: int
+) -> tuple[nn.Parameter, nn.Parameter] | None:
+    """Weight and bias that do what a layer and the batch norm behind it do; None if none can.
 
     Args:
         dims: of what the layer returns.
@@ -150,8 +157,8 @@ def _fuse(layer: Layer, norm: _Norm, dims: int) -> tuple[nn.Parameter, nn.Parame
     return fuse_conv_bn_weights(layer.weight, layer.bias, *rest, transpose=layer.transposed)
 
 
-def place(traced: Traced, source: fx.Node, module: nn.Module) -> None:
-    """Puts a module in the place of the one a node calls, or beside it if others use that too."""
+def replace_called_module(traced: TracedModel, source: fx.Node, module: nn.Module) -> None:
+    """Lets a node call another module, which replaces the former unless other nodes use that."""
     path = str(source.target)
     others = used_paths(node for node in traced.graph.nodes if node is not source)
     if path in others:
@@ -160,11 +167,11 @@ def place(traced: Traced, source: fx.Node, module: nn.Module) -> None:
     source.target = path
 
 
-def place_tensors(
-    traced: Traced, source: fx.Node, weight: nn.Parameter, bias: nn.Parameter
+def replace_weights(
+    traced: TracedModel, source: fx.Node, weight: nn.Parameter, bias: nn.Parameter
 ) -> None:
-    """Lets a function read a fused weight and bias."""
-    arguments = by_name(source, _FUNCTIONS[source.target])  # type: ignore[index]
+    """Lets a node that calls a function read another weight and bias."""
+    arguments = arguments_by_name(source, _FUNCTIONS[source.target])  # type: ignore[index]
     parent = str(arguments["weight"].target).rpartition(".")[0]
     home = traced.root.get_submodule(parent)
     for name, value in (("weight", weight), ("bias", bias)):

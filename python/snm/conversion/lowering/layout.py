@@ -1,16 +1,13 @@
-"""Puts neurons in the place of ReLUs and lays out what a spiking network executes."""
+"""Lays out the program that a spiking network executes."""
 
 import math
 import operator
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, fx, nn
-
-from snm_kernels import SNMRule
+from torch import fx
 
 from ...network.program import (
     Call,
@@ -25,14 +22,13 @@ from ...network.program import (
     step_shape,
     step_size,
 )
-from ...nn import SNMNeuron
-from ...nn.small_maps import SmallMapConv2d, gains
-from ..analysis.domains import Domain, domain_of, neurons_of
-from ..analysis.operations import affine, first_argument, is_relu, is_reshape, is_shape_query
-from ..analysis.pooling import pooling
+from ..analysis.domains import Domain, domain_of
+from ..analysis.operations import affine, is_reshape, is_shape_query
+from ..analysis.pooling import pooling_of_node
 from ..analysis.shapes import bases_of, dtype_of, holds_tensors, is_batched, is_tensor, shape_for
-from ..tracing.paths import free_path, own_path, path_of, used_paths
-from ..tracing.trace import Traced
+from ..tracing.arguments import first_argument
+from ..tracing.paths import own_path, path_of
+from ..tracing.traced_model import TracedModel
 
 _KINDS: dict[str, Literal["module", "function", "method", "attribute"]] = {
     "call_module": "module",
@@ -44,118 +40,15 @@ _KINDS: dict[str, Literal["module", "function", "method", "attribute"]] = {
 _BATCH = "batch size"
 
 
-def neuron_paths(traced: Traced) -> dict[fx.Node, str]:
-    """A path for each layer of neurons: its ReLU's, numbered where that is called again."""
-    used = {
-        own_path(path)
-        for path in used_paths(n for n in traced.graph.nodes if not is_relu(traced, n))
-    }
-    paths = {}
-    for node in neurons_of(traced):
-        path = path_of(node)
-        if "layer" in node.meta:
-            path = node.meta["layer"]
-        elif node.op != "call_module" or not path:
-            path = f"{path}.relu".removeprefix(".")
-        paths[node] = free_path(path, used)
-        used.add(paths[node])
-    return paths
-
-
-def append_neurons(traced: Traced) -> fx.Node:
-    """Lets the output layer drive neurons of its own; returns them."""
-    output = next(node for node in traced.graph.nodes if node.op == "output")
-    logits = output.args[0]
-    assert isinstance(logits, fx.Node)
-    with traced.graph.inserting_before(output):
-        neurons = traced.graph.call_function(torch.relu, (logits,))
-    neurons.meta.update(logits.meta, path="output", layer="output", bases=[])
-    output.args = (neurons,)
-    return neurons
-
-
-def build_layers(
-    traced: Traced,
-    paths: Mapping[fx.Node, str],
-    thresholds: Mapping[fx.Node, Tensor],
-    rule: SNMRule,
-    dtype: torch.dtype,
-) -> nn.Module:
-    """The modules, parameters and neurons that a program calls, under their own paths.
-
-    Args:
-        dtype: in which spikes are sent.
-    """
-    layers = nn.Module()
-    swapped = _small_maps(traced)
-    for node in traced.graph.nodes:
-        module = traced.module(node)
-        if node in paths:
-            _parent(layers, paths[node]).add_module(
-                _name(paths[node]), SNMNeuron(thresholds[node], rule).to(dtype)
-            )
-        elif module is not None:
-            path = own_path(str(node.target))
-            _parent(layers, path).add_module(_name(path), swapped.get(module, module))
-    for node in traced.graph.nodes:
-        if node.op == "get_attr":
-            _hold(layers, own_path(str(node.target)), traced.attribute(node))
-    return layers.eval()
-
-
-def _small_maps(traced: Traced) -> dict[nn.Module, nn.Module]:
-    """What takes the place of convolutions of which every call gains from it.
-
-    Weights that several modules share stay shared, so those modules stay as they are.
-    """
-    calls: dict[nn.Module, list[bool]] = {}
-    for node in traced.graph.nodes:
-        module = traced.module(node)
-        if module is not None and holds_tensors(node):
-            calls.setdefault(module, []).append(gains(module, shape_for(node, 2)))
-    holders = Counter(id(own) for module in calls for own in module.parameters())
-    return {
-        module: SmallMapConv2d.of(module)
-        for module, wins in calls.items()
-        if isinstance(module, nn.Conv2d) and all(wins) and holders[id(module.weight)] == 1
-    }
-
-
-def _hold(layers: nn.Module, path: str, value: Any) -> None:
-    parent = _parent(layers, path)
-    if hasattr(parent, _name(path)):
-        return
-    if isinstance(value, nn.Parameter):
-        parent.register_parameter(_name(path), value)
-    elif isinstance(value, Tensor):
-        parent.register_buffer(_name(path), value)
-    else:
-        setattr(parent, _name(path), value)
-
-
-def _parent(layers: nn.Module, path: str) -> nn.Module:
-    """The module that holds ``path``, made if need be."""
-    parent = layers
-    for name in path.split(".")[:-1]:
-        if not hasattr(parent, name):
-            parent.add_module(name, nn.Module())
-        parent = parent.get_submodule(name)
-    return parent
-
-
-def _name(path: str) -> str:
-    return path.rpartition(".")[2]
-
-
 def lay_out(
-    traced: Traced,
+    traced: TracedModel,
     paths: Mapping[fx.Node, str],
     *,
     per_neuron: bool,
     images_change: bool,
     caps: Mapping[str, tuple[float, ...]],
 ) -> Program:
-    """The program that simulates a graph whose ReLUs are neurons at ``paths``.
+    """Lays out the program that simulates a graph whose ReLUs are neurons at ``paths``.
 
     Args:
         per_neuron: whether each neuron has a threshold of its own.
@@ -175,7 +68,7 @@ def lay_out(
     temporal: list[Step] = []
     repeated: dict[fx.Node, str] = {}
     for node in nodes:
-        windows = pooling(traced, node)
+        windows = pooling_of_node(traced, node)
         if domain_of(node) is Domain.NEURON:
             fire = _fire(traced, node, paths[node], node in read_out, per_neuron)
             temporal.append(replace(fire, cap=caps.get(fire.path, ())))
@@ -204,7 +97,7 @@ def lay_out(
             for node in in_tail
             for operand in node.all_input_nodes
         ),
-        tail_pools=any(pooling(traced, node) is not None for node in in_tail),
+        tail_pools=any(pooling_of_node(traced, node) is not None for node in in_tail),
         static=tuple(static),
         temporal=tuple(temporal),
         tail=tuple(tail),
@@ -217,7 +110,7 @@ def lay_out(
 def _most_at_once(
     nodes: Iterable[fx.Node], steps: Iterable[Step], frees: Mapping[str, tuple[str, ...]]
 ) -> int:
-    """Elements that the values of one time step of one image hold at most at once."""
+    """How many elements the values of one time step of one image hold at once, at most."""
     shapes = {node.name: node.meta["shapes"][2] for node in nodes}
     live: dict[str, int] = {}
     most = 0
@@ -247,7 +140,7 @@ def _side_by_side(operand: fx.Node) -> list[fx.Node]:
 
 
 def _used(steps: list[Step]) -> list[Step]:
-    """The steps without calls that nothing reads, and what each layer of neurons has to send."""
+    """Drops calls that nothing reads, and notes what each layer of neurons has to send."""
     read: set[str] = set()
     kept: list[Step] = []
     for step in reversed(steps):
@@ -261,7 +154,7 @@ def _used(steps: list[Step]) -> list[Step]:
 
 
 def _tail_of(output: fx.Node) -> tuple[set[fx.Node], set[fx.Node]]:
-    """What is computed on mean values, back to the neurons whose mean it reads; and those.
+    """The nodes that are computed on mean values, and the neurons whose mean output they read.
 
     An affine node between neurons that the tail reads is computed on mean values once more.
     """
@@ -287,7 +180,7 @@ def _call(node: fx.Node) -> Call:
 
 
 def _call_over_time(node: fx.Node, repeated: Mapping[fx.Node, str]) -> Call:
-    """A node's operation on ``[T*B, ...]``."""
+    """The call of a node's operation on all time steps at once, ``[T*B, ...]``."""
     args, kwargs = _arguments(node, repeated)
     if is_reshape(node):
         sizes = args[1:] + tuple(v for k, v in kwargs.items() if k != "input")
@@ -308,7 +201,7 @@ def _target(node: fx.Node) -> Any:
 def _arguments(
     node: fx.Node, repeated: Mapping[fx.Node, str]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """A node's arguments, with values in the place of nodes."""
+    """The arguments of a node, with the values of a program in the place of nodes."""
 
     def value(argument: Any) -> Any:
         if isinstance(argument, fx.Node):
@@ -319,7 +212,7 @@ def _arguments(
     return args, replaced(dict(node.kwargs), value)
 
 
-def _fire(traced: Traced, node: fx.Node, path: str, read_out: bool, per_neuron: bool) -> Fire:
+def _fire(traced: TracedModel, node: fx.Node, path: str, read_out: bool, per_neuron: bool) -> Fire:
     drive, reader = first_argument(node), node
     residual: fx.Node | None = None
     if _adds_two(drive) and list(drive.users) == [node]:
@@ -358,12 +251,12 @@ def _adds_two(node: fx.Node) -> bool:
     )
 
 
-def _may_overwrite(traced: Traced, value: fx.Node, reader: fx.Node) -> bool:
+def _may_overwrite(traced: TracedModel, value: fx.Node, reader: fx.Node) -> bool:
     """Whether a value has memory of its own for every time step, which this node alone reads."""
     if domain_of(value) is not Domain.TEMPORAL or value.op == "placeholder":
         return False
     known = affine(traced, value)
-    fresh = pooling(traced, value) is not None or (known is not None and known.fresh)
+    fresh = pooling_of_node(traced, value) is not None or (known is not None and known.fresh)
     return fresh and not bases_of(value) and list(value.users) == [reader]
 
 

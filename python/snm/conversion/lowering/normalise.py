@@ -20,24 +20,26 @@ from torch import Tensor, fx, nn
 from torch.fx.node import map_aggregate, map_arg
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ...errors import ConversionError, Offence
+from ...errors import ConversionError, Offence, refuse
 from ..analysis.domains import Domain, changes_over_time, domain_of
-from ..analysis.operations import first_argument
 from ..analysis.shapes import holds_tensors, is_tensor
+from ..tracing.arguments import first_argument
 from ..tracing.compare import agree
 from ..tracing.paths import PREFIX, free_path
 from ..tracing.trace import remove_unused
-from .fold import Layer, layer_of, place, place_tensors
+from .fold import WeightedLayer, replace_called_module, replace_weights, weighted_layer_of
 from .prepare import Prepared
 
-_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+_SCALABLE = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 _SUMS = (operator.add, operator.sub, torch.add, torch.sub, torch.subtract)
 _SUM_METHODS = ("add", "sub", "subtract")
 # Far above the rounding of float64, in which units are compared, and far below that of float32.
 _ROUNDING = 1e-10
 
 
-def normalise(prepared: Prepared, thresholds: Mapping[fx.Node, Tensor]) -> dict[fx.Node, Tensor]:
+def normalise(
+    prepared: Prepared, thresholds: Mapping[fx.Node, Tensor]
+) -> tuple[dict[fx.Node, Tensor], dict[str, tuple[float, ...]]]:
     """Rewrites a network to thresholds of 1 without changing what it computes.
 
     Args:
@@ -45,7 +47,8 @@ def normalise(prepared: Prepared, thresholds: Mapping[fx.Node, Tensor]) -> dict[
         thresholds: of each layer of neurons, float32.
 
     Returns:
-        The new thresholds, in the shapes of the old ones: 1, and +inf for silent neurons.
+        The new thresholds, in the shapes of the old ones: 1, and +inf for silent neurons. And the
+        caps of layers, by path, in units of the old ones.
 
     Raises:
         ConversionError: a layer's thresholds differ between positions, so weights cannot carry
@@ -56,7 +59,8 @@ def normalise(prepared: Prepared, thresholds: Mapping[fx.Node, Tensor]) -> dict[
     normaliser = _Normaliser(prepared, thresholds)
     normaliser.rewrite()
     normaliser.check()
-    return {node: torch.where(t.isinf(), t, 1.0) for node, t in thresholds.items()}
+    ones = {node: torch.where(t.isinf(), t, 1.0) for node, t in thresholds.items()}
+    return ones, _caps_in_units(prepared, thresholds)
 
 
 def _refuse_positions(prepared: Prepared, thresholds: Mapping[fx.Node, Tensor]) -> None:
@@ -72,21 +76,32 @@ def _refuse_positions(prepared: Prepared, thresholds: Mapping[fx.Node, Tensor]) 
             )
             operation = prepared.traced.operation(node)
             offences.append(Offence(path, operation, reason, node.meta.get("line", "")))
-    if offences:
-        raise ConversionError(offences)
+    refuse(offences)
+
+
+def _caps_in_units(
+    prepared: Prepared, thresholds: Mapping[fx.Node, Tensor]
+) -> dict[str, tuple[float, ...]]:
+    """Caps of layers in units of the thresholds that weights take in, +inf standing for 1."""
+    by_path = {path: thresholds[node] for node, path in prepared.paths.items()}
+    found = {}
+    for path, cap in prepared.caps.items():
+        unit = torch.where(by_path[path].isinf(), 1.0, by_path[path])
+        found[path] = tuple((cap / unit.double()).flatten().tolist())
+    return found
 
 
 class _Channels(NamedTuple):
-    """Where a layer's weights see channels."""
+    """The channels that a layer's weights are for."""
 
     dim: int
-    """Of what it reads and of its result, from the last."""
+    """The dimension of channels in what the layer reads and in its result, from the last."""
     inputs: int
     outputs: int
 
 
 class _Normaliser:
-    """Rewrites a graph.
+    """Rewrites a graph so that neurons fire at 1.
 
     Units are float64, of the shape of their value; a value that has none is in the model's.
     """
@@ -107,9 +122,9 @@ class _Normaliser:
             for node, t in thresholds.items()
         }
         self.inputs: dict[fx.Node, Tensor] = {}
-        """By what layers multiply the weights of their input channels, ``[C]``."""
+        """The factors by which layers multiply the weights of their input channels, ``[C]``."""
         self.outputs: dict[fx.Node, Tensor] = {}
-        """By what they multiply those of their output channels; and by what inserted
+        """The factors by which they multiply those of their output channels, and by which inserted
         multiplications do."""
         self.factors: dict[fx.Node, str] = {}
         """The name under which the model keeps what an inserted multiplication multiplies by."""
@@ -118,7 +133,7 @@ class _Normaliser:
         self.random = torch.Generator().manual_seed(0)
 
     def rewrite(self) -> None:
-        """Finds where every unit goes, then changes modules."""
+        """Follows units through the graph, then changes weights and inserts multiplications."""
         for node in list(self.graph.nodes):
             if node.op == "output":
                 if node.args[0] is not self.counted:
@@ -136,7 +151,7 @@ class _Normaliser:
         remove_unused(self.graph)
 
     def check(self) -> None:
-        """Compares the rewritten network of ReLUs with what it was.
+        """Compares the results of the rewritten network of ReLUs with those before.
 
         Raises:
             ConversionError: they differ by more than rounding.
@@ -157,7 +172,7 @@ class _Normaliser:
             raise ConversionError([Offence("", "forward", reason)])
 
     def _carry(self, node: fx.Node) -> None:
-        """Lets a node read its operands in their units if it can, else in the model's."""
+        """Lets a node read its operands in their units if it can, else in those of the model."""
         channels = self._channels(node)
         if channels is None:
             unit = self._passed_on(node)
@@ -175,7 +190,7 @@ class _Normaliser:
                 self._bring(operand, node)
 
     def _bring(self, node: fx.Node, user: fx.Node, wanted: Tensor | None = None) -> None:
-        """Lets ``user`` read a value in the wanted unit, or in the model's."""
+        """Lets ``user`` read a value in the wanted unit; None is the unit of the model."""
         ratio = self.units.get(node, 1.0) / (1.0 if wanted is None else wanted)
         if isinstance(ratio, float) or bool((ratio == 1).all()):
             return
@@ -199,14 +214,14 @@ class _Normaliser:
                 self.outputs[node] = factor
 
     def _is_sum(self, node: fx.Node) -> bool:
-        """Whether a node adds tensors, and no numbers."""
+        """Whether a node adds or subtracts two tensors, not a tensor and a number."""
         known = node.target in (_SUM_METHODS if node.op == "call_method" else _SUMS)
         tensors = [n for n in node.args[:2] if isinstance(n, fx.Node) and is_tensor(n)]
         return known and len(tensors) == 2
 
     def _channels(self, node: fx.Node) -> _Channels | None:
         """The channels of a layer whose weights can be scaled; None for anything else."""
-        layer, norm = layer_of(self.traced, node), self._norm(node)
+        layer, norm = weighted_layer_of(self.traced, node), self._batch_norm(node)
         if norm is not None:
             return _Channels(1 - self.values[node].dim(), norm.num_features, norm.num_features)
         if layer is None:
@@ -215,10 +230,10 @@ class _Normaliser:
         dim = -1 if layer.linear else 1 - self.values[node].dim()
         return _Channels(dim, first, second) if layer.transposed else _Channels(dim, second, first)
 
-    def _norm(self, node: fx.Node) -> _BatchNorm | None:
+    def _batch_norm(self, node: fx.Node) -> _BatchNorm | None:
         """The batch norm that a node calls; None if it calls none."""
         module = self.traced.module(node)
-        return module if isinstance(module, _BatchNorm) and type(module) in _NORMS else None
+        return module if isinstance(module, _BatchNorm) and type(module) in _SCALABLE else None
 
     def _passed_on(self, node: fx.Node) -> Any:
         """The unit of a node's result if the node passes its operands' units on; else None."""
@@ -228,7 +243,7 @@ class _Normaliser:
             scaled = {n: _times(drawn[n], self.units.get(n)) for n in drawn}
             pairs = list(zip(self._run(node, scaled), self._run(node, drawn), strict=True))
             if trial == 0:
-                found = [_filled(after / before).float().double() for after, before in pairs]
+                found = [_without_gaps(after / before).float().double() for after, before in pairs]
             elif not all(
                 torch.allclose(after, unit * before, rtol=_ROUNDING, atol=0.0)
                 for unit, (after, before) in zip(found, pairs, strict=True)
@@ -237,7 +252,7 @@ class _Normaliser:
         return found[0] if is_tensor(node) else tuple(found)
 
     def _draw(self, node: fx.Node) -> Any:
-        """Random numbers from 1 to 2 in the place of a node's own; sizes and the like stay."""
+        """A node's value, its tensors filled with random numbers from 1 to 2; sizes stay."""
 
         def draw(value: Any) -> Any:
             if not (isinstance(value, Tensor) and value.is_floating_point()):
@@ -248,7 +263,7 @@ class _Normaliser:
         return map_aggregate(self.values[node], draw)
 
     def _run(self, node: fx.Node, operands: Mapping[fx.Node, Any]) -> list[Tensor]:
-        """The tensors that a node's operation makes of these operands."""
+        """The tensors that result from a node's operation on these operands."""
         args, kwargs = (map_arg(a, operands.__getitem__) for a in (node.args, node.kwargs))
         result = getattr(self.interpreter, node.op)(node.target, args, kwargs)
         return [result] if isinstance(result, Tensor) else list(result)
@@ -275,13 +290,17 @@ class _Normaliser:
 
     def _set_weights(self, node: fx.Node) -> None:
         """Lets a node compute with scaled weights, in a copy of the module that it calls."""
-        channels, layer, norm = self._channels(node), layer_of(self.traced, node), self._norm(node)
+        channels, layer, norm = (
+            self._channels(node),
+            weighted_layer_of(self.traced, node),
+            self._batch_norm(node),
+        )
         assert channels is not None
         one = self.example.new_ones(1, dtype=torch.float64)
         inputs = self.inputs.get(node, one.expand(channels.inputs))
         outputs = self.outputs.get(node, one.expand(channels.outputs))
         if norm is not None:
-            place(self.traced, node, _scaled_norm(norm, inputs, outputs))
+            replace_called_module(self.traced, node, _scaled_norm(norm, inputs, outputs))
             return
         assert layer is not None
         weight, bias = _scaled_layer(layer, inputs, outputs)
@@ -290,11 +309,11 @@ class _Normaliser:
         module = copy.copy(self.traced.module(node))
         if module is None:
             none = _parameter(torch.zeros_like(outputs), layer.weight)
-            place_tensors(self.traced, node, weight, none if bias is None else bias)
+            replace_weights(self.traced, node, weight, none if bias is None else bias)
         else:
             # A shallow copy shares the table of parameters with what it is copied from.
             module._parameters = {"weight": weight, "bias": bias}
-            place(self.traced, node, module)
+            replace_called_module(self.traced, node, module)
 
 
 class _InUnits(fx.Interpreter):
@@ -317,7 +336,7 @@ class _InUnits(fx.Interpreter):
 
 
 def _between(node: fx.Node, user: fx.Node) -> Domain:
-    """The domain of what comes between a node and one that reads it."""
+    """The domain of a multiplication between a node and one that reads it."""
     if not changes_over_time(node):
         return Domain.STATIC
     return Domain.TAIL if domain_of(user) is Domain.TAIL else Domain.TEMPORAL
@@ -332,8 +351,8 @@ def _times(value: Any, unit: Any) -> Any:
     return tuple(part * own for part, own in zip(value, unit, strict=True))
 
 
-def _filled(unit: Tensor) -> Tensor:
-    """A unit where nothing but zeros are, as behind padding: its channel's if that has one."""
+def _without_gaps(unit: Tensor) -> Tensor:
+    """Fills in units that are unknown, as behind padding: the channel's if it has one, else 1."""
     known = unit.nan_to_num(0.0)
     positions = list(range(2, unit.dim()))
     channel = known.amax(positions, keepdim=True) if positions and unit.numel() else known
@@ -342,7 +361,7 @@ def _filled(unit: Tensor) -> Tensor:
 
 
 def _shared(values: Tensor) -> Tensor:
-    """Values with size 1 in each dimension along which they are all the same."""
+    """Shrinks each dimension along which all values are the same to size 1."""
     for dim in range(values.dim()):
         first = values.narrow(dim, 0, 1)
         if bool((values == first).all()):
@@ -359,15 +378,15 @@ def _per_channel(values: Tensor, dim: int, channels: int) -> Tensor | None:
 
 
 def _factor(ratio: Tensor, dtype: torch.dtype) -> Tensor:
-    """What to multiply an image's value by, as small as it can be."""
+    """The factor for one image's value, with as few elements as it can have."""
     factor = _shared(ratio)[0].to(dtype)
     return factor.reshape(()) if factor.numel() == 1 else factor
 
 
 def _scaled_layer(
-    layer: Layer, inputs: Tensor, outputs: Tensor
+    layer: WeightedLayer, inputs: Tensor, outputs: Tensor
 ) -> tuple[nn.Parameter, nn.Parameter | None]:
-    """Weight and bias of a layer, its channels multiplied."""
+    """The weight and bias of a layer, multiplied channel by channel."""
     weight, groups = layer.weight, layer.groups
     first, second = (inputs, outputs) if layer.transposed else (outputs, inputs)
     scaled = weight.double().reshape(groups, -1, weight.shape[1], weight[0, 0].numel())
@@ -377,7 +396,7 @@ def _scaled_layer(
 
 
 def _scaled_norm(norm: _BatchNorm, inputs: Tensor, outputs: Tensor) -> _BatchNorm:
-    """A batch norm with its channels multiplied; its mean is in units of what it reads."""
+    """A copy of a batch norm, multiplied channel by channel; its mean is in units of its input."""
     scaled = copy.deepcopy(norm)
     mean = scaled.running_mean
     assert mean is not None
@@ -391,6 +410,7 @@ def _scaled_norm(norm: _BatchNorm, inputs: Tensor, outputs: Tensor) -> _BatchNor
 
 
 def _parameter(values: Tensor, like: Tensor) -> nn.Parameter:
-    """Values as a parameter, of the dtype of another, and its memory format if of its shape."""
+    """A parameter of these values, in the dtype of another, and in its memory format if it has the
+    same shape."""
     made = torch.empty_like(like) if values.shape == like.shape else like.new_empty(values.shape)
     return nn.Parameter(made.copy_(values), requires_grad=False)

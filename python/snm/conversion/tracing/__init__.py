@@ -1,1 +1,1 @@
-"""From a model to a graph of its operations."""
+"""Makes a graph of a model's operations."""

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ...errors import ConversionError, Offence
 from .copies import copy_of
-from .traced import Runner, Traced
+from .traced_model import Runner, TracedModel
 
 _IMAGES = 4
 
@@ -31,20 +31,20 @@ def agree(found: Tensor, expected: Tensor) -> bool:
 
 @contextmanager
 def _fixed_chance(images: Tensor) -> Iterator[None]:
-    """Draws the same random numbers each time, and none of the caller's."""
+    """Makes chance the same each time, and leaves the caller's random numbers alone."""
     with torch.random.fork_rng([images.device] if images.is_cuda else []):
         torch.manual_seed(0)
         yield
 
 
 def result_of(model: nn.Module, images: Tensor) -> Any:
-    """What a copy of a model returns for a copy of the images; forward may write into either."""
+    """The result of a copy of a model on a copy of the images, as forward may write into either."""
     with _fixed_chance(images):
         return copy_of(model)(images.clone())
 
 
-def difference(traced: Traced, images: Tensor, expected: Any) -> str | None:
-    """In what a graph's result differs from its model's by more than rounding; None if in nothing.
+def difference(traced: TracedModel, images: Tensor, expected: Any) -> str | None:
+    """How a graph's result differs from its model's by more than rounding; None if it does not.
 
     Args:
         expected: what the model returns for the images.
@@ -52,7 +52,7 @@ def difference(traced: Traced, images: Tensor, expected: Any) -> str | None:
     with _fixed_chance(images):
         found = Runner(traced).run(images.clone())
     if not (isinstance(found, Tensor) and isinstance(expected, Tensor)):
-        if _kind(found) is _kind(expected):
+        if _plain_type(found) is _plain_type(expected):
             return None
         return f"{type(found).__name__} instead of {type(expected).__name__}"
     if agree(found, expected):
@@ -62,12 +62,12 @@ def difference(traced: Traced, images: Tensor, expected: Any) -> str | None:
     return f"{list(found.shape)} instead of {list(expected.shape)}"
 
 
-def _kind(result: Any) -> type:
-    """A type, or that of the plain collection in whose place torch.fx puts its own."""
+def _plain_type(result: Any) -> type:
+    """The type of a result; torch.fx's own collections count as the plain ones."""
     return next((kind for kind in (dict, list) if isinstance(result, kind)), type(result))
 
 
-def check_traced(traced: Traced, model: nn.Module, images: Tensor) -> None:
+def check_traced(traced: TracedModel, model: nn.Module, images: Tensor) -> None:
     """Compares a graph with the model it was traced from, on a few of these images.
 
     Raises:

@@ -11,7 +11,7 @@ from ...errors import ConversionError, Offence
 
 
 def copy_of(model: nn.Module) -> nn.Module:
-    """A deep copy of a model.
+    """A deep copy of a model, or an error that names what cannot be copied.
 
     Raises:
         ConversionError: something that it holds cannot be copied, such as a lock, or a result of
@@ -41,7 +41,7 @@ def _culprit(model: nn.Module) -> tuple[str, nn.Module, str, Exception] | None:
 
 
 def _attributes(module: nn.Module) -> Iterator[tuple[str, Any]]:
-    """What a module holds itself, apart from other modules."""
+    """Names and values of what a module itself holds, without the modules in it."""
     for name, value in vars(module).items():
         if name in ("_parameters", "_buffers"):
             yield from value.items()

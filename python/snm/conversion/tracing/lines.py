@@ -1,4 +1,4 @@
-"""Where in its source a model does something."""
+"""Finds the line of a model's source in which something happens."""
 
 import os
 import re
@@ -7,7 +7,7 @@ import traceback
 from collections.abc import Iterable, Iterator
 from types import CodeType
 
-from ...frames import is_foreign
+from ...frames import is_users_file
 
 _FRAME = re.compile(r'File "(.+)", line (\d+)')
 
@@ -45,8 +45,8 @@ def _running(outermost: CodeType) -> Iterator[tuple[str, int]]:
 
 
 def _innermost(frames: Iterable[tuple[str, int]]) -> str:
-    """The first frame that is the model's own."""
+    """The file and line of the first frame that is the model's own; empty if none is."""
     for file, number in frames:
-        if is_foreign(file):
+        if is_users_file(file):
             return f"{os.path.basename(file)}:{number}"
     return ""

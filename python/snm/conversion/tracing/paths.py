@@ -1,15 +1,15 @@
-"""Names of modules and neurons."""
+"""Paths of modules, parameters and layers of neurons, and which are still free."""
 
 from collections.abc import Iterable
 
 from torch import fx
 
 PREFIX = "model"
-"""Where the traced root keeps the model."""
+"""The name under which the root of a traced model keeps the model."""
 
 
 def own_path(target: str) -> str:
-    """A target's path in the model the user gave.
+    """The path of a node's target in the model that the user gave.
 
     >>> own_path("model.features.0"), own_path("model")
     ('features.0', '')
@@ -18,13 +18,13 @@ def own_path(target: str) -> str:
 
 
 def path_of(node: fx.Node) -> str:
-    """Path of the module in which a node happens; its own for a module call."""
+    """The path of the module in which a node happens; for a call of a module, its path."""
     path: str = node.meta["path"]
     return path
 
 
 def used_paths(nodes: Iterable[fx.Node]) -> set[str]:
-    """Paths of everything that nodes call or read, and of what holds it."""
+    """The paths of everything that nodes call or read, and of the modules that hold it."""
     used = set()
     for node in nodes:
         if node.op in ("call_module", "get_attr"):
@@ -34,7 +34,7 @@ def used_paths(nodes: Iterable[fx.Node]) -> set[str]:
 
 
 def free_path(path: str, used: set[str]) -> str:
-    """``path``, or the first of path_1, path_2, ... that is not used.
+    """A path that is not used: ``path``, or the first of path_1, path_2, ... that is free.
 
     >>> free_path("block.relu", {"block", "block.relu"})
     'block.relu_1'

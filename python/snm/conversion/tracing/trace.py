@@ -1,5 +1,6 @@
 """Traces a copy of a model into a graph of its operations."""
 
+import inspect
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -10,14 +11,13 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrize
 
 from ...errors import ConversionError, Offence
+from .arguments import argument, bound_arguments
 from .compare import difference, result_of
 from .copies import copy_of
-from .export import export
 from .lines import line_of_error
-from .symbolic import FollowError, follow
-from .traced import Traced, argument, bound, is_foreign
-
-__all__ = ["Traced", "remove_unused", "trace"]
+from .traced_model import TracedModel
+from .with_export import trace_with_export
+from .with_fx import TracingError, trace_with_fx
 
 _NO_OP_MODULES = (
     nn.Identity,
@@ -52,7 +52,7 @@ _PLAINLY = (
 _TRACING = threading.RLock()
 
 
-def trace(model: nn.Module, images: Tensor) -> Traced:
+def trace(model: nn.Module, images: Tensor) -> TracedModel:
     """Traces a copy of ``model``; what does nothing in evaluation is left out.
 
     With torch.fx; with torch.export, for images of this size alone, where torch.fx fails, or its
@@ -67,25 +67,25 @@ def trace(model: nn.Module, images: Tensor) -> Traced:
     """
     example = images[[0, -1]]
     expected = _result(model, example)
-    symbolic = _attempt(_by_symbols, model, example, expected)
-    if isinstance(symbolic, Traced) and not _hides_something(symbolic):
-        return symbolic
+    by_fx = _attempt(_with_fx, model, example, expected)
+    if isinstance(by_fx, TracedModel) and not _hides_something(by_fx):
+        return by_fx
     if isinstance(expected, Exception):
         reason = f"fails on these images: {_plainly(expected)}"
         offence = Offence("", "forward", reason, line_of_error(expected))
         raise ConversionError([offence]) from expected
-    exported = _attempt(_by_export, model, example, expected)
-    if isinstance(exported, Traced):
-        return exported
-    if isinstance(symbolic, Traced):
-        return symbolic
+    by_export = _attempt(_with_export, model, example, expected)
+    if isinstance(by_export, TracedModel):
+        return by_export
+    if isinstance(by_fx, TracedModel):
+        return by_fx
     reason = (
-        f"cannot be followed: torch.fx fails ({symbolic.reason}), torch.export fails "
-        f"({exported.reason}); forward may branch on the sizes of tensors, not on their values nor "
-        "on what happened before"
+        f"cannot be followed: torch.fx fails ({by_fx.reason}), torch.export fails "
+        f"({by_export.reason}); forward may branch on the sizes of tensors, not on their values "
+        "nor on what happened before"
     )
-    where = symbolic if symbolic.line else exported
-    raise ConversionError([Offence(symbolic.path, "forward", reason, where.line)])
+    where = by_fx if by_fx.line else by_export
+    raise ConversionError([Offence(by_fx.path, "forward", reason, where.line)])
 
 
 def remove_unused(graph: fx.Graph) -> None:
@@ -108,7 +108,7 @@ class _OneInput(nn.Module):
 
 
 def _result(model: nn.Module, images: Tensor) -> Any:
-    """What a model returns, or the error that it raises."""
+    """The result of a model on images, or the error that it raises."""
     try:
         return result_of(model, images)
     except ConversionError:
@@ -118,9 +118,9 @@ def _result(model: nn.Module, images: Tensor) -> Any:
 
 
 def _attempt(
-    by: Callable[[nn.Module, Tensor], Traced], model: nn.Module, images: Tensor, expected: Any
-) -> Traced | Offence:
-    """The graph that a tracer makes; if it fails, or the graph is another, what it says."""
+    by: Callable[[nn.Module, Tensor], TracedModel], model: nn.Module, images: Tensor, expected: Any
+) -> TracedModel | Offence:
+    """The graph that a tracer makes of a model, or why it makes none that does the same."""
     root = _OneInput(copy_of(model).requires_grad_(False)).eval()
     _bake_parametrizations(root)
     try:
@@ -129,20 +129,22 @@ def _attempt(
         _remove_what_does_nothing(traced)
         wrong = None if isinstance(expected, Exception) else difference(traced, images, expected)
     except Exception as error:
-        path = error.path if isinstance(error, FollowError) else ""
-        cause = error.__cause__ if isinstance(error, FollowError) else error
+        path = error.path if isinstance(error, TracingError) else ""
+        cause = error.__cause__ if isinstance(error, TracingError) else error
         return Offence(path, "forward", _plainly(cause or error), line_of_error(cause or error))
     if wrong is None:
         return traced
     return Offence("", "forward", f"its graph computes something else than the model: {wrong}")
 
 
-def _by_symbols(root: nn.Module, _images: Tensor) -> Traced:
-    return Traced(root, follow(root, _OneInput.forward.__code__), "torch.fx")
+def _with_fx(root: nn.Module, _images: Tensor) -> TracedModel:
+    return TracedModel(root, trace_with_fx(root, _OneInput.forward.__code__), "torch.fx")
 
 
-def _by_export(root: nn.Module, images: Tensor) -> Traced:
-    return Traced(root, export(root, images), "torch.export", tuple(images.shape[1:]))
+def _with_export(root: nn.Module, images: Tensor) -> TracedModel:
+    return TracedModel(
+        root, trace_with_export(root, images), "torch.export", tuple(images.shape[1:])
+    )
 
 
 def _plainly(error: BaseException) -> str:
@@ -151,13 +153,13 @@ def _plainly(error: BaseException) -> str:
     return known or (text.splitlines()[0] if text else repr(error))
 
 
-def _hides_something(traced: Traced) -> bool:
+def _hides_something(traced: TracedModel) -> bool:
     """Whether a graph calls functions whose inside it does not see."""
-    return any(is_foreign(n.target) for n in traced.graph.nodes if n.op == "call_function")
+    return any(_is_opaque(n.target) for n in traced.graph.nodes if n.op == "call_function")
 
 
 def _bake_parametrizations(root: nn.Module) -> None:
-    """Weight norm and its like become plain weights."""
+    """Turns weight norm and other parametrizations into plain weights."""
     for module in root.modules():
         if parametrize.is_parametrized(module):
             assert isinstance(module.parametrizations, nn.ModuleDict)
@@ -168,7 +170,7 @@ def _bake_parametrizations(root: nn.Module) -> None:
                 parametrize.remove_parametrizations(module, name, leave_parametrized=True)
 
 
-def _remove_what_does_nothing(traced: Traced) -> None:
+def _remove_what_does_nothing(traced: TracedModel) -> None:
     graph = traced.graph
     for node in graph.nodes:
         if node.op == "call_function" and node.target is torch._assert:
@@ -178,7 +180,7 @@ def _remove_what_does_nothing(traced: Traced) -> None:
             graph.erase_node(node)
 
 
-def _does_nothing(traced: Traced, node: fx.Node) -> bool:
+def _does_nothing(traced: TracedModel, node: fx.Node) -> bool:
     module = traced.module(node)
     if module is not None:
         return type(module) in _NO_OP_MODULES and altered(module) is None
@@ -186,7 +188,7 @@ def _does_nothing(traced: Traced, node: fx.Node) -> bool:
         return False
     if node.target in _BUILTIN_DROPOUTS:
         return not argument(node, 2, "train")
-    return node.target in _DROPOUTS and not bound(node)["training"]
+    return node.target in _DROPOUTS and not bound_arguments(node)["training"]
 
 
 def is_active_dropout(node: fx.Node) -> bool:
@@ -201,3 +203,10 @@ def altered(module: nn.Module) -> str | None:
     if module._forward_hooks or module._forward_pre_hooks:
         return "has forward hooks; remove them before conversion"
     return None
+
+
+def _is_opaque(function: Callable[..., Any] | str) -> bool:
+    """Whether a function is written in Python and not torch's: its inside is not in the graph."""
+    if not inspect.isfunction(function):
+        return False
+    return function.__module__.partition(".")[0] != "torch"

@@ -1,4 +1,4 @@
-"""Follows a model with torch.export, which runs it and sees the sizes of tensors."""
+"""Traces a model with torch.export, which runs it and sees the sizes of tensors."""
 
 import io
 import logging
@@ -48,7 +48,7 @@ _MODES = {
 }
 
 
-def export(root: nn.Module, images: Tensor) -> fx.Graph:
+def trace_with_export(root: nn.Module, images: Tensor) -> fx.Graph:
     """The graph of what a model does to images of this size, in terms of torch's functions.
 
     A module of torch's own that does one thing stays a module. Constants of forward are put on
@@ -85,7 +85,7 @@ def export(root: nn.Module, images: Tensor) -> fx.Graph:
 
 @contextmanager
 def _quietly() -> Iterator[None]:
-    """Keeps to itself what torch.export warns of, logs and prints; what matters, it raises."""
+    """Hides what torch.export warns of, logs and prints, as it raises what matters."""
     disabled = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
@@ -97,7 +97,7 @@ def _quietly() -> Iterator[None]:
 
 
 def _read_attributes(root: nn.Module, program: torch.export.ExportedProgram) -> None:
-    """Parameters, buffers and constants are read from ``root``, not taken as inputs."""
+    """Lets a graph read parameters, buffers and constants from ``root``; they are no inputs."""
     graph = program.graph
     inputs = {node.name: node for node in graph.nodes if node.op == "placeholder"}
     for spec in program.graph_signature.input_specs:
@@ -138,7 +138,7 @@ def _rename(graph: fx.Graph, node: fx.Node) -> None:
 
 
 def _aten_name(node: fx.Node) -> str:
-    """An operation's name without its namespace and overload."""
+    """The name of an ATen operation without its namespace and overload."""
     assert isinstance(node.target, torch._ops.OpOverload)
     return str(node.target._schema.name).rpartition("::")[2]
 
@@ -188,8 +188,8 @@ def _relu6_in_place(_graph: fx.Graph, node: fx.Node) -> None:
 
 
 def _maximum(graph: fx.Graph, node: fx.Node) -> None:
-    """An adaptive max pooling; it hands out indices too, which are left out if nothing reads
-    them."""
+    """Turns an adaptive max pooling into torch's function; the indices that it hands out as well
+    are left out if nothing reads them."""
     node.target = getattr(F, _aten_name(node))
     read = [user for user in node.users if user.users]
     if any(user.target is not operator.getitem or user.args[1] != 0 for user in read):
@@ -200,7 +200,7 @@ def _maximum(graph: fx.Graph, node: fx.Node) -> None:
 
 
 def _interpolate(node: fx.Node, name: str) -> None:
-    """As ``torch.nn.functional`` calls it: a size or factors, and whether corners align."""
+    """Turns an upsampling into ``torch.nn.functional.interpolate``, with a size or factors."""
     mode = next(mode for start, mode in _MODES.items() if name.startswith(start))
     given: tuple[Any, ...] = node.args
     value, size, *rest = given
@@ -228,7 +228,7 @@ _SPECIAL: dict[str, Callable[[fx.Graph, fx.Node], None]] = {
 
 
 def _restore_modules(root: nn.Module, graph: fx.Graph) -> None:
-    """A call of one of torch's modules that became a single operation is its call again."""
+    """Turns operations that are all that one of torch's modules does into calls of it again."""
     calls: dict[str, list[fx.Node]] = {}
     for node in graph.nodes:
         if node.op in ("call_function", "call_method"):

@@ -1,7 +1,5 @@
-"""A traced model: a copy of it and the graph of what it does."""
+"""A traced model, and what runs its graph."""
 
-import inspect
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import reduce
 from typing import Any, Literal
@@ -15,7 +13,7 @@ Tracer = Literal["torch.fx", "torch.export"]
 
 
 @dataclass(frozen=True, slots=True)
-class Traced:
+class TracedModel:
     """A model's copy and the graph of what it does to one batch of images."""
 
     root: nn.Module
@@ -26,13 +24,13 @@ class Traced:
     takes."""
 
     def module(self, node: fx.Node) -> nn.Module | None:
-        """The module a node calls; None if it calls none."""
+        """The module that a node calls; None if it calls none."""
         if node.op != "call_module":
             return None
         return self.root.get_submodule(str(node.target))
 
     def attribute(self, node: fx.Node) -> Any:
-        """The parameter, buffer or constant a ``get_attr`` node reads."""
+        """The parameter, buffer or constant that a ``get_attr`` node reads."""
         return reduce(getattr, str(node.target).split("."), self.root)
 
     def operation(self, node: fx.Node) -> str:
@@ -45,39 +43,13 @@ class Traced:
         return str(getattr(node.target, "__name__", node.target))
 
     def offence(self, node: fx.Node, reason: str) -> Offence:
-        """The refusal of a node."""
+        """The refusal of a node, for this reason."""
         return Offence(path_of(node), self.operation(node), reason, node.meta.get("line", ""))
 
 
 class Runner(fx.Interpreter):
     """Runs a traced graph; errors are raised as they are, without torch.fx's remarks."""
 
-    def __init__(self, traced: Traced) -> None:
+    def __init__(self, traced: TracedModel) -> None:
         super().__init__(traced.root, graph=traced.graph)
         self.extra_traceback = False
-
-
-def bound(node: fx.Node) -> dict[str, Any]:
-    """The arguments of a call of a Python function by name; empty for anything else."""
-    if node.op != "call_function" or not inspect.isfunction(node.target):
-        return {}
-    arguments = inspect.signature(node.target).bind(*node.args, **node.kwargs)
-    arguments.apply_defaults()
-    return dict(arguments.arguments)
-
-
-def by_name(node: fx.Node, names: tuple[str, ...]) -> dict[str, Any]:
-    """The arguments of a call by name, given the order of those that may come without."""
-    return {**dict(zip(names, node.args, strict=False)), **node.kwargs}
-
-
-def argument(node: fx.Node, position: int, name: str, otherwise: Any = None) -> Any:
-    """One argument of a call, however it is passed."""
-    return node.args[position] if len(node.args) > position else node.kwargs.get(name, otherwise)
-
-
-def is_foreign(function: Callable[..., Any] | str) -> bool:
-    """Whether a function is written in Python and not torch's: its inside is not in the graph."""
-    if not inspect.isfunction(function):
-        return False
-    return function.__module__.partition(".")[0] != "torch"

@@ -1,4 +1,4 @@
-"""Follows a model with torch.fx, which sees what does not depend on the values of tensors."""
+"""Traces a model with torch.fx, which sees what does not depend on the values of tensors."""
 
 import operator
 import threading
@@ -21,8 +21,8 @@ IN_PLACE_OPERATORS: dict[Callable[..., Any], Callable[..., Any]] = {
 """Operators that write into their left operand, and what does the same out of place."""
 
 
-class FollowError(Exception):
-    """A model cannot be followed.
+class TracingError(Exception):
+    """torch.fx, or the model under it, has failed.
 
     Args:
         path: of the module that it fails in.
@@ -33,7 +33,7 @@ class FollowError(Exception):
         self.path = path
 
 
-def follow(root: nn.Module, outermost: CodeType) -> fx.Graph:
+def trace_with_fx(root: nn.Module, outermost: CodeType) -> fx.Graph:
     """The graph of what a model does; its nodes know their module's path and their line.
 
     Args:
@@ -41,17 +41,17 @@ def follow(root: nn.Module, outermost: CodeType) -> fx.Graph:
         outermost: of its ``forward``.
 
     Raises:
-        FollowError: from the error that torch.fx or the model raises.
+        TracingError: from the error that torch.fx or the model raises.
     """
     tracer = _Tracer(outermost)
     try:
         return tracer.trace(root)
     except Exception as error:
-        raise FollowError(tracer.failed_in) from error
+        raise TracingError(tracer.failed_in) from error
 
 
 class _Proxy(fx.Proxy):
-    """Records ``x += y`` as what it is; fx's own proxy records an addition out of place."""
+    """Records ``x += y`` as a write in place; fx's own proxy records an addition out of place."""
 
 
 def _recorder(function: Callable[..., Any]) -> Callable[..., Any]:
