@@ -15,15 +15,14 @@ from torch import Tensor
 from .axes import BLACK, BLUE, CURVES, GREEN, GREY, ORANGE, RED, SKY, finish, new_axes, number_steps
 from .diagnosis.result import Diagnosis, draw_parts
 from .network.recording import LayerRecording, Recording
+from .reports import Report
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from .reports import Report
-
 
 def accuracy(
-    found: "Report | Tensor | Sequence[float]", axes: "Axes | None" = None, *, label: str = ""
+    found: Report | Tensor | Sequence[float], axes: "Axes | None" = None, *, label: str = ""
 ) -> "Axes":
     """Draws the share of right answers over the number of time steps.
 
@@ -84,7 +83,7 @@ def accuracy(
     return axes
 
 
-def rates(report: "Report", axes: "Axes | None" = None) -> "Axes":
+def rates(report: Report, axes: "Axes | None" = None) -> "Axes":
     """Draws how often the neurons of each layer spike, positive spikes to the right.
 
     Args:
@@ -132,7 +131,7 @@ def rates(report: "Report", axes: "Axes | None" = None) -> "Axes":
     return axes
 
 
-def energy(report: "Report", axes: "Axes | None" = None) -> "Axes":
+def energy(report: Report, axes: "Axes | None" = None) -> "Axes":
     """Draws what an image costs under each convention, beside the ReLU network.
 
     Args:

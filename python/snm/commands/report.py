@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
     from ..data.batches import Shards
     from ..models import Loaded
+    from ..reports import Report
     from ..reports.page.sheets import Sheet
-    from ..reports.result import Report
 
 _STEPS = 32
 """Where nobody says how many, and the network is not tuned for some."""

@@ -1,5 +1,6 @@
 """The report as one page of HTML that needs nothing else."""
 
-from .write import page, read
+from .reader import read
+from .write import page
 
 __all__ = ["page", "read"]

@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 from ...diagnosis.result import PARTS, Diagnosis
 from ..energy import Energy
-from ..result import RATE_BINS, LayerReport, Report
+from ..result import RATE_BINS, LayerReport, Result
 from .quantities import digits, percent, quantity, round_quantity
 from .svg import Chart, Scale, apart, doublings, plain, ticks
 
@@ -60,7 +60,7 @@ class Figure(NamedTuple):
         return len(self.rows) > _MANY
 
 
-def accuracy(report: Report) -> Figure | None:
+def accuracy(report: Result) -> Figure | None:
     """Accuracy and agreement after each time step; None if nothing was held against anything."""
     lines = {"accuracy": report.accuracy, "agreement": report.agreement}
     lines = {kind: shares for kind, shares in lines.items() if shares}
@@ -108,7 +108,7 @@ def accuracy(report: Report) -> Figure | None:
     )
 
 
-def layers(report: Report) -> Figure | None:
+def layers(report: Result) -> Figure | None:
     """Rates, synaptic operations and histograms of rates, by layer; None without layers."""
     found = list(report.layers.values())
     if not found:
@@ -162,7 +162,7 @@ def layers(report: Report) -> Figure | None:
     )
 
 
-def energy(report: Report) -> Figure | None:
+def energy(report: Result) -> Figure | None:
     """What an image costs, by convention; None if there is none."""
     if not report.energy:
         return None

@@ -4,7 +4,7 @@ import math
 from typing import NamedTuple
 
 from ...diagnosis.result import PARTS, Diagnosis
-from ..result import LayerReport, Report
+from ..result import LayerReport, Result
 from .quantities import digits, hundredths, percent, quantity
 from .svg import doublings
 
@@ -26,7 +26,7 @@ class Sheet(NamedTuple):
     rows: tuple[tuple[Cell, ...], ...]
 
 
-def over_time(report: Report) -> Sheet:
+def over_time(report: Result) -> Sheet:
     columns = {"Accuracy": report.accuracy, "Agreement": report.agreement}
     columns = {name: shares for name, shares in columns.items() if shares}
     rows = [
@@ -41,7 +41,7 @@ def over_time(report: Report) -> Sheet:
     )
 
 
-def layers(report: Report) -> Sheet:
+def layers(report: Result) -> Sheet:
     kinds = {layer.kind for layer in report.layers.values()} != {"neurons"}
     heads = ("Neurons", "Spikes +", "Spikes −", "Rate +", "Rate −", "Synapses")
     costs = ("Synaptic operations", "Share", "Dead", "Saturated", "|v|/θ")
@@ -54,7 +54,7 @@ def layers(report: Report) -> Sheet:
     )
 
 
-def _layer(name: str, layer: LayerReport, report: Report, kinds: bool) -> tuple[Cell, ...]:
+def _layer(name: str, layer: LayerReport, report: Result, kinds: bool) -> tuple[Cell, ...]:
     total = report.synaptic_operations
     share = layer.synaptic_operations / total if total else math.nan
     operations = layer.synaptic_operations / report.images
@@ -93,7 +93,7 @@ def errors(diagnosis: Diagnosis | None) -> Sheet:
     )
 
 
-def energy(report: Report) -> Sheet:
+def energy(report: Result) -> Sheet:
     rows = []
     for found in report.energy:
         spent = {name: part for name, part in found.parts.items() if part > 0}

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from snm_kernels import SNMRule, preset
 
-from ..result import Report
+from ..result import Result
 from .quantities import digits, hundredths, memory, percent, quantity
 
 _NAMES = {preset(name): name for name in ("snm", "snm-half", "snm-zero", "if", "if-half")}
@@ -19,7 +19,7 @@ class KeyFigure(NamedTuple):
     beside: str
 
 
-def facts(report: Report) -> list[tuple[str, str]]:
+def facts(report: Result) -> list[tuple[str, str]]:
     """What was run, on what."""
     threads = f", {report.threads} thread{'' if report.threads == 1 else 's'}"
     where = report.device + (threads if report.device == "cpu" else "")
@@ -52,7 +52,7 @@ def _rule(rule: SNMRule) -> str:
     return ", ".join(parts)
 
 
-def key_figures(report: Report) -> list[KeyFigure]:
+def key_figures(report: Result) -> list[KeyFigure]:
     neurons = [layer for layer in report.layers.values() if layer.kind == "neurons"]
     steps = sum(layer.neuron_steps for layer in neurons)
     negative = sum(layer.negative for layer in neurons)

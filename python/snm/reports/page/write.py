@@ -2,14 +2,13 @@
 
 import re
 from functools import cache
-from html.parser import HTMLParser
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
 from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup, escape
 
-from ..result import Report
+from ..result import Result
 from . import figures, recorded, sheets
 from .quantities import quantity
 from .summary import facts, key_figures
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def page(
-    report: Report,
+    report: Result,
     *,
     title: str = "A spiking network of signed neurons",
     recording: "Recording | None" = None,
@@ -81,38 +80,6 @@ def page(
     return f"{html.strip()}\n"
 
 
-def read(html: str) -> Report:
-    """The report that a page was made of.
-
-    Raises:
-        ValueError: it is not such a page.
-    """
-    reader = _Reader()
-    reader.feed(html)
-    if not reader.found:
-        raise ValueError("read: html must be a page of a report, got none")
-    return Report.from_json("".join(reader.found))
-
-
-class _Reader(HTMLParser):
-    """Collects what the element ``#report`` holds."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.found: list[str] = []
-        self._inside = False
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self._inside = tag == "script" and ("id", "report") in attrs
-
-    def handle_data(self, data: str) -> None:
-        if self._inside:
-            self.found.append(data)
-
-    def handle_endtag(self, _: str) -> None:
-        self._inside = False
-
-
 @cache
 def _template() -> Template:
     environment = Environment(
@@ -125,7 +92,7 @@ def _asset(name: str) -> str:
     return (files(__package__ or "") / name).read_text(encoding="utf-8")
 
 
-def _notes(report: Report) -> list[str]:
+def _notes(report: Result) -> list[str]:
     macs = report.macs
     return [
         "A synaptic operation is a spike that arrives over one synapse: a weight that is not 0, at "
