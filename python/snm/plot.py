@@ -16,6 +16,14 @@ from .axes import BLACK, BLUE, CURVES, GREEN, GREY, ORANGE, RED, SKY, finish, ne
 from .diagnosis.result import Diagnosis, draw_parts
 from .network.recording import LayerRecording, Recording
 from .reports import Report
+from .reports.membrane import (
+    membrane_trace,
+    numbers_in_layer,
+    spikes_of_image,
+    steps_of_sign,
+    threshold_of,
+)
+from .reports.result import shares_by_step
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -42,19 +50,18 @@ def accuracy(
     >>> axes.get_ylabel(), axes.lines[0].get_ydata().tolist()
     ('share of images (%)', [25.0, 50.0, 87.5])
     """
-    curves: dict[str, Tensor] = {}
+    curves: dict[str, list[float]] = {}
     reference = math.nan
-    if isinstance(found, Tensor | Sequence):
-        curves[label] = torch.as_tensor(found, dtype=torch.float64).cpu()
-    else:
+    if isinstance(found, Report):
+        names = {"accuracy": "accuracy", "agreement": "agreement with the ReLU network"}
         about = f"{label}: " if label else ""
-        if found.accuracy:
-            curves[about + "accuracy"] = torch.tensor(found.accuracy, dtype=torch.float64)
-            reference = found.relu_accuracy
-        if found.agreement:
-            agreement = torch.tensor(found.agreement, dtype=torch.float64)
-            curves[about + "agreement with the ReLU network"] = agreement
-    if not curves or any(curve.dim() != 1 or len(curve) == 0 for curve in curves.values()):
+        for kind, shares in shares_by_step(found).items():
+            curves[about + names[kind]] = [100 * share for share in shares]
+        reference = found.relu_accuracy
+    else:
+        given = torch.as_tensor(found, dtype=torch.float64)
+        curves = {label: (100 * given).tolist()} if given.dim() == 1 and len(given) else {}
+    if not curves:
         raise ValueError(
             "plot: accuracy must have one share for each time step, got none; give a report made "
             "with labels or a model, or a list of shares"
@@ -65,7 +72,7 @@ def accuracy(
         steps = range(1, len(curve) + 1)
         axes.plot(
             steps,
-            (100 * curve).tolist(),
+            curve,
             color=colour,
             linestyle=line,
             marker=marker,
@@ -210,7 +217,7 @@ def raster(
     """
     layer = recording[path]
     _check_image(layer, image)
-    spikes = layer.spikes[:, image].flatten(1).cpu()
+    spikes = spikes_of_image(layer, image).cpu()
     steps, neurons = spikes.shape
     axes = axes or new_axes(min(9.6, max(4.8, 1.2 + 0.05 * steps)), min(6.4, 1.1 + 0.1 * neurons))
     height = 72 * axes.get_window_extent().height / axes.figure.dpi / neurons
@@ -231,11 +238,9 @@ def raster(
         )
     axes.set_ylim(neurons - 0.5, -0.5)
     number_steps(axes, steps)
-    chosen = layer.neurons
-    if chosen is not None and neurons <= 32:
-        axes.set_yticks(range(neurons), [str(index) for index in chosen.tolist()])
-    elif chosen is not None:
-        axes.set_yticks([])
+    if layer.neurons is not None:
+        numbers = numbers_in_layer(layer) if neurons <= 32 else []
+        axes.set_yticks(range(len(numbers)), list(map(str, numbers)))
     axes.set_ylabel(f"neuron of {path}")
     finish(axes, "above", columns=2)
     return axes
@@ -273,39 +278,35 @@ def trace(
     layer = recording[path]
     _check_image(layer, image)
     place = _place_of(layer, neuron)
-    membrane = layer.membrane[:, image].flatten(1)[:, place].double().cpu()
-    spikes = layer.spikes[:, image].flatten(1)[:, place].cpu()
-    threshold = float(layer.threshold.flatten()[place])
-    steps = torch.arange(1, len(membrane) + 1)
-    axes = axes or new_axes(min(9.6, max(4.8, 1.2 + 0.05 * len(steps))), 3.2)
-    if math.isfinite(threshold):
-        axes.axhline(threshold, color=BLACK, linestyle="--", linewidth=1, label="threshold θ")
-        if layer.rule.negative_threshold is not None:
-            lower = -layer.rule.negative_threshold * threshold
-            axes.axhline(lower, color=BLACK, linestyle=":", linewidth=1, label="negative threshold")
-    sent = spikes * threshold if math.isfinite(threshold) else torch.zeros_like(membrane)
-    before = membrane + sent
+    drawn = membrane_trace(layer, place, image)
+    threshold, negative = threshold_of(layer, place), layer.rule.negative_threshold
+    steps = len(drawn.spikes)
+    axes = axes or new_axes(min(9.6, max(4.8, 1.2 + 0.05 * steps)), 3.2)
+    levels = [(threshold, "--", "threshold θ")]
+    if negative is not None:
+        levels.append((-negative * threshold, ":", "negative threshold"))
+    for level, line, name in levels if math.isfinite(threshold) else ():
+        axes.axhline(level, color=BLACK, linestyle=line, linewidth=1, label=name)
     axes.plot(
-        steps.repeat_interleave(2).tolist(),
-        torch.stack([before, membrane], 1).flatten().tolist(),
+        *zip(*drawn.points, strict=True),
         color=BLUE,
         linewidth=1,
         label=f"neuron {neuron} of {path}",
     )
     signs = ((1, "positive spike", GREEN, "^"), (-1, "negative spike", RED, "v"))
     for sign, name, colour, marker in signs:
-        at = spikes.sign() == sign
-        if bool(at.any()):
+        at = steps_of_sign(drawn.spikes, sign)
+        if at:
             axes.plot(
-                steps[at].tolist(),
-                before[at].tolist(),
+                at,
+                [drawn.before[step - 1] for step in at],
                 color=colour,
                 linestyle="none",
                 marker=marker,
                 markersize=5,
                 label=name,
             )
-    number_steps(axes, len(steps))
+    number_steps(axes, steps)
     axes.set_ylabel("membrane (units of the drive)")
     finish(axes, "above", columns=2)
     return axes
@@ -333,22 +334,17 @@ def diagnosis(found: Diagnosis, axes: "Axes | None" = None) -> "Axes":
 
 
 def _check_image(layer: LayerRecording, image: int) -> None:
+    """Refuses an image that the recording does not have."""
     if not 0 <= image < layer.images:
         raise IndexError(f"plot: image must be 0 to {layer.images - 1}, got {image}")
 
 
 def _place_of(layer: LayerRecording, neuron: int) -> int:
-    """Where a neuron is among those recorded."""
-    count = layer.shape.numel()
-    if layer.neurons is None:
-        if not 0 <= neuron < count:
-            raise ValueError(f"plot: neuron of {layer.path} must be 0 to {count - 1}, got {neuron}")
-        return neuron
-    recorded = layer.neurons.tolist()
+    """Where a neuron is among those recorded; refuses one that was not."""
+    recorded = numbers_in_layer(layer)
     if neuron not in recorded:
-        raise ValueError(
-            f"plot: neuron of {layer.path} must be one of those recorded, "
-            f"{', '.join(map(str, recorded[:20]))}{'...' if len(recorded) > 20 else ''}, "
-            f"got {neuron}"
-        )
+        some = f"one of those recorded, {', '.join(map(str, recorded[:20]))}"
+        some += "..." if len(recorded) > 20 else ""
+        known = f"0 to {len(recorded) - 1}" if layer.neurons is None else some
+        raise ValueError(f"plot: neuron of {layer.path} must be {known}, got {neuron}")
     return recorded.index(neuron)

@@ -1,4 +1,4 @@
-"""The report as one page of HTML that needs nothing else."""
+"""Reports as pages of HTML that need nothing else, written and read again."""
 
 from .reader import read
 from .write import page

@@ -1,4 +1,4 @@
-"""Reads the report in a page."""
+"""Reads the report that a page holds."""
 
 from html.parser import HTMLParser
 
@@ -8,8 +8,11 @@ from ..output import Report
 def read(html: str) -> Report:
     """The report that a page was made of.
 
+    Args:
+        html: what :func:`snm.reports.page.page` returned.
+
     Raises:
-        ValueError: it is not such a page.
+        ValueError: the text is not such a page.
     """
     reader = _Reader()
     reader.feed(html)
@@ -19,7 +22,7 @@ def read(html: str) -> Report:
 
 
 class _Reader(HTMLParser):
-    """Collects what the element ``#report`` holds."""
+    """Collects the text of the script element whose id is ``report``."""
 
     def __init__(self) -> None:
         super().__init__()
