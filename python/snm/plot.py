@@ -37,9 +37,9 @@ def accuracy(
     Curves that are drawn into the same axes one after the other differ in line and marker.
 
     Args:
-        found: a report, of which the accuracy is drawn, the agreement with the ReLU network and
-            the latter's accuracy, as far as it has them; or shares from 0 to 1, one per step.
-        axes: of matplotlib; None for a new figure.
+        found: a report, whose accuracy is drawn, its agreement with the ReLU network and the
+            latter's accuracy, as far as it has them; or shares from 0 to 1, one per step.
+        axes: those of matplotlib to draw into; None for a new figure.
         label: what the legend says of a curve; empty for what it is.
 
     Raises:
@@ -94,8 +94,8 @@ def rates(report: Report, axes: "Axes | None" = None) -> "Axes":
     """Draws how often the neurons of each layer spike, positive spikes to the right.
 
     Args:
-        report: of which layers.
-        axes: of matplotlib; None for a new figure.
+        report: what :func:`snm.report` found.
+        axes: those of matplotlib to draw into; None for a new figure.
 
     Raises:
         ModuleNotFoundError: there is no matplotlib.
@@ -142,8 +142,8 @@ def energy(report: Report, axes: "Axes | None" = None) -> "Axes":
     """Draws what an image costs under each convention, beside the ReLU network.
 
     Args:
-        report: of which network.
-        axes: of matplotlib; None for a new figure.
+        report: what :func:`snm.report` found.
+        axes: those of matplotlib to draw into; None for a new figure.
 
     Raises:
         ModuleNotFoundError: there is no matplotlib.
@@ -196,10 +196,10 @@ def raster(
     """Draws when each recorded neuron of a layer sends spikes, graded ones as others.
 
     Args:
-        recording: with spikes.
-        path: of the layer.
-        axes: of matplotlib; None for a new figure.
-        image: which of the batch.
+        recording: one that has spikes.
+        path: the path of one of its layers.
+        axes: those of matplotlib to draw into; None for a new figure.
+        image: the number of the image in the batch.
 
     Raises:
         KeyError, AttributeError, RuntimeError: there are no such spikes.
@@ -255,11 +255,11 @@ def trace(
     spike, which the spike's mark is at, and after it.
 
     Args:
-        recording: with spikes and membrane.
-        path: of the layer.
-        neuron: flat index into the neurons of one image; it must have been recorded.
-        axes: of matplotlib; None for a new figure.
-        image: which of the batch.
+        recording: one that has spikes and membranes.
+        path: the path of one of its layers.
+        neuron: its flat index into the neurons of one image; it must have been recorded.
+        axes: those of matplotlib to draw into; None for a new figure.
+        image: the number of the image in the batch.
 
     Raises:
         KeyError, AttributeError, RuntimeError: there is no such membrane.
@@ -316,8 +316,8 @@ def diagnosis(found: Diagnosis, axes: "Axes | None" = None) -> "Axes":
     """Draws the parts of each layer's error as stacked bars.
 
     Args:
-        found: whose layers.
-        axes: of matplotlib; None for a new figure.
+        found: what :func:`snm.diagnose` found.
+        axes: those of matplotlib to draw into; None for a new figure.
 
     Raises:
         ModuleNotFoundError: there is no matplotlib.

@@ -33,8 +33,8 @@ class Part(NamedTuple):
     signed: float
     """The mean. The parts' means add up to the error's."""
     absolute: float
-    """What it adds to the mean absolute error, negative where it makes up for other parts. What the
-    parts add makes up the error's."""
+    """What it adds to the mean absolute error, negative where it makes up for other parts. What
+    the parts add sums up to what the error adds, all of it."""
     size: float
     """The mean of its absolute value, whatever the other parts are."""
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ...network.program import Call, Fire, Program, Repeat, RunningMax, Step, spikes_of
 from .traces import Traces
-from .windows import pooled, windows_of
+from .windows import pooling_windows, window_sums
 
 if TYPE_CHECKING:
     from ...network.spiking import SpikingNetwork
@@ -182,7 +182,7 @@ class _Walk:
         self.path = step.path or step.name
         parts = [values[spikes_of(fire)] for fire in step.fires] or [values[step.value]]
         rows = torch.cat([part.rows for part in parts], dim=1)
-        read = pooled(rows, windows_of(step.pooling, tuple(rows.shape[2:])))
+        read = window_sums(rows, pooling_windows(step.pooling, tuple(rows.shape[2:])))
         self._as_they_are(read)
         analog = (read[1:2] != 0).to(read.dtype)
         sent = self._sender(step.name, analog) * (1 - analog)
