@@ -12,7 +12,7 @@ from ..membrane import (
     spikes_of_image,
     steps_of_sign,
 )
-from .figures import Figure, Key, Row, axis
+from .figure import Figure, Key, Row, axis
 from .formatting import digits, round_number
 from .sampling import LAYERS, NEURONS, evenly_spread, sample_neurons
 from .svg import Chart, Scale, ticks

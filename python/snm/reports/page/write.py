@@ -9,7 +9,7 @@ from markupsafe import Markup, escape
 
 from ...network.recording import Recording
 from ..result import Result
-from . import figures, sheets, spike_figures
+from . import report_figures, sheets, spike_figures
 from .formatting import quantity
 from .summary import facts, key_figures
 
@@ -48,10 +48,10 @@ def page(
     True
     """
     drawn = [
-        figures.accuracy(report),
-        figures.layers(report),
-        figures.energy(report),
-        figures.errors(report.diagnosis),
+        report_figures.accuracy(report),
+        report_figures.layers(report),
+        report_figures.energy(report),
+        report_figures.errors(report.diagnosis),
     ]
     if recording is not None:
         drawn += [spike_figures.raster(recording), spike_figures.membrane(recording, neuron)]

@@ -1,8 +1,7 @@
-"""The figures that a page draws of a report's numbers, and what a figure is made of."""
+"""The figures that a page draws of a report's numbers."""
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from markupsafe import Markup
 
@@ -10,64 +9,14 @@ from ...axes import stack
 from ...diagnosis.result import PARTS, Diagnosis, percentages
 from ..energy import Energy
 from ..result import RATE_BINS, LayerReport, Result, shares_by_step
+from .figure import MANY_ROWS, Figure, Key, Row, axis
 from .formatting import digits, percent, quantity, round_number, round_quantity
-from .svg import Chart, Label, Scale, apart, doublings, ticks
+from .svg import Chart, Scale, apart, doublings, ticks
 
-_FEW, _MANY = 12, 40
-"""Up to how many rows they are high, and above how many they are low, with their axis above as well
-as below."""
+_FEW_ROWS = 12
+"""Up to how many rows they are high."""
 _FEW_STEPS = 12
 """Up to how many time steps they are drawn at equal distances."""
-
-
-class Key(NamedTuple):
-    """An entry of a figure's legend: what a mark or a fill means."""
-
-    kind: str
-    """The class of the mark."""
-    words: str
-    """What the mark stands for."""
-
-
-class Row(NamedTuple):
-    """A line of a figure: a name, and a chart in each panel."""
-
-    name: str
-    """What stands to the left of the charts."""
-    charts: tuple[Markup, ...] = ()
-    """The chart in each panel; empty if the row is a heading of those below it."""
-    beside: str = ""
-    """What a heading says beside its name."""
-
-
-class Figure(NamedTuple):
-    """A figure that is one chart, or rows of charts that share panels."""
-
-    kind: str
-    """The class of the figure's element."""
-    title: str
-    """What the figure shows, a few words."""
-    caption: str
-    """How to read the figure, the sentences below it."""
-    alternative: str
-    """What there is to see, for who does not see it."""
-    remark: str = ""
-    """What to make of it, in one sentence."""
-    keys: tuple[Key, ...] = ()
-    """The entries of the legend."""
-    chart: Markup = Markup()
-    """The chart of a figure without rows."""
-    panels: tuple[str, ...] = ()
-    """The titles of the panels."""
-    axes: tuple[Markup, ...] = ()
-    """The labels below each panel."""
-    rows: tuple[Row, ...] = ()
-    """The lines of a figure of several charts."""
-
-    @property
-    def many(self) -> bool:
-        """Whether there are so many rows that they are low."""
-        return len(self.rows) > _MANY
 
 
 def accuracy(report: Result) -> Figure | None:
@@ -247,18 +196,9 @@ def errors(diagnosis: Diagnosis | None) -> Figure | None:
     )
 
 
-def axis(across: Scale, marks: Sequence[float], label: Label = round_number) -> Markup:
-    """The labels below a panel. Where it is narrow, style sheets hide those in between."""
-    chart = Chart(20, across)
-    for number, mark in enumerate(marks):
-        place = "first" if number == 0 else "last" if number == len(marks) - 1 else "between"
-        chart.text(label(mark), mark, 14, f"tick middle {'origin' if mark == 0 else place}")
-    return chart.markup()
-
-
 def _height(rows: int) -> int:
     """How many pixels high each of so many rows is."""
-    return 36 if rows <= _FEW else 28 if rows <= _MANY else 16
+    return 36 if rows <= _FEW_ROWS else 28 if rows <= MANY_ROWS else 16
 
 
 def _band(height: int) -> dict[str, float]:
