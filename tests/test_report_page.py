@@ -18,9 +18,10 @@ from torch import nn
 import snm
 from evaluation import SOURCE, write_fashion_mnist
 from snm.commands import cli
+from snm.reports import Report
 from snm.reports.energy import Energy
-from snm.reports.page.write import page, read
-from snm.reports.result import RATE_BINS, LayerReport, Macs, Report
+from snm.reports.page import page, read
+from snm.reports.result import RATE_BINS, LayerReport, Macs
 
 pytestmark = pytest.mark.filterwarnings("ignore::snm.DeadNeuronWarning")
 

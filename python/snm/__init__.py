@@ -26,7 +26,7 @@ from .network.packed import pack_spikes, unpack_spikes
 from .network.recording import LayerRecording, Recording
 from .network.spiking import SpikingNetwork
 from .network.until import Answers, Stop
-from .reports import Report, report
+from .reports import LayerReport, Report, report
 from .tuning import tune
 from .tuning.result import Tuned
 from .tuning.stopping import calibrate_stop
@@ -43,6 +43,7 @@ __all__ = [
     "FirstPass",
     "LayerDiagnosis",
     "LayerRecording",
+    "LayerReport",
     "Offence",
     "Part",
     "Recording",

@@ -7,50 +7,39 @@ alone.
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from .diagnosis.result import PARTS, Diagnosis
+from .axes import BLACK, BLUE, CURVES, GREEN, GREY, ORANGE, RED, SKY, finish, new_axes, number_steps
+from .diagnosis.result import Diagnosis, draw_parts
 from .network.recording import LayerRecording, Recording
+from .reports import Report
+from .reports.membrane import (
+    membrane_trace,
+    numbers_in_layer,
+    spikes_of_image,
+    steps_of_sign,
+    threshold_of,
+)
+from .reports.result import shares_by_step
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from .reports import Report
-
-# Colours of Okabe and Ito.
-_BLACK, _GREY, _BLUE, _ORANGE = "#000000", "#999999", "#0072B2", "#E69F00"
-_GREEN, _RED, _SKY = "#009E73", "#D55E00", "#56B4E9"
-
-_PARTS = {
-    "inherited": (_GREY, ""),
-    "correction": (_GREEN, "xxx"),
-    "clipping": (_RED, "///"),
-    "quantisation": (_SKY, "..."),
-    "order": (_ORANGE, "\\\\\\"),
-}
-_PLACES: dict[str, dict[str, Any]] = {
-    "within": {"loc": "best"},
-    "above": {"loc": "lower left", "bbox_to_anchor": (0, 1)},
-    "beside": {"loc": "upper left", "bbox_to_anchor": (1, 1)},
-}
-"""Where a legend may be, in the axes' own units."""
-_CURVES = ((_BLUE, "-", "o"), (_RED, "--", "s"), (_GREEN, "-.", "^"), (_BLACK, ":", "D"))
-
 
 def accuracy(
-    found: "Report | Tensor | Sequence[float]", axes: "Axes | None" = None, *, label: str = ""
+    found: Report | Tensor | Sequence[float], axes: "Axes | None" = None, *, label: str = ""
 ) -> "Axes":
     """Draws the share of right answers over the number of time steps.
 
     Curves that are drawn into the same axes one after the other differ in line and marker.
 
     Args:
-        found: a report, of which the accuracy is drawn, the agreement with the ReLU network and
-            the latter's accuracy, as far as it has them; or shares from 0 to 1, one per step.
-        axes: of matplotlib; None for a new figure.
+        found: a report, whose accuracy is drawn, its agreement with the ReLU network and the
+            latter's accuracy, as far as it has them; or shares from 0 to 1, one per step.
+        axes: those of matplotlib to draw into; None for a new figure.
         label: what the legend says of a curve; empty for what it is.
 
     Raises:
@@ -61,30 +50,29 @@ def accuracy(
     >>> axes.get_ylabel(), axes.lines[0].get_ydata().tolist()
     ('share of images (%)', [25.0, 50.0, 87.5])
     """
-    curves: dict[str, Tensor] = {}
+    curves: dict[str, list[float]] = {}
     reference = math.nan
-    if isinstance(found, Tensor | Sequence):
-        curves[label] = torch.as_tensor(found, dtype=torch.float64).cpu()
-    else:
+    if isinstance(found, Report):
+        names = {"accuracy": "accuracy", "agreement": "agreement with the ReLU network"}
         about = f"{label}: " if label else ""
-        if found.accuracy:
-            curves[about + "accuracy"] = torch.tensor(found.accuracy, dtype=torch.float64)
-            reference = found.relu_accuracy
-        if found.agreement:
-            agreement = torch.tensor(found.agreement, dtype=torch.float64)
-            curves[about + "agreement with the ReLU network"] = agreement
-    if not curves or any(curve.dim() != 1 or len(curve) == 0 for curve in curves.values()):
+        for kind, shares in shares_by_step(found).items():
+            curves[about + names[kind]] = [100 * share for share in shares]
+        reference = found.relu_accuracy
+    else:
+        given = torch.as_tensor(found, dtype=torch.float64)
+        curves = {label: (100 * given).tolist()} if given.dim() == 1 and len(given) else {}
+    if not curves:
         raise ValueError(
             "plot: accuracy must have one share for each time step, got none; give a report made "
             "with labels or a model, or a list of shares"
         )
-    axes = axes or _new_axes(4.8, 3.2)
+    axes = axes or new_axes(4.8, 3.2)
     for name, curve in curves.items():
-        colour, line, marker = _CURVES[len(axes.lines) % len(_CURVES)]
+        colour, line, marker = CURVES[len(axes.lines) % len(CURVES)]
         steps = range(1, len(curve) + 1)
         axes.plot(
             steps,
-            (100 * curve).tolist(),
+            curve,
             color=colour,
             linestyle=line,
             marker=marker,
@@ -93,23 +81,21 @@ def accuracy(
             label=name,
         )
     if not math.isnan(reference):
-        axes.axhline(
-            100 * reference, color=_GREY, linewidth=1, label="accuracy of the ReLU network"
-        )
+        axes.axhline(100 * reference, color=GREY, linewidth=1, label="accuracy of the ReLU network")
     axes.set_xscale("log", base=2)
     axes.xaxis.set_major_formatter("{x:.0f}")
     axes.set_xlabel("time steps")
     axes.set_ylabel("share of images (%)")
-    _finish(axes, "within")
+    finish(axes, "within")
     return axes
 
 
-def rates(report: "Report", axes: "Axes | None" = None) -> "Axes":
+def rates(report: Report, axes: "Axes | None" = None) -> "Axes":
     """Draws how often the neurons of each layer spike, positive spikes to the right.
 
     Args:
-        report: of which layers.
-        axes: of matplotlib; None for a new figure.
+        report: what :func:`snm.report` found.
+        axes: those of matplotlib to draw into; None for a new figure.
 
     Raises:
         ModuleNotFoundError: there is no matplotlib.
@@ -122,13 +108,13 @@ def rates(report: "Report", axes: "Axes | None" = None) -> "Axes":
     'spikes per neuron and time step'
     """
     layers = list(report.layers.values())
-    axes = axes or _new_axes(4.8, 1.1 + 0.24 * len(layers))
+    axes = axes or new_axes(4.8, 1.1 + 0.24 * len(layers))
     places = range(len(layers))
     positive = [layer.positive_rate for layer in layers]
     negative = [-layer.negative_rate for layer in layers]
     for sizes, name, colour, hatch in (
-        (positive, "positive spikes", _SKY, ""),
-        (negative, "negative spikes", _ORANGE, "////"),
+        (positive, "positive spikes", SKY, ""),
+        (negative, "negative spikes", ORANGE, "////"),
     ):
         axes.barh(
             places,
@@ -136,11 +122,11 @@ def rates(report: "Report", axes: "Axes | None" = None) -> "Axes":
             height=0.7,
             color=colour,
             hatch=hatch,
-            edgecolor=_BLACK,
+            edgecolor=BLACK,
             linewidth=0.5,
             label=name,
         )
-    axes.axvline(0, color=_BLACK, linewidth=0.8)
+    axes.axvline(0, color=BLACK, linewidth=0.8)
     names = [
         layer.path + (" (max pooling)" if layer.kind == "max pooling" else "") for layer in layers
     ]
@@ -148,16 +134,16 @@ def rates(report: "Report", axes: "Axes | None" = None) -> "Axes":
     axes.set_ylim(len(layers) - 0.4, -0.6)
     axes.xaxis.set_major_formatter(lambda rate, _: f"{abs(rate):g}")
     axes.set_xlabel("spikes per neuron and time step")
-    _finish(axes, "above", columns=2)
+    finish(axes, "above", columns=2)
     return axes
 
 
-def energy(report: "Report", axes: "Axes | None" = None) -> "Axes":
+def energy(report: Report, axes: "Axes | None" = None) -> "Axes":
     """Draws what an image costs under each convention, beside the ReLU network.
 
     Args:
-        report: of which network.
-        axes: of matplotlib; None for a new figure.
+        report: what :func:`snm.report` found.
+        axes: those of matplotlib to draw into; None for a new figure.
 
     Raises:
         ModuleNotFoundError: there is no matplotlib.
@@ -170,16 +156,16 @@ def energy(report: "Report", axes: "Axes | None" = None) -> "Axes":
     'energy per image'
     """
     costs = report.energy
-    axes = axes or _new_axes(4.8, 1.5 + 0.5 * len(costs))
+    axes = axes or new_axes(4.8, 1.5 + 0.5 * len(costs))
     places = range(len(costs))
     dots = (
-        ("spiking network", [cost.snn for cost in costs], _BLUE, "o"),
-        (f"ReLU network, {report.bits} bits", [cost.quantised for cost in costs], _RED, "s"),
-        ("ReLU network, 32 bits", [cost.ann for cost in costs], _BLACK, "^"),
+        ("spiking network", [cost.snn for cost in costs], BLUE, "o"),
+        (f"ReLU network, {report.bits} bits", [cost.quantised for cost in costs], RED, "s"),
+        ("ReLU network, 32 bits", [cost.ann for cost in costs], BLACK, "^"),
     )
     for place, cost in zip(places, costs, strict=True):
         ends = sorted((cost.snn, cost.quantised, cost.ann))
-        axes.plot([ends[0], ends[-1]], [place, place], color=_GREY, linewidth=1, zorder=1)
+        axes.plot([ends[0], ends[-1]], [place, place], color=GREY, linewidth=1, zorder=1)
     for name, values, colour, marker in dots:
         # Hollow, so that one does not hide another.
         axes.scatter(
@@ -200,7 +186,7 @@ def energy(report: "Report", axes: "Axes | None" = None) -> "Axes":
 
     axes.xaxis.set_major_formatter(EngFormatter(unit="J"))
     axes.set_xlabel("energy per image")
-    _finish(axes, "above")
+    finish(axes, "above")
     return axes
 
 
@@ -210,10 +196,10 @@ def raster(
     """Draws when each recorded neuron of a layer sends spikes, graded ones as others.
 
     Args:
-        recording: with spikes.
-        path: of the layer.
-        axes: of matplotlib; None for a new figure.
-        image: which of the batch.
+        recording: one that has spikes.
+        path: the path of one of its layers.
+        axes: those of matplotlib to draw into; None for a new figure.
+        image: the number of the image in the batch.
 
     Raises:
         KeyError, AttributeError, RuntimeError: there are no such spikes.
@@ -231,12 +217,12 @@ def raster(
     """
     layer = recording[path]
     _check_image(layer, image)
-    spikes = layer.spikes[:, image].flatten(1).cpu()
+    spikes = spikes_of_image(layer, image).cpu()
     steps, neurons = spikes.shape
-    axes = axes or _new_axes(min(9.6, max(4.8, 1.2 + 0.05 * steps)), min(6.4, 1.1 + 0.1 * neurons))
+    axes = axes or new_axes(min(9.6, max(4.8, 1.2 + 0.05 * steps)), min(6.4, 1.1 + 0.1 * neurons))
     height = 72 * axes.get_window_extent().height / axes.figure.dpi / neurons
     size = min(8.0, max(1.0, 0.7 * height))
-    signs = ((spikes > 0, "positive spike", _BLUE, "|"), (spikes < 0, "negative spike", _RED, "x"))
+    signs = ((spikes > 0, "positive spike", BLUE, "|"), (spikes < 0, "negative spike", RED, "x"))
     for sent, name, colour, marker in signs:
         at, which = sent.nonzero(as_tuple=True)
         axes.plot(
@@ -250,16 +236,13 @@ def raster(
             label=name,
             rasterized=len(at) > 5000,
         )
-    axes.set_xlim(0.5, steps + 0.5)
     axes.set_ylim(neurons - 0.5, -0.5)
-    _whole_steps(axes)
-    chosen = layer.neurons
-    if chosen is not None and neurons <= 32:
-        axes.set_yticks(range(neurons), [str(index) for index in chosen.tolist()])
-    elif chosen is not None:
-        axes.set_yticks([])
+    number_steps(axes, steps)
+    if layer.neurons is not None:
+        numbers = numbers_in_layer(layer) if neurons <= 32 else []
+        axes.set_yticks(range(len(numbers)), list(map(str, numbers)))
     axes.set_ylabel(f"neuron of {path}")
-    _finish(axes, "above", columns=2)
+    finish(axes, "above", columns=2)
     return axes
 
 
@@ -272,11 +255,11 @@ def trace(
     spike, which the spike's mark is at, and after it.
 
     Args:
-        recording: with spikes and membrane.
-        path: of the layer.
-        neuron: flat index into the neurons of one image; it must have been recorded.
-        axes: of matplotlib; None for a new figure.
-        image: which of the batch.
+        recording: one that has spikes and membranes.
+        path: the path of one of its layers.
+        neuron: its flat index into the neurons of one image; it must have been recorded.
+        axes: those of matplotlib to draw into; None for a new figure.
+        image: the number of the image in the batch.
 
     Raises:
         KeyError, AttributeError, RuntimeError: there is no such membrane.
@@ -295,44 +278,37 @@ def trace(
     layer = recording[path]
     _check_image(layer, image)
     place = _place_of(layer, neuron)
-    membrane = layer.membrane[:, image].flatten(1)[:, place].double().cpu()
-    spikes = layer.spikes[:, image].flatten(1)[:, place].cpu()
-    threshold = float(layer.threshold.flatten()[place])
-    steps = torch.arange(1, len(membrane) + 1)
-    axes = axes or _new_axes(min(9.6, max(4.8, 1.2 + 0.05 * len(steps))), 3.2)
-    if math.isfinite(threshold):
-        axes.axhline(threshold, color=_BLACK, linestyle="--", linewidth=1, label="threshold θ")
-        if layer.rule.negative_threshold is not None:
-            lower = -layer.rule.negative_threshold * threshold
-            axes.axhline(
-                lower, color=_BLACK, linestyle=":", linewidth=1, label="negative threshold"
-            )
-    sent = spikes * threshold if math.isfinite(threshold) else torch.zeros_like(membrane)
-    before = membrane + sent
+    drawn = membrane_trace(layer, place, image)
+    threshold, negative = threshold_of(layer, place), layer.rule.negative_threshold
+    steps = len(drawn.spikes)
+    axes = axes or new_axes(min(9.6, max(4.8, 1.2 + 0.05 * steps)), 3.2)
+    levels = [(threshold, "--", "threshold θ")]
+    if negative is not None:
+        levels.append((-negative * threshold, ":", "negative threshold"))
+    for level, line, name in levels if math.isfinite(threshold) else ():
+        axes.axhline(level, color=BLACK, linestyle=line, linewidth=1, label=name)
     axes.plot(
-        steps.repeat_interleave(2).tolist(),
-        torch.stack([before, membrane], 1).flatten().tolist(),
-        color=_BLUE,
+        *zip(*drawn.points, strict=True),
+        color=BLUE,
         linewidth=1,
         label=f"neuron {neuron} of {path}",
     )
-    signs = ((1, "positive spike", _GREEN, "^"), (-1, "negative spike", _RED, "v"))
+    signs = ((1, "positive spike", GREEN, "^"), (-1, "negative spike", RED, "v"))
     for sign, name, colour, marker in signs:
-        at = spikes.sign() == sign
-        if bool(at.any()):
+        at = steps_of_sign(drawn.spikes, sign)
+        if at:
             axes.plot(
-                steps[at].tolist(),
-                before[at].tolist(),
+                at,
+                [drawn.before[step - 1] for step in at],
                 color=colour,
                 linestyle="none",
                 marker=marker,
                 markersize=5,
                 label=name,
             )
-    axes.set_xlim(0.5, len(steps) + 0.5)
-    _whole_steps(axes)
+    number_steps(axes, steps)
     axes.set_ylabel("membrane (units of the drive)")
-    _finish(axes, "above", columns=2)
+    finish(axes, "above", columns=2)
     return axes
 
 
@@ -340,8 +316,8 @@ def diagnosis(found: Diagnosis, axes: "Axes | None" = None) -> "Axes":
     """Draws the parts of each layer's error as stacked bars.
 
     Args:
-        found: whose layers.
-        axes: of matplotlib; None for a new figure.
+        found: what :func:`snm.diagnose` found.
+        axes: those of matplotlib to draw into; None for a new figure.
 
     Raises:
         ModuleNotFoundError: there is no matplotlib.
@@ -354,79 +330,21 @@ def diagnosis(found: Diagnosis, axes: "Axes | None" = None) -> "Axes":
     >>> axes.get_ylabel()
     'mean |error|, percent of the mean activation'
     """
-    layers = [layer for layer in found.layers.values() if layer.activation > 0]
-    axes = axes or _new_axes(max(5.6, 2.4 + 0.7 * len(layers)), 4.4)
-    above, below = [0.0] * len(layers), [0.0] * len(layers)
-    for part in PARTS:
-        colour, hatch = _PARTS[part]
-        heights = [100 * layer.parts[part].absolute / layer.activation for layer in layers]
-        bottoms = [
-            high if height >= 0 else low
-            for height, high, low in zip(heights, above, below, strict=True)
-        ]
-        axes.bar(
-            range(len(layers)),
-            heights,
-            bottom=bottoms,
-            color=colour,
-            hatch=hatch,
-            edgecolor=_BLACK,
-            linewidth=0.5,
-            label=part,
-        )
-        above = [a + max(0.0, h) for a, h in zip(above, heights, strict=True)]
-        below = [b + min(0.0, h) for b, h in zip(below, heights, strict=True)]
-    axes.axhline(0, color=_BLACK, linewidth=0.8)
-    axes.set_xticks(range(len(layers)), [layer.path for layer in layers], rotation=30)
-    axes.set_ylabel("mean |error|, percent of the mean activation")
-    axes.set_title(f"What is lost in {found.timesteps} time steps", loc="left", fontsize=11)
-    _finish(axes, "beside")
-    return axes
-
-
-def _new_axes(width: float, height: float) -> "Axes":
-    """Those of a new figure of so many inches."""
-    try:
-        from matplotlib.figure import Figure
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            "plot: needs matplotlib: pip install 'snm-kernels[demo]'"
-        ) from error
-    return Figure(figsize=(width, height), dpi=160, layout="constrained").subplots()
-
-
-def _whole_steps(axes: "Axes") -> None:
-    from matplotlib.ticker import MaxNLocator
-
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set_xlabel("time step")
-
-
-def _finish(axes: "Axes", place: str, columns: int = 1) -> None:
-    """Takes away what is not needed, and lays the legend where it hides nothing."""
-    axes.spines[["top", "right"]].set_visible(False)
-    if axes.get_legend_handles_labels()[0]:
-        where = _PLACES[place]
-        axes.legend(**where, ncols=columns, frameon=False, fontsize="small", borderaxespad=0.3)
+    return draw_parts(found, axes)
 
 
 def _check_image(layer: LayerRecording, image: int) -> None:
+    """Refuses an image that the recording does not have."""
     if not 0 <= image < layer.images:
         raise IndexError(f"plot: image must be 0 to {layer.images - 1}, got {image}")
 
 
 def _place_of(layer: LayerRecording, neuron: int) -> int:
-    """Where a neuron is among those recorded."""
-    count = layer.shape.numel()
-    if layer.neurons is None:
-        if not 0 <= neuron < count:
-            raise ValueError(f"plot: neuron of {layer.path} must be 0 to {count - 1}, got {neuron}")
-        return neuron
-    recorded = layer.neurons.tolist()
+    """Where a neuron is among those recorded; refuses one that was not."""
+    recorded = numbers_in_layer(layer)
     if neuron not in recorded:
-        raise ValueError(
-            f"plot: neuron of {layer.path} must be one of those recorded, "
-            f"{', '.join(map(str, recorded[:20]))}{'...' if len(recorded) > 20 else ''}, "
-            f"got {neuron}"
-        )
+        some = f"one of those recorded, {', '.join(map(str, recorded[:20]))}"
+        some += "..." if len(recorded) > 20 else ""
+        known = f"0 to {len(recorded) - 1}" if layer.neurons is None else some
+        raise ValueError(f"plot: neuron of {layer.path} must be {known}, got {neuron}")
     return recorded.index(neuron)

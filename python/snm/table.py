@@ -1,4 +1,4 @@
-"""Lays out text in columns."""
+"""Text laid out in columns."""
 
 from collections.abc import Sequence
 

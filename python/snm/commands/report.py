@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
     from ..data.batches import Shards
     from ..models import Loaded
+    from ..reports import Report
     from ..reports.page.sheets import Sheet
-    from ..reports.result import Report
 
 _STEPS = 32
 """Where nobody says how many, and the network is not tuned for some."""
@@ -181,12 +181,12 @@ def _page(
     device: torch.device,
 ) -> str:
     """The page, with what a few neurons do for the first image."""
-    from ..reports.page.chosen import record_some
+    from ..reports.page.sampling import record_sample
     from ..reports.page.write import page
 
     shards = (batch.images for batch in data.read(range(len(data))) if len(batch.labels))
     image = next(shards)[:1].to(device, net.dtype)
-    recording = record_some(net, image, timesteps=found.timesteps)
+    recording = record_sample(net, image, timesteps=found.timesteps)
     return page(found, title=options.title or _title(options), recording=recording)
 
 

@@ -1,19 +1,25 @@
 """What a diagnosis found: numbers, a table, a sentence of advice, a picture."""
 
+import math
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from snm_kernels import SNMRule
 
+from ..axes import new_axes, stacked_bars
 from ..table import table
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 PARTS = ("inherited", "correction", "clipping", "quantisation", "order")
 """The parts of a layer's error, in the order in which they come about."""
 _LOSSES = PARTS[2:]
-"""Those that advice is about: the first a layer cannot help, the second makes up for others."""
+"""The parts that advice is about; of the others, the first is none of the layer's doing, and the
+second makes up for losses."""
 
 
 class Part(NamedTuple):
@@ -25,12 +31,12 @@ class Part(NamedTuple):
     """
 
     signed: float
-    """The mean. Those of the parts add up to that of the error."""
+    """The mean. The parts' means add up to the error's."""
     absolute: float
-    """What it adds to the mean absolute error, negative where it makes up for other parts. Those of
-    the parts add up to that of the error."""
+    """What it adds to the mean absolute error, negative where it makes up for other parts. What
+    the parts add sums up to what the error adds, all of it."""
     size: float
-    """The mean of its absolute value, by itself."""
+    """The mean of its absolute value, whatever the other parts are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +56,11 @@ class LayerDiagnosis:
     """
 
     path: str
-    """Of the layer in the ReLU network."""
+    """The layer's path in the ReLU network."""
     neurons: int
-    """How many there are per image."""
+    """How many neurons there are per image."""
     rule: SNMRule
+    """The rule that the layer's neurons follow."""
     activation: float
     """The ReLU network's mean activation."""
     error: Part
@@ -70,10 +77,10 @@ class LayerDiagnosis:
     """Share of mean drives above 0 that exceed the largest rate of their neuron, silent ones
     included."""
     muted: float
-    """Share of mean drives above 0 of silent neurons."""
+    """Share of mean drives above 0 that are those of silent neurons."""
     residual: float
-    """Mean of abs(v)/θ after the last step where the mean drive is above 0; of neurons that are not
-    silent."""
+    """Mean of abs(v)/θ after the last step, over neurons that are not silent and whose mean drive
+    is above 0."""
     negative: float
     """Share of spikes that are negative."""
     corrected: float
@@ -99,11 +106,13 @@ calibrated on more images
     """
 
     timesteps: int
+    """How many time steps were simulated."""
     images: int
+    """How many images were simulated."""
     layers: Mapping[str, LayerDiagnosis]
-    """By path, in order of execution."""
+    """What each layer loses, by its path, in order of execution."""
     tuned: bool = False
-    """The network was tuned, for some number of time steps."""
+    """Whether the network was tuned, for some number of time steps."""
 
     @property
     def advice(self) -> str:
@@ -121,10 +130,9 @@ calibrated on more images
             return "No layer loses by clipping, quantisation or order; biases add what is wrong."
         _, part, layer = largest
         if self.tuned:
-            percent = 100 * layer.parts[part].absolute / layer.activation
             return (
-                f"layer {layer.path} loses {percent:.1f} % of its mean activation to {part}, tuned "
-                "as it is: tune for more time steps, or with a larger max_spikes"
+                f"{_lost(part, layer)}, tuned as it is: tune for more time steps, or with a larger "
+                "max_spikes"
             )
         return _advice(part, layer, self.timesteps)
 
@@ -147,10 +155,7 @@ calibrated on more images
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     diagnosis.picture(f"{folder}/parts.png")
         """
-        # What draws it knows what it found.
-        from ..plot import diagnosis
-
-        figure = diagnosis(self).get_figure(root=True)
+        figure = draw_parts(self).get_figure(root=True)
         assert figure is not None
         figure.savefig(path)
 
@@ -164,10 +169,39 @@ calibrated on more images
         return "\n".join([title, table(rows), self.advice])
 
 
-def add_up(parts: Iterable[Fraction], grid: Fraction) -> list[float]:
-    """Numbers rounded to multiples of ``grid`` that add up to their sum, rounded.
+def in_percent(part: Part, layer: LayerDiagnosis) -> float:
+    """What a part adds to a layer's mean absolute error, in percent of the mean activation; NaN if
+    there are no activations."""
+    return 100 * part.absolute / layer.activation if layer.activation > 0 else math.nan
 
-    What is rounded is their sum up to each of them.
+
+def percentages(diagnosis: Diagnosis) -> dict[str, dict[str, float]]:
+    """The parts of each layer's error in percent of its mean activation, by path and by part.
+
+    Layers without activations are left out.
+    """
+    return {
+        path: {name: in_percent(layer.parts[name], layer) for name in PARTS}
+        for path, layer in diagnosis.layers.items()
+        if layer.activation > 0
+    }
+
+
+def draw_parts(diagnosis: Diagnosis, axes: "Axes | None" = None) -> "Axes":
+    """Draws the parts of each layer's error as stacked bars; see :func:`snm.plot.diagnosis`."""
+    layers = percentages(diagnosis)
+    axes = axes or new_axes(max(5.6, 2.4 + 0.7 * len(layers)), 4.4)
+    parts = {name: [layer[name] for layer in layers.values()] for name in PARTS}
+    stacked_bars(axes, list(layers), parts)
+    axes.set_ylabel("mean |error|, percent of the mean activation")
+    axes.set_title(f"What is lost in {diagnosis.timesteps} time steps", loc="left", fontsize=11)
+    return axes
+
+
+def add_up(parts: Iterable[Fraction], grid: Fraction) -> list[float]:
+    """Numbers rounded to multiples of ``grid`` so that they add up to their rounded sum.
+
+    It is the running sums that are rounded, and their differences that are returned.
 
     >>> add_up([Fraction(1, 3)] * 3, Fraction(1, 10))
     [0.3, 0.4, 0.3]
@@ -182,10 +216,11 @@ def add_up(parts: Iterable[Fraction], grid: Fraction) -> list[float]:
 
 
 def _row(layer: LayerDiagnosis) -> list[str]:
+    """A layer's row of the printed table."""
     return [
         layer.path,
         f"{layer.neurons:,}",
-        *_percentages(layer),
+        *_rounded_percentages(layer),
         f"{100 * layer.dead:.1f} %",
         f"{100 * layer.saturated:.1f} %",
         f"{layer.residual:.3f}",
@@ -193,8 +228,9 @@ def _row(layer: LayerDiagnosis) -> list[str]:
     ]
 
 
-def _percentages(layer: LayerDiagnosis) -> list[str]:
-    """The error and its parts, in percent of the mean activation."""
+def _rounded_percentages(layer: LayerDiagnosis) -> list[str]:
+    """A layer's error and its parts in percent of the mean activation, rounded so that they add
+    up."""
     if layer.activation == 0:
         return ["-"] * (1 + len(PARTS))
     scale = 100 / Fraction(layer.activation)
@@ -203,12 +239,18 @@ def _percentages(layer: LayerDiagnosis) -> list[str]:
     return [f"{value:.2f}" for value in (total, *add_up(parts, Fraction(1, 100)))]
 
 
+def _lost(part: str, layer: LayerDiagnosis) -> str:
+    """Half a sentence that says how much a layer loses to a part of its error."""
+    percent = in_percent(layer.parts[part], layer)
+    return f"layer {layer.path} loses {percent:.1f} % of its mean activation to {part}"
+
+
 def _advice(part: str, layer: LayerDiagnosis, timesteps: int) -> str:
+    """What a layer of a network that is not tuned loses most by, and what helps against it."""
     rule = layer.rule
     if part == "clipping":
         return _advice_on_clipping(layer, timesteps)
-    percent = 100 * layer.parts[part].absolute / layer.activation
-    lost = f"layer {layer.path} loses {percent:.1f} % of its mean activation to {part}: "
+    lost = f"{_lost(part, layer)}: "
     if part == "order":
         if rule.negative_threshold is None:
             return lost + "use preset='snm-zero', whose negative spikes take back what came early"
@@ -224,6 +266,7 @@ def _advice(part: str, layer: LayerDiagnosis, timesteps: int) -> str:
 
 
 def _advice_on_clipping(layer: LayerDiagnosis, timesteps: int) -> str:
+    """How much a layer clips, and what helps against it."""
     if layer.muted > layer.clipped / 2:
         return (
             f"layer {layer.path} has {100 * layer.muted:.1f} % of its activations in neurons that "

@@ -13,7 +13,8 @@ from ..network.spiking import SpikingNetwork
 from .count.batches import labelled_batches
 from .count.gather import Gathering
 from .energy import Energy
-from .result import LayerReport, Macs, Report
+from .output import Report
+from .result import LayerReport, Macs
 
 __all__ = ["Energy", "LayerReport", "Macs", "Report", "report"]
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 _PICO = 1e-12
 _BITS = 32
-"""Of weights, and of what is not quantised."""
+"""How many bits a weight has, and whatever else is not quantised."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,24 +21,24 @@ class Energy:
     """
 
     convention: str
-    """Its name, a few words."""
+    """The convention's name, a few words."""
     source: str
-    """Where its constants and formulas are from."""
+    """Where the convention's constants and formulas are from."""
     snn: float
-    """Of the spiking network."""
+    """What the spiking network spends, in joules, as are all costs."""
     ann: float
-    """Of its ReLU network, in 32 bits."""
+    """What its ReLU network spends in 32 bits."""
     quantised: float
-    """Of the ReLU network whose activations are quantised to as many bits as it takes to count a
-    neuron's spikes; its weights, and the images, stay what they are, as the spiking network's
+    """What the ReLU network spends with activations quantised to as many bits as it takes to count
+    a neuron's spikes; its weights, and the images, stay what they are, as the spiking network's
     do."""
     parts: Mapping[str, float]
-    """What ``snn`` is the sum of."""
+    """The costs that ``snn`` is the sum of, by what they are spent on."""
 
     @property
     def ratio(self) -> float:
-        """The spiking network's energy in those of the quantised network; 1 if neither spends any,
-        inf if it alone does."""
+        """The spiking network's energy in units of the quantised network's; 1 if neither spends
+        any, inf if the spiking network alone does."""
         if self.quantised == 0:
             return 1.0 if self.snn == 0 else math.inf
         return self.snn / self.quantised
@@ -46,45 +46,49 @@ class Energy:
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """What an operation does for one image in all time steps."""
+    """What one operation of a network does for one image in all time steps."""
 
     weights: int
-    """How many it has; 0 if it reads values as they are."""
+    """How many weights it has; 0 if it reads values as they are."""
     inputs: int
-    """Values that it reads."""
+    """How many values it reads at a time."""
     outputs: int
-    """Values that it computes."""
+    """How many values it computes at a time."""
     spikes: float
-    """That arrive; fewer than 1 on the average of several images, perhaps."""
+    """How many spikes arrive at it, a mean over images."""
     synaptic_operations: float
+    """How many synaptic operations they cost, a mean over images."""
     macs: int
-    """Multiply-accumulates with analog values."""
+    """How many multiply-accumulates with analog values it takes."""
     part: str
-    """``"first"``, ``"steps"`` or ``"readout"``."""
+    """The part of the spiking network it belongs to: ``"first"``, ``"steps"`` or ``"readout"``, as
+    in :class:`snm.reports.result.Macs`."""
     relu_macs: int
-    """Multiply-accumulates in the ReLU network."""
+    """How many multiply-accumulates it takes in the ReLU network."""
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What a network does for one image."""
+    """All that a network does for one image."""
 
     timesteps: int
+    """How many time steps it takes."""
     operations: tuple[Operation, ...]
+    """Its operations, in order of execution."""
     senders: tuple[tuple[int, float], ...]
-    """Of each layer of neurons or max pooling its size and how many spikes it sends."""
+    """How many neurons each layer of neurons or max pooling has, and how many spikes they send."""
 
     @property
     def synaptic_operations(self) -> float:
-        """Of the spiking network."""
+        """How many synaptic operations the spiking network takes."""
         return sum(one.synaptic_operations for one in self.operations)
 
     def macs(self, part: str) -> int:
-        """Of one part of the spiking network."""
+        """How many multiply-accumulates one part of the spiking network takes."""
         return sum(one.macs for one in self.operations if one.part == part)
 
     def relu_macs(self, *parts: str) -> int:
-        """Of parts of the ReLU network."""
+        """How many multiply-accumulates some parts take in the ReLU network."""
         return sum(one.relu_macs for one in self.operations if one.part in parts)
 
 
@@ -92,7 +96,8 @@ def energies(work: Work, bits: int) -> tuple[Energy, ...]:
     """What an image costs under each convention.
 
     Args:
-        bits: of the activations of the quantised network that the spiking network has to beat.
+        work: what the network does for the image.
+        bits: how many an activation has in the quantised network, which is what there is to beat.
 
     Source of the baseline: Yan, Bai, Tang, Wong, "Reconsidering the Energy Efficiency of Spiking
     Neural Networks Inference from Analytical Perspectives", arXiv:2409.08290, which holds T time
@@ -109,8 +114,10 @@ def energies(work: Work, bits: int) -> tuple[Energy, ...]:
 
 
 def operations_in_45_nm(work: Work, bits: int) -> Energy:
-    """Arithmetic alone, in float32: 4.6 pJ for a multiply-accumulate, of which 0.9 pJ are for the
-    accumulate, which is all that a spike takes. Nothing for memory, nor for updating membranes.
+    """The energy of arithmetic alone, in float32.
+
+    A multiply-accumulate costs 4.6 pJ, of which 0.9 pJ are for the accumulate, which is all that a
+    spike takes. Memory costs nothing, nor does updating membranes.
 
     Source: Horowitz, "Computing's energy problem (and what we can do about it)", ISSCC 2014.
     """
@@ -125,9 +132,9 @@ def operations_in_45_nm(work: Work, bits: int) -> Energy:
 
 
 def chip_and_fpga(work: Work, bits: int) -> Energy:
-    """77 fJ for a synaptic operation and 12.5 pJ for a floating point operation, as which a
-    multiply-accumulate counts.
+    """The energy at 77 fJ for a synaptic operation and 12.5 pJ for a floating point operation.
 
+    A multiply-accumulate counts as one such operation.
     The two numbers are of hardware that has little in common, which flatters spikes.
 
     Source: Bu, Li, Yu, "Inference-Scale Complexity in ANN-SNN Conversion for High-Performance and
@@ -153,7 +160,7 @@ def _counted(
     mac: float,
     quantised_mac: float,
 ) -> Energy:
-    """A convention that prices operations alone, in picojoules."""
+    """The energy under a convention that prices operations alone, in picojoules."""
     parts = {
         "synaptic operations": spike * _PICO * work.synaptic_operations,
         "before the first neurons": mac * _PICO * work.macs("first"),
@@ -172,12 +179,14 @@ def _counted(
 
 
 _ADD, _MULTIPLY = 0.1, 3.1
-"""Picojoules, of 32-bit integers."""
+"""What adding and multiplying 32-bit integers costs, in picojoules."""
 
 
 def memory_in_45_nm(work: Work, bits: int) -> Energy:
-    """Arithmetic, and all that is read and written, each layer in memories of its own, of which an
-    access costs the more the larger they are: 13.2 pJ and 1.09e-5 pJ for each bit in the memory.
+    """The energy of arithmetic, and of all that is read and written.
+
+    Each layer has memories of its own. To access one costs the more the larger it is: 13.2 pJ and
+    1.09e-5 pJ for each bit in it.
 
     A multiply-accumulate reads an input and a weight; each output is written once. A spike is
     written and read once, in a queue of next to no size, and its place is computed with two
@@ -217,12 +226,12 @@ def memory_in_45_nm(work: Work, bits: int) -> Energy:
 
 
 def _access(elements: int, bits: int = _BITS) -> float:
-    """Picojoules to read or write one of so many elements of a memory."""
+    """What reading or writing one of so many elements of a memory costs, in picojoules."""
     return 13.2 + 1.09e-5 * elements * bits
 
 
 def _analog(one: Operation, macs: int, bits: int) -> float:
-    """Picojoules of an operation on values of so many bits."""
+    """What an operation costs that reads values of so many bits, in picojoules."""
     if macs == 0:
         return 0.0
     each = _access(one.inputs, bits) + _access(one.weights) + _MULTIPLY * bits / _BITS + _ADD

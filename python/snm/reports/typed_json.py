@@ -8,8 +8,8 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 
 def plain(value: Any) -> Any:
-    """A value as JSON has it: dataclasses and named tuples as objects, NaN as null, an infinity as
-    "inf" or "-inf".
+    """A value made of what JSON knows: dataclasses and named tuples as objects, NaN as null, an
+    infinity as "inf" or "-inf".
 
     >>> from snm_kernels import SNMRule
     >>> plain({"rule": SNMRule(), "rates": (1, math.nan)})["rates"]
@@ -29,10 +29,14 @@ def plain(value: Any) -> Any:
 
 
 def typed(hint: Any, raw: Any) -> Any:
-    """What :func:`plain` made JSON of, by its annotation.
+    """The value that :func:`plain` made JSON of, by the value's annotation.
+
+    Args:
+        hint: the annotation.
+        raw: what JSON has.
 
     Raises:
-        KeyError, TypeError, ValueError: it is no such value.
+        KeyError, TypeError, ValueError: what JSON has is no such value.
 
     >>> typed(tuple[float, ...], [0.5, None])
     (0.5, nan)
@@ -58,6 +62,7 @@ def typed(hint: Any, raw: Any) -> Any:
 
 
 def _number(raw: Any) -> float:
+    """A float that JSON may have no number for."""
     if raw is None:
         return math.nan
     if raw in ("inf", "-inf") or type(raw) in (int, float):

@@ -1,25 +1,29 @@
 """Images in batches, with the classes that they are of."""
 
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ...network.memory import images_that_fit
-
-if TYPE_CHECKING:
-    from ...network.spiking import SpikingNetwork
+from ...network.spiking import SpikingNetwork
 
 _BATCH = 50
+"""How many images of a tensor are simulated at once, at most."""
 _BYTES = 40
-"""That a neuron takes for one image: its drive, state and counts."""
+"""How many bytes a neuron takes for one image: its drive, state and counts."""
 
 
 def labelled_batches(
-    net: "SpikingNetwork", images: Tensor | Iterable[Any], labels: Tensor | None
+    net: SpikingNetwork, images: Tensor | Iterable[Any], labels: Tensor | None
 ) -> Iterator[tuple[Tensor, Tensor | None]]:
     """Batches that are not empty, and the class of each image, int64 on the network's device.
+
+    Args:
+        net: the network that is to simulate them.
+        images: as for :func:`snm.report`.
+        labels: as for :func:`snm.report`.
 
     Raises:
         TypeError, ValueError: as :func:`snm.report`.
@@ -56,8 +60,10 @@ def labelled_batches(
 
 
 def _batches(
-    net: "SpikingNetwork", images: Tensor | Iterable[Any], axis: int
+    net: SpikingNetwork, images: Tensor | Iterable[Any], axis: int
 ) -> Iterator[tuple[Tensor, Tensor | None]]:
+    """The batches that a tensor is cut into, or those that are given, each with its classes if it
+    brings them; ``axis`` is the one along which images lie."""
     if isinstance(images, Tensor):
         # One that cannot be cut is refused as a whole.
         if images.dim() > axis and images.shape[axis] > 0 and images.shape[0] > 0:
@@ -80,6 +86,7 @@ def _batches(
 
 
 def _checked(batch: object) -> Tensor:
+    """A batch of images, which must be a tensor."""
     if not isinstance(batch, Tensor):
         raise TypeError(
             "report: a batch must be a tensor of images or a tuple of them and their classes, got "
@@ -89,6 +96,7 @@ def _checked(batch: object) -> Tensor:
 
 
 def _check_classes(labels: object) -> None:
+    """Refuses labels that are not integers."""
     known = isinstance(labels, Tensor) and not (
         labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool
     )

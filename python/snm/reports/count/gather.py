@@ -19,7 +19,8 @@ from ...network.relu import relu_logits
 from ...network.spiking import SpikingNetwork
 from ...network.tally import Tally
 from ..energy import Operation, Work, energies
-from ..result import Macs, Report
+from ..output import Report
+from ..result import Macs
 from .peak import Peak
 from .senders import NeuronTally, SenderTally
 from .synapses import Target, Wiring, wiring

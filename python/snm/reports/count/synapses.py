@@ -10,7 +10,7 @@ from ...network.interpret import Interpreter, Values
 from ...network.program import Call, Fire, RunningMax
 from ...network.spiking import SpikingNetwork
 from .traces import Traces
-from .windows import pooled, windows_of
+from .windows import pooling_windows, window_sums
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +172,7 @@ class _Walk(Interpreter):
         self.path = step.path or step.name
         parts = [values[name] for name in step.reads]
         rows = torch.cat([part.rows for part in parts], dim=1)
-        read = pooled(rows, windows_of(step.pooling, tuple(rows.shape[2:])))
+        read = window_sums(rows, pooling_windows(step.pooling, tuple(rows.shape[2:])))
         self._as_they_are(read)
         analog = (read[1:2] != 0).to(read.dtype)
         sent = self._sender(step.name, analog) * (1 - analog)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ...network.program import Pooling, replaced
-from .windows import pooled, windows_of, windows_read_by
+from .windows import pooling_windows, resizing_windows, window_sums
 
 ROWS = 3
 
@@ -287,7 +287,7 @@ def _in_windows(
     each = (kernel_size, kernel_size if stride in (None, [], ()) else stride, padding, dilation)
     kernels, strides, paddings, dilations = (_each(value, dims) for value in each)
     pooling = Pooling(kernels, strides, paddings, dilations, bool(ceil_mode))
-    return pooled(input.rows, windows_of(pooling, input.rows.shape[-dims:]))
+    return window_sums(input.rows, pooling_windows(pooling, input.rows.shape[-dims:]))
 
 
 def _adaptive(
@@ -296,7 +296,7 @@ def _adaptive(
     if return_indices:
         return NotImplemented
     pooling = Pooling(output_size=_each(output_size, dims))
-    return pooled(input.rows, windows_of(pooling, input.rows.shape[-dims:]))
+    return window_sums(input.rows, pooling_windows(pooling, input.rows.shape[-dims:]))
 
 
 def _resized(func: Any, input: Traces, *args: Any, **kwargs: Any) -> Tensor:
@@ -304,7 +304,7 @@ def _resized(func: Any, input: Traces, *args: Any, **kwargs: Any) -> Tensor:
         made: Tensor = func(values, *args, **kwargs)
         return made
 
-    return pooled(input.rows, windows_read_by(resize, input.rows.shape[2:]))
+    return window_sums(input.rows, resizing_windows(resize, input.rows.shape[2:]))
 
 
 def _convolution(

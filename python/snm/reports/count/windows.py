@@ -9,13 +9,18 @@ from torch import Tensor
 from ...network.program import Pooling
 
 
-def windows_of(pooling: Pooling, size: Sequence[int]) -> list[Tensor]:
-    """For each dimension which values each window reads: float64 ``[windows, values]`` of 0 and 1.
+def pooling_windows(pooling: Pooling, size: Sequence[int]) -> list[Tensor]:
+    """Which values each window of a pooling reads, in each dimension.
 
     Args:
-        size: of what is pooled, its channels left out.
+        pooling: with windows of one size, or adaptive.
+        size: the size of what is pooled, its channels left out.
 
-    >>> windows_of(Pooling((3,), (2,), (1,), (1,)), (4,))
+    Returns:
+        For each dimension float64 ``[windows, values]``, 1 where the window reads the value, else
+        0.
+
+    >>> pooling_windows(Pooling((3,), (2,), (1,), (1,)), (4,))
     [tensor([[1., 1., 0., 0.],
             [0., 1., 1., 1.]], dtype=torch.float64)]
     """
@@ -39,12 +44,15 @@ def windows_of(pooling: Pooling, size: Sequence[int]) -> list[Tensor]:
     return found
 
 
-def windows_read_by(resize: Callable[[Tensor], Tensor], size: Sequence[int]) -> list[Tensor]:
-    """The same of an interpolation: which values each of its results is made of.
+def resizing_windows(resize: Callable[[Tensor], Tensor], size: Sequence[int]) -> list[Tensor]:
+    """Which values each result of an interpolation is made of, in each dimension.
 
     Args:
         resize: the interpolation of ``[B, C, ...]``, in each dimension by itself.
-        size: of what it resizes, its channels left out.
+        size: the size of what it resizes, its channels left out.
+
+    Returns:
+        As of :func:`pooling_windows`, a window for each result.
     """
     found = []
     for dim, values in enumerate(size):
@@ -57,7 +65,7 @@ def windows_read_by(resize: Callable[[Tensor], Tensor], size: Sequence[int]) -> 
     return found
 
 
-def pooled(rows: Tensor, windows: Sequence[Tensor]) -> Tensor:
+def window_sums(rows: Tensor, windows: Sequence[Tensor]) -> Tensor:
     """The sums over the windows of the last dimensions of ``[..., *size]``, float64."""
     for dim, window in enumerate(windows, start=-len(windows)):
         rows = (rows.movedim(dim, -1) @ window.to(rows.device).T).movedim(-1, dim)
@@ -65,6 +73,7 @@ def pooled(rows: Tensor, windows: Sequence[Tensor]) -> Tensor:
 
 
 def _adaptive(values: int, windows: int) -> list[range]:
+    """Which of so many values each of so many windows of an adaptive pooling reads."""
     return [
         range(window * values // windows, -(-(window + 1) * values // windows))
         for window in range(windows)
@@ -72,6 +81,7 @@ def _adaptive(values: int, windows: int) -> list[range]:
 
 
 def _marked(values: int, windows: Sequence[range]) -> Tensor:
+    """Windows as rows of 0 and 1; what they read beyond the values is padding."""
     marks = torch.zeros(len(windows), values, dtype=torch.float64)
     for mark, window in zip(marks, windows, strict=True):
         mark[[value for value in window if 0 <= value < values]] = 1

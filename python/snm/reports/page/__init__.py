@@ -1,5 +1,6 @@
-"""The report as one page of HTML that needs nothing else."""
+"""Reports as pages of HTML that need nothing else, written and read again."""
 
-from .write import page, read
+from .reader import read
+from .write import page
 
 __all__ = ["page", "read"]

@@ -3,32 +3,43 @@
 import math
 from typing import NamedTuple
 
-from ...diagnosis.result import PARTS, Diagnosis
-from ..result import LayerReport, Report
-from .quantities import digits, hundredths, percent, quantity
+from ...diagnosis.result import PARTS, Diagnosis, in_percent
+from ..result import LayerReport, Result, shares_by_step
+from .formatting import digits, hundredths, percent, quantity
 from .svg import doublings
 
 
 class Cell(NamedTuple):
-    """Of a table."""
+    """One cell of a table."""
 
     words: str
+    """What the cell says."""
     key: float | None = None
-    """What rows are sorted by."""
+    """The number that rows are sorted by; None for words, and for what nobody measured."""
 
 
 class Sheet(NamedTuple):
-    """A table."""
+    """One table of a report."""
 
     title: str
+    """What the table is about, a word or two."""
     caption: str
+    """What the numbers are, in one sentence."""
     heads: tuple[str, ...]
+    """What stands above each column."""
     rows: tuple[tuple[Cell, ...], ...]
+    """The cells of each row; none if there is nothing to say."""
 
 
-def over_time(report: Report) -> Sheet:
-    columns = {"Accuracy": report.accuracy, "Agreement": report.agreement}
-    columns = {name: shares for name, shares in columns.items() if shares}
+def every_sheet(report: Result) -> list[Sheet]:
+    """The tables of a report that have rows, in the order in which they are shown."""
+    sheets = [over_time(report), layers(report), errors(report.diagnosis), energy(report)]
+    return [sheet for sheet in sheets if sheet.rows]
+
+
+def over_time(report: Result) -> Sheet:
+    """Accuracy and agreement after 1, 2, 4 ... time steps."""
+    columns = shares_by_step(report)
     rows = [
         (Cell(str(step)), *(Cell(percent(shares[step - 1])) for shares in columns.values()))
         for step in (doublings(report.timesteps) if columns else [])
@@ -36,12 +47,13 @@ def over_time(report: Report) -> Sheet:
     return Sheet(
         "Over time",
         "Right answers, and the ReLU network’s, after so many time steps.",
-        ("T", *columns),
+        ("T", *(name.capitalize() for name in columns)),
         tuple(rows),
     )
 
 
-def layers(report: Report) -> Sheet:
+def layers(report: Result) -> Sheet:
+    """What each layer sends and costs."""
     kinds = {layer.kind for layer in report.layers.values()} != {"neurons"}
     heads = ("Neurons", "Spikes +", "Spikes −", "Rate +", "Rate −", "Synapses")
     costs = ("Synaptic operations", "Share", "Dead", "Saturated", "|v|/θ")
@@ -54,7 +66,8 @@ def layers(report: Report) -> Sheet:
     )
 
 
-def _layer(name: str, layer: LayerReport, report: Report, kinds: bool) -> tuple[Cell, ...]:
+def _layer(name: str, layer: LayerReport, report: Result, kinds: bool) -> tuple[Cell, ...]:
+    """The row of one layer; ``kinds`` says whether layers are of several kinds."""
     total = report.synaptic_operations
     share = layer.synaptic_operations / total if total else math.nan
     operations = layer.synaptic_operations / report.images
@@ -75,14 +88,12 @@ def _layer(name: str, layer: LayerReport, report: Report, kinds: bool) -> tuple[
 
 
 def errors(diagnosis: Diagnosis | None) -> Sheet:
+    """The parts of each layer's error."""
     layers = {} if diagnosis is None else diagnosis.layers
     rows = []
     for path, layer in layers.items():
-        active = layer.activation > 0
-        shares = [
-            100 * part.absolute / layer.activation if active else math.nan
-            for part in (layer.error, *(layer.parts[part] for part in PARTS))
-        ]
+        parts = (layer.error, *(layer.parts[name] for name in PARTS))
+        shares = [in_percent(part, layer) for part in parts]
         cells = [_cell(share, hundredths(share, "")) for share in shares]
         rows.append((Cell(path), _cell(layer.activation, digits(layer.activation)), *cells))
     return Sheet(
@@ -93,7 +104,8 @@ def errors(diagnosis: Diagnosis | None) -> Sheet:
     )
 
 
-def energy(report: Report) -> Sheet:
+def energy(report: Result) -> Sheet:
+    """What one image costs, by convention."""
     rows = []
     for found in report.energy:
         spent = {name: part for name, part in found.parts.items() if part > 0}
@@ -119,5 +131,5 @@ def energy(report: Report) -> Sheet:
 
 
 def _cell(value: float, words: str) -> Cell:
-    """A number; one that nobody measured has no place in an order."""
+    """The cell of a number; one that nobody measured has no place when rows are sorted."""
     return Cell(words, None if math.isnan(value) else value)

@@ -5,22 +5,26 @@ from typing import NamedTuple
 
 from snm_kernels import SNMRule, preset
 
-from ..result import Report
-from .quantities import digits, hundredths, memory, percent, quantity
+from ..result import Result
+from .formatting import digits, hundredths, memory, percent, quantity
 
-_NAMES = {preset(name): name for name in ("snm", "snm-half", "snm-zero", "if", "if-half")}
+_PRESETS = {preset(name): name for name in ("snm", "snm-half", "snm-zero", "if", "if-half")}
+"""The names of presets by their rules."""
 
 
 class KeyFigure(NamedTuple):
     """A number that stands out, and what it is to be held against."""
 
     name: str
+    """What the number is."""
     value: str
+    """The number with its unit."""
     beside: str
+    """What to compare it with."""
 
 
-def facts(report: Report) -> list[tuple[str, str]]:
-    """What was run, on what."""
+def facts(report: Result) -> list[tuple[str, str]]:
+    """What was run and where, as names and values."""
     threads = f", {report.threads} thread{'' if report.threads == 1 else 's'}"
     where = report.device + (threads if report.device == "cpu" else "")
     tuned = [] if report.tuned_for is None else [("Tuned for", f"T = {report.tuned_for}")]
@@ -37,9 +41,9 @@ def facts(report: Report) -> list[tuple[str, str]]:
 
 
 def _rule(rule: SNMRule) -> str:
-    """A rule by its preset's name, or by its numbers."""
-    if rule in _NAMES:
-        return _NAMES[rule]
+    """A rule in words: the name of its preset if it has one, else its numbers."""
+    if rule in _PRESETS:
+        return _PRESETS[rule]
     parts = [f"v(0) = {rule.v_init:g} θ"]
     if rule.negative_threshold is None:
         parts.append("no negative spikes")
@@ -52,7 +56,8 @@ def _rule(rule: SNMRule) -> str:
     return ", ".join(parts)
 
 
-def key_figures(report: Report) -> list[KeyFigure]:
+def key_figures(report: Result) -> list[KeyFigure]:
+    """The few numbers that a reader looks for first, as far as the report has them."""
     neurons = [layer for layer in report.layers.values() if layer.kind == "neurons"]
     steps = sum(layer.neuron_steps for layer in neurons)
     negative = sum(layer.negative for layer in neurons)

@@ -2,19 +2,22 @@
 keeps its size; places down are pixels. Classes say what a shape is, style sheets how it looks."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from xml.etree.ElementTree import Element, SubElement, tostring
 
 from markupsafe import Markup
 
+Label = Callable[[float], str]
+"""What stands beside a mark of an axis."""
+
 _STRETCH = 1000
-"""Width of the box in which lines are drawn, which is stretched to that of the chart."""
+"""How wide the box is in which lines are drawn, before it is stretched to the chart's width."""
 
 
 @dataclass(frozen=True)
 class Scale:
-    """From numbers to shares of an axis.
+    """Lays numbers out along an axis, linearly or by their logarithms.
 
     >>> Scale(0, 4).at(1), Scale(1, 16, log=True).at(4)
     (0.25, 0.5)
@@ -25,15 +28,16 @@ class Scale:
     log: bool = False
 
     def at(self, value: float) -> float:
-        """Where the number is: 0 at the low end, 1 at the high one."""
+        """Where on the axis a number is: 0 at the low end, 1 at the high one."""
         if self.log:
             return math.log(value / self.low) / math.log(self.high / self.low)
         return (value - self.low) / (self.high - self.low)
 
 
 def ticks(low: float, high: float, most: int) -> list[float]:
-    """At most so many round numbers, and one more at an end, that enclose two numbers: multiples of
-    1, 2 or 5 times a power of ten.
+    """Round numbers that enclose two numbers: multiples of 1, 2 or 5 times a power of ten.
+
+    There are no more than ``most``, and one at the end.
 
     >>> ticks(0.0, 0.34, 5)
     [0.0, 0.1, 0.2, 0.3, 0.4]
@@ -53,17 +57,8 @@ def ticks(low: float, high: float, most: int) -> list[float]:
     return marks if digits else [int(mark) for mark in marks]
 
 
-def plain(mark: float) -> str:
-    """A round number as a label.
-
-    >>> plain(-0.1), plain(20)
-    ('−0.1', '20')
-    """
-    return f"{mark:g}".replace("-", "−")
-
-
 def doublings(high: int) -> list[int]:
-    """1, 2, 4 ... and the number itself, in the place of a power that is too close to it.
+    """The powers of two up to a number, and the number in the place of one that is close to it.
 
     >>> doublings(32), doublings(20), doublings(24)
     ([1, 2, 4, 8, 16, 32], [1, 2, 4, 8, 20], [1, 2, 4, 8, 16, 24])
@@ -77,7 +72,7 @@ class Chart:
 
     Args:
         height: in pixels.
-        x, y: of what is drawn in it.
+        x, y: scales of what is drawn in it.
         inset: pixels at the top and at the bottom that scale ``y`` leaves free.
 
     >>> chart = Chart(20, Scale(0, 4))
@@ -94,7 +89,7 @@ class="positive"><title>a &lt; b</title></rect></svg>
         self._root = Element("svg", {"class": "chart", "height": str(height)})
 
     def across(self, value: float) -> str:
-        """Where a number of ``x`` is."""
+        """Where a number of ``x`` is, in percent of the width."""
         return f"{_short(100 * self.x.at(value))}%"
 
     def down(self, value: float) -> float:
@@ -133,7 +128,7 @@ class="positive"><title>a &lt; b</title></rect></svg>
         self._stretched("polyline", {"points": " ".join(places)}, kind)
 
     def dot(self, x: float, y: float, kind: str, title: str = "") -> None:
-        """A mark at a point."""
+        """A small disc at a point."""
         attributes = {"cx": self.across(x), "cy": _short(self.down(y)), "r": "3"}
         self._add("circle", attributes, kind, title)
 
@@ -143,30 +138,34 @@ class="positive"><title>a &lt; b</title></rect></svg>
         """Words whose base line is so many pixels from the top.
 
         Args:
-            x: a number of ``x`` that they stand at, or start or end beside.
-            right: pixels to the right of it.
-            end: they end there.
+            words: the words.
+            x: the number of ``x`` beside which the words start or end.
+            down: pixels from the top.
+            kind: the class of the element.
+            right: by how many pixels the words are moved to the right.
+            end: whether the words end there instead.
         """
         attributes = {"x": self.across(x), "y": _short(down), "dx": _short(right)}
         self._add("text", attributes, f"{kind} end" if end else kind).text = words
 
-    def x_axis(self, marks: Iterable[tuple[float, str]], title: str) -> None:
+    def x_axis(self, marks: Iterable[float], label: Label, title: str) -> None:
         """Labels below the chart, and below them what they count."""
-        for value, label in marks:
-            self.text(label, value, self.height + 16, "tick middle")
+        for value in marks:
+            self.text(label(value), value, self.height + 16, "tick middle")
         self.text(title, self.x.high, self.height + 34, "tick", end=True)
 
-    def y_axis(self, marks: Iterable[tuple[float, str]]) -> None:
+    def y_axis(self, marks: Iterable[float], label: Label) -> None:
         """Lines all across, and labels to the left."""
-        for value, label in marks:
+        for value in marks:
             self.level(value, "grid")
-            self.text(label, self.x.low, self.down(value) + 4, "tick", right=-10, end=True)
+            self.text(label(value), self.x.low, self.down(value) + 4, "tick", right=-10, end=True)
 
     def markup(self) -> Markup:
-        """The element, for a page."""
+        """The element as text that a page takes as it is."""
         return Markup(tostring(self._root, encoding="unicode"))
 
     def _add(self, name: str, attributes: dict[str, str], kind: str, title: str = "") -> Element:
+        """Puts a shape of a class into the chart; its title is what a pointer sees over it."""
         element = SubElement(self._root, name, attributes | {"class": kind})
         if title:
             SubElement(element, "title").text = title

@@ -2,27 +2,23 @@
 
 import re
 from functools import cache
-from html.parser import HTMLParser
 from importlib.resources import files
-from typing import TYPE_CHECKING
 
 from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup, escape
 
-from ..result import Report
-from . import figures, recorded, sheets
-from .quantities import quantity
+from ...network.recording import Recording
+from ..result import Result
+from . import report_figures, sheets, spike_figures
+from .formatting import quantity
 from .summary import facts, key_figures
-
-if TYPE_CHECKING:
-    from ...network.recording import Recording
 
 
 def page(
-    report: Report,
+    report: Result,
     *,
     title: str = "A spiking network of signed neurons",
-    recording: "Recording | None" = None,
+    recording: Recording | None = None,
     neuron: tuple[str, int] | None = None,
 ) -> str:
     """A report as a page of HTML that needs nothing else, and works without scripts and colours.
@@ -36,7 +32,7 @@ def page(
             that sends most negative spikes.
 
     Returns:
-        The page; :func:`read` gives the report back.
+        The page; :func:`snm.reports.page.read` gives the report back.
 
     Raises:
         ValueError: the neuron's spikes and membrane were not recorded.
@@ -44,6 +40,7 @@ def page(
     >>> import torch
     >>> from torch import nn
     >>> from snm import convert, report
+    >>> from snm.reports.page import read
     >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
     >>> images = torch.rand(32, 4)
     >>> found = report(convert(model, images), images, timesteps=8, model=model)
@@ -51,26 +48,20 @@ def page(
     True
     """
     drawn = [
-        figures.accuracy(report),
-        figures.layers(report),
-        figures.energy(report),
-        figures.errors(report.diagnosis),
+        report_figures.accuracy(report),
+        report_figures.layers(report),
+        report_figures.energy(report),
+        report_figures.errors(report.diagnosis),
     ]
     if recording is not None:
-        drawn += [recorded.raster(recording), recorded.membrane(recording, neuron)]
-    tables = [
-        sheets.over_time(report),
-        sheets.layers(report),
-        sheets.errors(report.diagnosis),
-        sheets.energy(report),
-    ]
+        drawn += [spike_figures.raster(recording), spike_figures.membrane(recording, neuron)]
     html = _template().render(
         report=report,
         title=title,
         facts=facts(report),
         keyfigures=key_figures(report),
         figures=[figure for figure in drawn if figure is not None],
-        tables=[sheet for sheet in tables if sheet.rows],
+        tables=sheets.every_sheet(report),
         notes=_notes(report),
         linked=_linked,
         # Within a script element nothing ends it but a tag.
@@ -81,40 +72,9 @@ def page(
     return f"{html.strip()}\n"
 
 
-def read(html: str) -> Report:
-    """The report that a page was made of.
-
-    Raises:
-        ValueError: it is not such a page.
-    """
-    reader = _Reader()
-    reader.feed(html)
-    if not reader.found:
-        raise ValueError("read: html must be a page of a report, got none")
-    return Report.from_json("".join(reader.found))
-
-
-class _Reader(HTMLParser):
-    """Collects what the element ``#report`` holds."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.found: list[str] = []
-        self._inside = False
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self._inside = tag == "script" and ("id", "report") in attrs
-
-    def handle_data(self, data: str) -> None:
-        if self._inside:
-            self.found.append(data)
-
-    def handle_endtag(self, _: str) -> None:
-        self._inside = False
-
-
 @cache
 def _template() -> Template:
+    """The page without its contents."""
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -122,10 +82,12 @@ def _template() -> Template:
 
 
 def _asset(name: str) -> str:
+    """A file that lies beside this one, as text."""
     return (files(__package__ or "") / name).read_text(encoding="utf-8")
 
 
-def _notes(report: Report) -> list[str]:
+def _notes(report: Result) -> list[str]:
+    """How the numbers were counted and measured, a paragraph each."""
     macs = report.macs
     return [
         "A synaptic operation is a spike that arrives over one synapse: a weight that is not 0, at "
@@ -144,10 +106,11 @@ _ADDRESSES = {
     re.compile(r"(?<=arXiv:)\d{4}\.\d{4,5}"): "https://arxiv.org/abs/{}",
     re.compile(r"(?<=doi:)10\.[^\s,;)]*[^\s,;).]"): "https://doi.org/{}",
 }
+"""What becomes a link, and the address that it leads to."""
 
 
 def _linked(source: str) -> Markup:
-    """A source, in which addresses, DOIs and numbers of arXiv are links.
+    """The words of a source, in which addresses, DOIs and arXiv numbers become links.
 
     >>> print(_linked("A & B, 2022, arXiv:2210.13107."))
     A &amp; B, 2022, arXiv:<a href="https://arxiv.org/abs/2210.13107">2210.13107</a>.

@@ -1,69 +1,27 @@
-"""What a report's page draws of its numbers."""
+"""The figures that a page draws of a report's numbers."""
 
 import math
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
 
 from markupsafe import Markup
 
-from ...diagnosis.result import PARTS, Diagnosis
+from ...axes import stack
+from ...diagnosis.result import PARTS, Diagnosis, percentages
 from ..energy import Energy
-from ..result import RATE_BINS, LayerReport, Report
-from .quantities import digits, percent, quantity, round_quantity
-from .svg import Chart, Scale, apart, doublings, plain, ticks
+from ..result import RATE_BINS, LayerReport, Result, shares_by_step
+from .figure import MANY_ROWS, Figure, Key, Row, axis
+from .formatting import digits, percent, quantity, round_number, round_quantity
+from .svg import Chart, Scale, apart, doublings, ticks
 
-_FEW, _MANY = 12, 40
-"""Rows up to which they are high; and from which on they are low, with their axis above as well."""
+_FEW_ROWS = 12
+"""Up to how many rows they are high."""
 _FEW_STEPS = 12
-"""Time steps up to which they are drawn at equal distances."""
+"""Up to how many time steps they are drawn at equal distances."""
 
 
-class Key(NamedTuple):
-    """What a mark or a fill means."""
-
-    kind: str
-    """The class of the mark."""
-    words: str
-
-
-class Row(NamedTuple):
-    """A line of a figure: a name, and a chart in each panel."""
-
-    name: str
-    charts: tuple[Markup, ...] = ()
-    """None of a heading of the rows below it."""
-    beside: str = ""
-    """What else a heading says."""
-
-
-class Figure(NamedTuple):
-    """A figure that is one chart, or rows of charts that share panels."""
-
-    kind: str
-    title: str
-    """What it shows, a few words."""
-    caption: str
-    alternative: str
-    """What there is to see, for who does not see it."""
-    remark: str = ""
-    """What to make of it, in one sentence."""
-    keys: tuple[Key, ...] = ()
-    chart: Markup = Markup()
-    panels: tuple[str, ...] = ()
-    """Titles of the panels."""
-    axes: tuple[Markup, ...] = ()
-    rows: tuple[Row, ...] = ()
-
-    @property
-    def many(self) -> bool:
-        """There are so many rows that they are low."""
-        return len(self.rows) > _MANY
-
-
-def accuracy(report: Report) -> Figure | None:
+def accuracy(report: Result) -> Figure | None:
     """Accuracy and agreement after each time step; None if nothing was held against anything."""
-    lines = {"accuracy": report.accuracy, "agreement": report.agreement}
-    lines = {kind: shares for kind, shares in lines.items() if shares}
+    lines = shares_by_step(report)
     if not lines:
         return None
     expected = report.relu_accuracy
@@ -74,9 +32,9 @@ def accuracy(report: Report) -> Figure | None:
     few = steps <= _FEW_STEPS
     across = Scale(1, max(steps, 2), log=not few)
     chart = Chart(260, across, Scale(marks[0], marks[-1]), inset=6)
-    chart.y_axis([(mark, f"{plain(mark)}\u202f%") for mark in marks])
+    chart.y_axis(marks, lambda mark: f"{round_number(mark)}\u202f%")
     shown = list(range(1, steps + 1)) if few else doublings(steps)
-    chart.x_axis([(step, str(step)) for step in shown], "time steps T")
+    chart.x_axis(shown, str, "time steps T")
     ends = []
     if known:
         chart.level(100 * expected, "relu-line")
@@ -108,7 +66,7 @@ def accuracy(report: Report) -> Figure | None:
     )
 
 
-def layers(report: Report) -> Figure | None:
+def layers(report: Result) -> Figure | None:
     """Rates, synaptic operations and histograms of rates, by layer; None without layers."""
     found = list(report.layers.values())
     if not found:
@@ -133,7 +91,7 @@ def layers(report: Report) -> Figure | None:
         spent.bar(0, each, **bar, kind="plain", title=f"{quantity(each)} an image")
         charts = (sent.markup(), spent.markup(), _histogram(layer, height))
         rows.append(Row(name, charts))
-    bins = [(0.0, "0"), (RATE_BINS / 2, "½"), (float(RATE_BINS), "1")]
+    bins = {0.0: "0", RATE_BINS / 2: "½", float(RATE_BINS): "1"}
     busiest = max(found, key=lambda layer: layer.positive_rate + layer.negative_rate)
     dearest = max(found, key=lambda layer: layer.synaptic_operations)
     return Figure(
@@ -154,15 +112,15 @@ def layers(report: Report) -> Figure | None:
         keys=(Key("positive", "positive spikes"), Key("negative", "negative spikes")),
         panels=("Spikes per neuron and step", "Synaptic operations per image", "Rates of neurons"),
         axes=(
-            axis(rates, [(mark, plain(mark)) for mark in rate_marks]),
-            axis(cost, [(mark, round_quantity(mark)) for mark in operation_marks]),
-            axis(Scale(0, RATE_BINS + 1), bins),
+            axis(rates, rate_marks),
+            axis(cost, operation_marks, round_quantity),
+            axis(Scale(0, RATE_BINS + 1), list(bins), lambda mark: bins[mark]),
         ),
         rows=tuple(rows),
     )
 
 
-def energy(report: Report) -> Figure | None:
+def energy(report: Result) -> Figure | None:
     """What an image costs, by convention; None if there is none."""
     if not report.energy:
         return None
@@ -203,34 +161,23 @@ def energy(report: Report) -> Figure | None:
 def errors(diagnosis: Diagnosis | None) -> Figure | None:
     """The parts of each layer's error, as :meth:`snm.Diagnosis.picture` stacks them; None if there
     is nothing to draw."""
-    if diagnosis is None:
-        return None
-    shares = {
-        path: {part: 100 * layer.parts[part].absolute / layer.activation for part in PARTS}
-        for path, layer in diagnosis.layers.items()
-        if layer.activation > 0
-    }
-    if not shares:
+    shares = percentages(diagnosis) if diagnosis else {}
+    if diagnosis is None or not shares:
         return None
     height = _height(len(shares))
-    marks = ticks(
-        min(_sum_below(parts.values()) for parts in shares.values()),
-        max(_sum_above(parts.values()) for parts in shares.values()),
-        6,
-    )
+    bars = {path: stack(parts.values()) for path, parts in shares.items()}
+    ends = [end for bar in bars.values() for _, end in bar]
+    marks = ticks(min(0.0, *ends), max(0.0, *ends), 6)
     across = Scale(marks[0], marks[-1])
     rows = []
     for path, parts in shares.items():
         chart = _lines(across, marks, height)
-        above = below = 0.0
-        for part, share in parts.items():
-            start = above if share >= 0 else below
-            end = start + share
+        for (part, share), (start, end) in zip(parts.items(), bars[path], strict=True):
             title = f"{part}: {share:+.2f} %"
             chart.bar(start, end, **_band(height), kind=f"part {part}", title=title)
-            above, below = max(above, end), min(below, end)
-        total = sum(parts.values())
-        chart.text(f"{total:.1f}".replace("-", "−"), above, 0.5 * height + 4, "value", right=6)
+        total = f"{sum(parts.values()):.1f}".replace("-", "−")
+        above = max(0.0, *(end for _, end in bars[path]))
+        chart.text(total, above, 0.5 * height + 4, "value", right=6)
         rows.append(Row(path, (chart.markup(),)))
     worst = max(shares, key=lambda path: sum(shares[path].values()))
     return Figure(
@@ -244,31 +191,23 @@ def errors(diagnosis: Diagnosis | None) -> Figure | None:
         remark=f"{diagnosis.advice[0].upper()}{diagnosis.advice[1:].rstrip('.')}.",
         keys=tuple(Key(f"part {part}", part) for part in PARTS),
         panels=("percent of the mean activation",),
-        axes=(axis(across, [(mark, plain(mark)) for mark in marks]),),
+        axes=(axis(across, marks),),
         rows=tuple(rows),
     )
 
 
-def axis(across: Scale, marks: Sequence[tuple[float, str]]) -> Markup:
-    """The labels below a panel. Where it is narrow, style sheets hide those in between."""
-    chart = Chart(20, across)
-    for number, (value, label) in enumerate(marks):
-        place = "first" if number == 0 else "last" if number == len(marks) - 1 else "between"
-        chart.text(label, value, 14, f"tick middle {'origin' if value == 0 else place}")
-    return chart.markup()
-
-
 def _height(rows: int) -> int:
-    return 36 if rows <= _FEW else 28 if rows <= _MANY else 16
+    """How many pixels high each of so many rows is."""
+    return 36 if rows <= _FEW_ROWS else 28 if rows <= MANY_ROWS else 16
 
 
 def _band(height: int) -> dict[str, float]:
-    """What of a row a bar takes."""
+    """Where a bar lies in a row of so many pixels."""
     return {"top": 0.23 * height, "height": 0.54 * height}
 
 
 def _lines(across: Scale, marks: Sequence[float], height: int) -> Chart:
-    """A chart of a row, with lines that run on through all rows."""
+    """The chart of one row, whose lines at the marks continue from row to row."""
     chart = Chart(height, across)
     chart.strokes([(mark, 0, height) for mark in marks if mark != 0], "grid")
     chart.strokes([(0, 0, height)], "zero")
@@ -276,6 +215,7 @@ def _lines(across: Scale, marks: Sequence[float], height: int) -> Chart:
 
 
 def _histogram(layer: LayerReport, height: int) -> Markup:
+    """How many neurons of a layer spike how often."""
     chart = Chart(height, Scale(0, RATE_BINS + 1))
     total = sum(layer.rates)
     for number, count in enumerate(layer.rates):
@@ -297,6 +237,7 @@ def _histogram(layer: LayerReport, height: int) -> Markup:
 
 
 def _cost(across: Scale, cost: float, kind: str, energy: Energy) -> Markup:
+    """A bar as long as what one network costs; the spiking network's is made up of its parts."""
     chart = Chart(22, across)
     end = cost if math.isfinite(cost) else 0.0
     if kind == "snn" and energy.parts:
@@ -310,11 +251,3 @@ def _cost(across: Scale, cost: float, kind: str, energy: Energy) -> Markup:
     chart.text(quantity(cost, "J"), end, 15, "value", right=8)
     chart.strokes([(0, 0, 22)], "zero")
     return chart.markup()
-
-
-def _sum_above(shares: Iterable[float]) -> float:
-    return sum(share for share in shares if share > 0)
-
-
-def _sum_below(shares: Iterable[float]) -> float:
-    return sum(share for share in shares if share < 0)

@@ -3,7 +3,7 @@
 import math
 
 NONE = "–"
-"""In the place of what nobody measured."""
+"""What stands in the place of a number that nobody measured."""
 _PREFIXES = ["p", "n", "µ", "m", "", "k", "M", "G", "T", "P"]
 _UNITY = _PREFIXES.index("")
 _SPACE = "\N{NARROW NO-BREAK SPACE}"
@@ -40,6 +40,15 @@ def quantity(value: float, unit: str = "") -> str:
     return f"{number}{_SPACE}{prefix}{unit}".rstrip(_SPACE)
 
 
+def round_number(value: float) -> str:
+    """A round number as the label of a tick.
+
+    >>> round_number(-0.1), round_number(20)
+    ('−0.1', '20')
+    """
+    return f"{value:g}".replace("-", "−")
+
+
 def round_quantity(value: float) -> str:
     """A round number with the prefix that suits it.
 
@@ -51,7 +60,10 @@ def round_quantity(value: float) -> str:
 
 
 def _prefixed(value: float, least: int) -> tuple[float, str]:
-    """A number of thousands, millions and so on; of thousandths too, if ``least`` allows it."""
+    """A number in thousands, millions and so on, and the prefix that says so.
+
+    ``least`` is the lowest power of a thousand there may be: 0, or below 0 for thousandths.
+    """
     if value == 0 or not math.isfinite(value):
         return value, ""
     # 999.9 is 1,000 to three digits.
@@ -70,7 +82,7 @@ def percent(share: float, decimals: int = 2) -> str:
 
 
 def memory(size: float) -> str:
-    """Bytes.
+    """A number of bytes to three digits, in the unit that suits it.
 
     >>> memory(88_080_384), memory(512)
     ('84.0\u202fMiB', '512\u202fB')

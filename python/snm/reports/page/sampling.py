@@ -1,25 +1,24 @@
-"""Which neurons of a recording to draw, and a recording of just them."""
+"""Which few neurons of many to draw, and a recording of just them."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from ...network.recording import Recording
-
-if TYPE_CHECKING:
-    from ...network.spiking import SpikingNetwork
+from ...network.spiking import SpikingNetwork
+from ..membrane import spikes_of_image
 
 T = TypeVar("T")
 
 NEURONS = 24
-"""The most that are drawn, of all layers together."""
+"""How many neurons are drawn at most, of all layers together."""
 LAYERS = 4
-"""The most layers that are drawn."""
+"""How many layers are drawn at most."""
 
 
-def record_some(net: "SpikingNetwork", image: Tensor, *, timesteps: int) -> Recording:
+def record_sample(net: SpikingNetwork, image: Tensor, *, timesteps: int) -> Recording:
     """Spikes and membranes of a few neurons, for one image, which is simulated twice.
 
     Args:
@@ -34,39 +33,42 @@ def record_some(net: "SpikingNetwork", image: Tensor, *, timesteps: int) -> Reco
     >>> from snm import convert
     >>> model = nn.Sequential(nn.Linear(4, 80), nn.ReLU(), nn.Linear(80, 3)).eval()
     >>> net = convert(model, torch.rand(32, 4))
-    >>> record_some(net, torch.rand(1, 4), timesteps=8)["1"].membrane.shape
+    >>> record_sample(net, torch.rand(1, 4), timesteps=8)["1"].membrane.shape
     torch.Size([8, 1, 24])
     """
-    paths = spread(list(net.layers), LAYERS)
+    paths = evenly_spread(list(net.layers), LAYERS)
     with net.record(paths, what="spikes") as everything:
         net(image, timesteps=timesteps)
     each = NEURONS // len(paths)
     neurons = {
-        path: sample(layer.spikes[:, 0].flatten(1), each) for path, layer in everything.items()
+        path: sample_neurons(spikes_of_image(layer), each) for path, layer in everything.items()
     }
     with net.record(paths, what=("spikes", "membrane"), neurons=neurons) as recording:
         net(image, timesteps=timesteps)
     return recording
 
 
-def sample(spikes: Tensor, most: int) -> list[int]:
-    """At most so many neurons of ``[T, n]``: of those that spike, if there are more, evenly from
-    the busiest to the quietest.
+def sample_neurons(spikes: Tensor, most: int) -> list[int]:
+    """At most so many neurons: of those that spike, evenly from the busiest to the quietest.
 
-    >>> sample(torch.tensor([[0, 1, 1, -1], [0, 1, 0, 1], [0, 1, 0, 0]]), 2)
+    Args:
+        spikes: ``[T, n]``.
+        most: how many neurons to take; all of them if there are no more.
+
+    >>> sample_neurons(torch.tensor([[0, 1, 1, -1], [0, 1, 0, 1], [0, 1, 0, 0]]), 2)
     [1, 2]
     """
     sent = spikes.abs().sum(0)
     if len(sent) <= most:
         return list(range(len(sent)))
     order = torch.argsort(sent, descending=True, stable=True)
-    return spread(order[: max(most, int((sent > 0).sum()))].tolist(), most)
+    return evenly_spread(order[: max(most, int((sent > 0).sum()))].tolist(), most)
 
 
-def spread(values: Sequence[T], most: int) -> list[T]:
-    """At most so many, evenly from the first to the last.
+def evenly_spread(values: Sequence[T], most: int) -> list[T]:
+    """At most so many of some values, at equal distances from the first to the last.
 
-    >>> spread("abcdef", 3), spread("ab", 3)
+    >>> evenly_spread("abcdef", 3), evenly_spread("ab", 3)
     (['a', 'd', 'f'], ['a', 'b'])
     """
     if len(values) <= most:

@@ -1,41 +1,43 @@
-"""What a report's page draws of a recording: spikes of neurons, and the membrane of one."""
+"""The figures that a page draws of a recording: spikes of neurons, and the membrane of one."""
 
 import math
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
-from .chosen import LAYERS, NEURONS, sample, spread
-from .figures import Figure, Key, Row, axis
-from .quantities import digits
-from .svg import Chart, Scale, plain, ticks
-
-if TYPE_CHECKING:
-    from ...network.recording import LayerRecording, Recording
+from ...network.recording import LayerRecording, Recording
+from ..membrane import (
+    membrane_trace,
+    numbers_in_layer,
+    spikes_of_image,
+    steps_of_sign,
+)
+from .figure import Figure, Key, Row, axis
+from .formatting import digits, round_number
+from .sampling import LAYERS, NEURONS, evenly_spread, sample_neurons
+from .svg import Chart, Scale, ticks
 
 _HEIGHT = 16
-"""Of a neuron's row."""
+"""How many pixels high a neuron's row is."""
 
 
-def raster(recording: "Recording") -> Figure | None:
-    """When neurons send what, for the first image; None if no spikes were recorded."""
+def raster(recording: Recording) -> Figure | None:
+    """When neurons send which spikes for the first image; None if no spikes were recorded."""
     recorded = [layer for layer in recording.values() if "spikes" in layer.what]
     if not recorded:
         return None
-    shown = spread(recorded, LAYERS)
+    shown = evenly_spread(recorded, LAYERS)
     rows, steps, sent, back = [], recording.timesteps, 0, 0
     across = Scale(0, steps)
     for layer in shown:
-        spikes = layer.spikes[:, 0].flatten(1)
-        chosen = sample(spikes, NEURONS // len(shown))
+        spikes = spikes_of_image(layer)
         rows.append(Row(layer.path))
-        names = numbers(layer)
-        for neuron in chosen:
-            train = spikes[:, neuron].tolist()
+        numbers = numbers_in_layer(layer)
+        for place in sample_neurons(spikes, NEURONS // len(shown)):
+            train = spikes[:, place].tolist()
             sent += sum(spike for spike in train if spike > 0)
             back -= sum(spike for spike in train if spike < 0)
-            rows.append(Row(f"{names[neuron]:,}", (_train(train, across),)))
+            rows.append(Row(f"{numbers[place]:,}", (_spike_train(train, across),)))
     of = f", in {len(shown)} of {len(recorded)} layers" if len(shown) < len(recorded) else ""
     return Figure(
         "raster",
@@ -51,8 +53,8 @@ def raster(recording: "Recording") -> Figure | None:
     )
 
 
-def membrane(recording: "Recording", neuron: tuple[str, int] | None) -> Figure | None:
-    """The membrane of one neuron for the first image; None if none was recorded.
+def membrane(recording: Recording, neuron: tuple[str, int] | None) -> Figure | None:
+    """The membrane of one neuron over time, for the first image; None if none was recorded.
 
     Args:
         neuron: the layer's path, and the neuron's number in it; None for one that sends negative
@@ -72,68 +74,54 @@ def membrane(recording: "Recording", neuron: tuple[str, int] | None) -> Figure |
         path, place = _liveliest(layers)
     else:
         path, number = neuron
-        if path not in layers or number not in numbers(layers[path]):
+        if path not in layers or number not in numbers_in_layer(layers[path]):
             raise ValueError(
                 f"page: neuron must be one whose spikes and membrane were recorded, got {neuron}"
             )
-        place = numbers(layers[path]).index(number)
+        place = numbers_in_layer(layers[path]).index(number)
     layer = layers[path]
-    threshold = float(layer.threshold.flatten()[place])
-    after = (layer.membrane[:, 0].flatten(1)[:, place].double() / threshold).tolist()
-    train = layer.spikes[:, 0].flatten(1)[:, place].tolist()
-    before = [v + spike for v, spike in zip(after, train, strict=True)]
-    rule, steps = layer.rule, len(train)
+    trace = membrane_trace(layer, place, in_thresholds=True)
+    rule, steps = layer.rule, len(trace.spikes)
     levels = [("≥ θ: +", 1.0)]
     if rule.negative_threshold is not None:
         share = rule.negative_threshold
         where = "0" if share == 0 else "−θ" if share == 1 else f"−{share:g} θ"
         levels.append((f"{'<' if rule.strict else '≤'} {where}: −", -share))
-    heights = [rule.v_init, *after, *before, *(level for _, level in levels)]
+    heights = [rule.v_init, *trace.after, *trace.before, *(level for _, level in levels)]
     # A drive that is no number makes the membrane none.
     finite = [height for height in heights if math.isfinite(height)]
     marks = ticks(min(finite), max(finite), 4)
     chart = Chart(220, Scale(0, steps), Scale(marks[0], marks[-1]), inset=26)
-    chart.y_axis([(mark, plain(mark)) for mark in marks])
-    chart.x_axis(_step_marks(steps), "time steps")
+    chart.y_axis(marks, round_number)
+    chart.x_axis(_step_marks(steps), round_number, "time steps")
     for label, level in levels:
         chart.level(level, "threshold-line")
         chart.text(label, steps, chart.down(level) + 4, "value", right=10)
-    points = [(0.0, rule.v_init)]
-    for step, (high, low) in enumerate(zip(before, after, strict=True), 1):
-        points += [(step, high), (step, low)]
+    points = [(0, rule.v_init), *trace.points]
     chart.line([point for point in points if math.isfinite(point[1])], "membrane-line")
-    up = [(step, 4, 18) for step, spike in enumerate(train, 1) if spike > 0]
-    down = [(step, 202, 216) for step, spike in enumerate(train, 1) if spike < 0]
-    chart.strokes(up, "up")
-    chart.strokes(down, "down")
-    number = numbers(layer)[place]
+    up, down = (steps_of_sign(trace.spikes, sign) for sign in (1, -1))
+    chart.strokes([(step, 4, 18) for step in up], "up")
+    chart.strokes([(step, 202, 216) for step in down], "down")
+    number = numbers_in_layer(layer)[place]
     return Figure(
         "membrane",
         f"The membrane of neuron {number:,} of {path}",
         "In units of its threshold θ, for the first recorded image: each time step adds the drive, "
         "and a spike takes its θ away or gives it back. Strokes above are positive spikes, below "
         "negative ones; dashed, the membranes from which on they are sent.",
-        f"{sum(spike > 0 for spike in train)} steps with positive and "
-        f"{sum(spike < 0 for spike in train)} with negative spikes; the membrane ends at "
-        f"{digits(after[-1])} θ.",
+        f"{len(up)} steps with positive and {len(down)} with negative spikes; the membrane ends at "
+        f"{digits(trace.after[-1])} θ.",
         keys=(Key("up", "positive spike"), Key("down", "negative spike")),
         chart=chart.markup(),
     )
 
 
-def numbers(layer: "LayerRecording") -> list[int]:
-    """The numbers of the recorded neurons in their layer."""
-    if layer.neurons is None:
-        return list(range(layer.shape.numel()))
-    found: list[int] = layer.neurons.tolist()
-    return found
+def _liveliest(layers: dict[str, LayerRecording]) -> tuple[str, int]:
+    """The path and the place of the neuron that sends most negative spikes, or else most spikes."""
 
-
-def _liveliest(layers: dict[str, "LayerRecording"]) -> tuple[str, int]:
-    """The neuron that sends most negative spikes, or else most spikes."""
-
-    def score(layer: "LayerRecording") -> Iterator[tuple[int, int]]:
-        spikes = layer.spikes[:, 0].flatten(1)
+    def score(layer: LayerRecording) -> Iterator[tuple[int, int]]:
+        """How many negative spikes, and how many of both signs, each neuron sends."""
+        spikes = spikes_of_image(layer)
         return zip((spikes < 0).sum(0).tolist(), spikes.abs().sum(0).tolist(), strict=True)
 
     found = (
@@ -143,16 +131,15 @@ def _liveliest(layers: dict[str, "LayerRecording"]) -> tuple[str, int]:
     return best[1], best[2]
 
 
-def _train(train: list[int], across: Scale) -> Markup:
+def _spike_train(train: list[int], across: Scale) -> Markup:
+    """The row of one neuron: a stroke up for each positive spike, one down for each negative."""
     chart = Chart(_HEIGHT, across)
-    middle = _HEIGHT / 2
     chart.level(0.5, "grid")
-    chart.strokes([(t, middle, 1) for t, spike in enumerate(train, 1) if spike > 0], "up")
-    low = _HEIGHT - 1
-    chart.strokes([(t, middle, low) for t, spike in enumerate(train, 1) if spike < 0], "down")
+    for sign, kind, end in ((1, "up", 1), (-1, "down", _HEIGHT - 1)):
+        chart.strokes([(step, _HEIGHT / 2, end) for step in steps_of_sign(train, sign)], kind)
     return chart.markup()
 
 
-def _step_marks(steps: int) -> list[tuple[float, str]]:
-    marks = [mark for mark in ticks(0, steps, 8) if mark <= steps and mark == int(mark)]
-    return [(mark, plain(mark)) for mark in marks]
+def _step_marks(steps: int) -> list[float]:
+    """Whole time steps, few enough to be labelled."""
+    return [mark for mark in ticks(0, steps, 8) if mark <= steps and mark == int(mark)]

@@ -1,0 +1,105 @@
+"""What all pictures share: colours, new axes, stacked bars, a plain frame with its legend.
+
+Nothing here knows what is drawn, and matplotlib is imported when something is.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+# Colours of Okabe and Ito.
+BLACK, GREY, BLUE, ORANGE = "#000000", "#999999", "#0072B2", "#E69F00"
+GREEN, RED, SKY = "#009E73", "#D55E00", "#56B4E9"
+
+CURVES = ((BLUE, "-", "o"), (RED, "--", "s"), (GREEN, "-.", "^"), (BLACK, ":", "D"))
+"""Colour, line and marker of the curves in one picture, one after the other."""
+_FILLS = ((GREY, ""), (GREEN, "xxx"), (RED, "///"), (SKY, "..."), (ORANGE, "\\\\\\"))
+"""Colour and hatch of the parts of stacked bars, one after the other."""
+_PLACES: dict[str, dict[str, Any]] = {
+    "within": {"loc": "best"},
+    "above": {"loc": "lower left", "bbox_to_anchor": (0, 1)},
+    "beside": {"loc": "upper left", "bbox_to_anchor": (1, 1)},
+}
+"""Where a legend may be, in the axes' own units."""
+
+
+def new_axes(width: float, height: float) -> "Axes":
+    """The axes of a new figure, whose width and height are in inches.
+
+    Raises:
+        ModuleNotFoundError: there is no matplotlib.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            "plot: needs matplotlib: pip install 'snm-kernels[demo]'"
+        ) from error
+    return Figure(figsize=(width, height), dpi=160, layout="constrained").subplots()
+
+
+def number_steps(axes: "Axes", steps: int) -> None:
+    """Makes the horizontal axis one of time steps from 1 on, numbered with whole numbers."""
+    from matplotlib.ticker import MaxNLocator
+
+    axes.set_xlim(0.5, steps + 0.5)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_xlabel("time step")
+
+
+def stack(heights: Iterable[float]) -> list[tuple[float, float]]:
+    """Where each part of a stacked bar starts and ends: those above zero lie on one another, those
+    below it hang from one another.
+
+    >>> stack([2.0, -1.0, 3.0])
+    [(0.0, 2.0), (0.0, -1.0), (2.0, 5.0)]
+    """
+    above = below = 0.0
+    ends = []
+    for height in heights:
+        start = above if height >= 0 else below
+        ends.append((start, start + height))
+        above, below = max(above, start + height), min(below, start + height)
+    return ends
+
+
+def stacked_bars(axes: "Axes", names: Sequence[str], parts: Mapping[str, Sequence[float]]) -> None:
+    """Draws an upright bar over each name, stacked of parts that differ in colour and hatch.
+
+    Args:
+        axes: of matplotlib.
+        names: what stands below the bars.
+        parts: by what the legend calls them, one height for each bar.
+    """
+    bars = [stack(heights) for heights in zip(*parts.values(), strict=True)]
+    for number, (part, heights) in enumerate(parts.items()):
+        colour, hatch = _FILLS[number % len(_FILLS)]
+        axes.bar(
+            range(len(names)),
+            heights,
+            bottom=[bar[number][0] for bar in bars],
+            color=colour,
+            hatch=hatch,
+            edgecolor=BLACK,
+            linewidth=0.5,
+            label=part,
+        )
+    axes.axhline(0, color=BLACK, linewidth=0.8)
+    axes.set_xticks(range(len(names)), names, rotation=30)
+    finish(axes, "beside")
+
+
+def finish(axes: "Axes", place: str, columns: int = 1) -> None:
+    """Takes away the frame's upper and right lines, and lays the legend where it hides nothing.
+
+    Args:
+        axes: of matplotlib, with all that is drawn.
+        place: of the legend: ``"within"`` the axes, ``"above"`` or ``"beside"`` them.
+        columns: of the legend.
+    """
+    axes.spines[["top", "right"]].set_visible(False)
+    if axes.get_legend_handles_labels()[0]:
+        where = _PLACES[place]
+        axes.legend(**where, ncols=columns, frameon=False, fontsize="small", borderaxespad=0.3)
