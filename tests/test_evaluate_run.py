@@ -347,7 +347,7 @@ def test_command_without_rich(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(cli, "_EVALUATE_PACKAGES", ("no_such_package",))
+    monkeypatch.setattr(command, "PACKAGES", ("no_such_package",))
     assert evaluated(data, tmp_path) == 1
     assert "pip install 'snm-kernels[evaluate]'" in capsys.readouterr().err
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from .diagnosis.result import PARTS, Diagnosis
 from .network.recording import LayerRecording, Recording
+from .optional import check_installed
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -386,12 +387,9 @@ def diagnosis(found: Diagnosis, axes: "Axes | None" = None) -> "Axes":
 
 def _new_axes(width: float, height: float) -> "Axes":
     """Those of a new figure of so many inches."""
-    try:
-        from matplotlib.figure import Figure
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            "plot: needs matplotlib: pip install 'snm-kernels[demo]'"
-        ) from error
+    check_installed("plot", "matplotlib", extra="demo")
+    from matplotlib.figure import Figure
+
     return Figure(figsize=(width, height), dpi=160, layout="constrained").subplots()
 
 

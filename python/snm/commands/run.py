@@ -1,14 +1,16 @@
-"""``snm run``: classifies images by a spiking network from a file."""
+"""``snm run``: classifies pictures by a spiking network in a file."""
 
 import argparse
 from pathlib import Path
 
-from .arguments import add_preprocessing, complain, positive, preprocessing_of
+from .arguments import add_preprocessing, positive, preprocessing_of
+from .output import done_or_complained
 
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Adds the command."""
+    """Adds ``snm run`` to the command line."""
     parser = commands.add_parser("run", help="classify images by a saved spiking network")
+    parser.set_defaults(run=run)
     parser.add_argument("network", type=Path, metavar="NET", help="what snm convert wrote")
     parser.add_argument("images", type=Path, nargs="+", metavar="IMAGE")
     parser.add_argument("--timesteps", type=positive, required=True, metavar="T")
@@ -25,18 +27,11 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 
 
 def run(options: argparse.Namespace) -> int:
-    """Runs the command; returns its exit status."""
-    from ..optional import PackageError
-
-    try:
-        _run(options)
-    except (ValueError, TypeError, OSError, PackageError) as error:
-        complain("run", error)
-        return 1
-    return 0
+    """Runs ``snm run`` and returns its exit status."""
+    return done_or_complained(_classify, options)
 
 
-def _run(options: argparse.Namespace) -> None:
+def _classify(options: argparse.Namespace) -> None:
     import torch
 
     from ..data.photos import decoded

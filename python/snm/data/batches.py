@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from ..models import Preprocess
+from .preprocess import Preprocess
 from .samples import CorruptImage, Dataset
 
 Item = tuple[Tensor, int] | CorruptImage

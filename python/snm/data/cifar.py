@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..optional import needed
+from ..optional import import_optional
 from .samples import ArrayDataset
 
 _PIXELS = 3 * 32 * 32
@@ -103,7 +103,9 @@ def _binary(folder: Path, version: _Version, split: str) -> ArrayDataset:
 
 
 def _python(parent: Path, version: _Version, split: str) -> ArrayDataset:
-    readers = needed("torchvision.datasets", "torchvision", "evaluate: reading python batches")
+    readers = import_optional(
+        "torchvision.datasets", "torchvision", "evaluate: reading python batches"
+    )
     try:
         read = getattr(readers, version.reader)(parent, train=split == "train", download=False)
     # What it raises where digests differ.

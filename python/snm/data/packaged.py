@@ -1,27 +1,14 @@
-"""The network and the images that come with the package, as commands load them."""
+"""The images that come with the package, as commands read them."""
 
 from importlib.resources import files
 from io import BytesIO
 
 import numpy as np
-import torch
 
-from .preprocess import Preprocessing
 from .samples import ArrayDataset
 
 NAME = "demo"
-"""What command lines call them."""
-
-
-def packaged_network() -> tuple[torch.nn.Module, Preprocessing]:
-    """The trained network, and how it takes its images.
-
-    >>> packaged_network()[1].mean
-    (0.286,)
-    """
-    from ..demo.data import MEAN, STD, load_network
-
-    return load_network(), Preprocessing((MEAN,), (STD,))
+"""What command lines call the packaged images, and the packaged network."""
 
 
 def packaged_images(split: str) -> ArrayDataset:

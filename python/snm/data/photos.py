@@ -4,7 +4,7 @@ import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..optional import needed
+from ..optional import import_optional
 from .samples import CorruptImage, Sample
 
 if TYPE_CHECKING:
@@ -27,8 +27,10 @@ class PhotoDataset:
     """
 
     def __init__(self, folder: Path, split: str) -> None:
-        readers = needed("torchvision.datasets", "torchvision", "evaluate: a folder of photos")
-        needed("PIL.Image", "pillow", "evaluate: decoding photos")
+        readers = import_optional(
+            "torchvision.datasets", "torchvision", "evaluate: a folder of photos"
+        )
+        import_optional("PIL.Image", "pillow", "evaluate: decoding photos")
         self.folder = _inside(folder, split)
         listed = readers.ImageFolder(self.folder)
         self.files: list[tuple[str, int]] = listed.samples
@@ -54,7 +56,7 @@ def decoded(path: Path) -> "Image":
         OSError: the file cannot be read.
         PackageError: Pillow is not installed.
     """
-    pictures = needed("PIL.Image", "pillow", "evaluate: decoding photos")
+    pictures = import_optional("PIL.Image", "pillow", "evaluate: decoding photos")
     try:
         image: Image = pictures.open(path)
         image.load()

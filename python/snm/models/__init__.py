@@ -3,23 +3,20 @@
 import os
 import re
 import sys
-from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from ..data.packaged import NAME, packaged_network
-from ..data.preprocess import Preprocessing
-from ..data.samples import Picture
+from ..data.packaged import NAME
+from ..data.preprocess import Preprocess, Preprocessing
 from ..files import load
 from ..network.spiking import SpikingNetwork
-from ..optional import needed
+from ..optional import import_optional
 from .checkpoint import digest_of, load_checkpoint
-
-Preprocess = Callable[[Picture], Tensor]
+from .packaged import packaged_network
 
 
 class Request(NamedTuple):
@@ -108,7 +105,7 @@ def load_model(request: Request) -> Loaded:
 
 
 def _torchvision(name: str, request: Request) -> tuple[nn.Module, Preprocessing | None]:
-    models = needed("torchvision.models", "torchvision", f"evaluate: {request.source}")
+    models = import_optional("torchvision.models", "torchvision", f"evaluate: {request.source}")
     if name not in models.list_models(models):
         raise ValueError(f"evaluate: torchvision must have the model, got {name!r}")
     options: dict[str, Any] = {} if request.classes is None else {"num_classes": request.classes}
@@ -151,7 +148,7 @@ def _of_torchvision(preset: Any) -> Preprocessing:
 
 
 def _timm(name: str, request: Request) -> tuple[nn.Module, Preprocessing | None]:
-    timm = needed("timm", "timm", f"evaluate: {request.source}")
+    timm = import_optional("timm", "timm", f"evaluate: {request.source}")
     if not timm.is_model(name):
         raise ValueError(f"evaluate: timm must have the model, got {name!r}")
     options: dict[str, Any] = {} if request.classes is None else {"num_classes": request.classes}
