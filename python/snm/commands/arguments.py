@@ -62,7 +62,7 @@ def preprocessing_of(options: argparse.Namespace) -> "Preprocessing | None":
     if all(value is None for value in given):
         return None
     if options.mean is None or options.std is None:
-        raise ValueError("evaluate: mean and std must be given, with resize or crop too")
+        raise ValueError("mean and std must be given, with resize or crop too")
     return Preprocessing(
         tuple(options.mean),
         tuple(options.std),
@@ -200,7 +200,7 @@ def conversion_of(options: argparse.Namespace, timesteps: int | None) -> "Conver
     from ..evaluate.conversion import Conversion
 
     if options.tune and timesteps is None:
-        raise ValueError("evaluate: tuning needs timesteps, got none")
+        raise ValueError("tuning needs timesteps, got none")
     return Conversion(
         preset=options.preset,
         norm=options.norm,
@@ -254,7 +254,7 @@ def calibration_of(
         return None
     text = options.calibration or default
     if text is None:
-        raise ValueError("evaluate: calibration must name images, KIND:FOLDER, got none")
+        raise ValueError("calibration must name images, KIND:FOLDER, got none")
     dataset = open_dataset(text, options.calibration_split)
     generator = torch.Generator().manual_seed(options.seed)
     order = torch.randperm(len(dataset), generator=generator)[: options.calibration_images]
@@ -279,7 +279,7 @@ def processes_of(options: argparse.Namespace) -> "Processes":
     from ..evaluate.processes import PATIENCE, Processes
 
     if options.device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("evaluate: device cuda needs an NVIDIA GPU, found none")
+        raise ValueError("device cuda needs an NVIDIA GPU, found none")
     device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
     tuning = timedelta(seconds=options.budget if options.tune else 0)
     return Processes(device, patience=PATIENCE + tuning)

@@ -19,8 +19,7 @@ def complain(command: str, error: Exception, who: str = "") -> None:
         error: what it failed with.
         who: which of several processes says so.
     """
-    message = str(error).removeprefix("evaluate: ")
-    print(f"snm {command}: {f'{who}: ' if who else ''}{message}", file=sys.stderr, flush=True)
+    print(f"snm {command}: {f'{who}: ' if who else ''}{error}", file=sys.stderr, flush=True)
 
 
 def done_or_complained(

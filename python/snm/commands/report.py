@@ -107,7 +107,7 @@ def _report(options: argparse.Namespace) -> None:
 
     if options.data is None:
         if options.model != NAME:
-            raise ValueError("evaluate: data must name images, KIND:FOLDER, got none")
+            raise ValueError("data must name images, KIND:FOLDER, got none")
         options.data = NAME
     loaded = load_model(request_of(options))
     data = data_of(options, loaded)

@@ -44,14 +44,13 @@ def _classify(options: argparse.Namespace) -> None:
     if preprocess is None:
         if not net.preprocessing:
             raise ValueError(
-                f"evaluate: {options.network} does not say how it takes its images; give mean and "
+                f"{options.network} does not say how it takes its images; give mean and "
                 "std, and resize and crop where needed"
             )
         preprocess = Preprocessing.from_json(net.preprocessing)
     if net.readout != "mean":
         raise ValueError(
-            "evaluate: network must have readout='mean' for probabilities, got "
-            f"readout={net.readout!r}"
+            f"network must have readout='mean' for probabilities, got readout={net.readout!r}"
         )
     names = None
     if options.classes is not None:
@@ -69,8 +68,7 @@ def _classify(options: argparse.Namespace) -> None:
         found = int(probabilities.argmax())
         if names is not None and len(names) != len(probabilities):
             raise ValueError(
-                f"evaluate: {options.classes} must name {len(probabilities)} classes, got "
-                f"{len(names)}"
+                f"{options.classes} must name {len(probabilities)} classes, got {len(names)}"
             )
         name = str(found) if names is None else names[found]
         rows.append((str(path), name, f"{float(probabilities[found]):.4f}", str(steps)))

@@ -135,7 +135,7 @@ def _stacked(images: list[Tensor]) -> Tensor:
     shapes = sorted({tuple(image.shape) for image in images})
     if len(shapes) > 1:
         raise ValueError(
-            "evaluate: images must be of one size, got "
+            "images must be of one size, got "
             f"{' and '.join(str(list(shape)) for shape in shapes[:2])}; give resize and crop"
         )
     return torch.stack(images)

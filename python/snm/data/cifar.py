@@ -64,7 +64,7 @@ def cifar(name: str, folder: Path, split: str) -> ArrayDataset:
     """
     version = _VERSIONS[name]
     if split not in version.files:
-        raise ValueError(f"evaluate: split must be train or test, got {split!r}")
+        raise ValueError(f"split must be train or test, got {split!r}")
     first = version.files[split][0]
     for inside in (folder, folder / version.binary):
         if (inside / first).is_file():
@@ -73,8 +73,7 @@ def cifar(name: str, folder: Path, split: str) -> ArrayDataset:
         if inside.name == version.python and (inside / version.sign).is_file():
             return _python(inside.parent, version, split)
     raise FileNotFoundError(
-        f"evaluate: {folder} must hold {first}, {version.binary}/ or {version.python}/, "
-        "got none of them"
+        f"{folder} must hold {first}, {version.binary}/ or {version.python}/, got none of them"
     )
 
 
@@ -85,15 +84,14 @@ def _binary(folder: Path, version: _Version, split: str) -> ArrayDataset:
         content = np.fromfile(folder / name, dtype=np.uint8)
         if len(content) == 0 or len(content) % record:
             raise ValueError(
-                f"evaluate: {folder / name} must be a multiple of {record:,} bytes, an image "
+                f"{folder / name} must be a multiple of {record:,} bytes, an image "
                 f"each, got {len(content):,}"
             )
         rows = content.reshape(-1, record)
         largest = int(rows[:, version.labels - 1].max())
         if largest >= version.classes:
             raise ValueError(
-                f"evaluate: labels in {folder / name} must be below {version.classes}, "
-                f"got {largest}"
+                f"labels in {folder / name} must be below {version.classes}, got {largest}"
             )
         parts.append(rows)
     rows = np.concatenate(parts)
@@ -103,14 +101,12 @@ def _binary(folder: Path, version: _Version, split: str) -> ArrayDataset:
 
 
 def _python(parent: Path, version: _Version, split: str) -> ArrayDataset:
-    readers = import_optional(
-        "torchvision.datasets", "torchvision", "evaluate: reading python batches"
-    )
+    readers = import_optional("torchvision.datasets", "torchvision", "reading python batches")
     try:
         read = getattr(readers, version.reader)(parent, train=split == "train", download=False)
     # What it raises where digests differ.
     except RuntimeError as error:
         raise ValueError(
-            f"evaluate: {parent / version.python} must hold the published files: {error}"
+            f"{parent / version.python} must hold the published files: {error}"
         ) from error
     return ArrayDataset(read.data, np.asarray(read.targets), f"{version.python}, {split}")

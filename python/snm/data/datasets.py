@@ -34,7 +34,7 @@ def open_dataset(text: str, split: str) -> Dataset:
     >>> open_dataset("emnist:data", "test")
     Traceback (most recent call last):
     ...
-    ValueError: evaluate: data must be KIND:FOLDER with a kind of cifar10, cifar100, mnist, \
+    ValueError: data must be KIND:FOLDER with a kind of cifar10, cifar100, mnist, \
 fashion-mnist, folder, or demo, got 'emnist:data'
     """
     if text == NAME:
@@ -42,10 +42,9 @@ fashion-mnist, folder, or demo, got 'emnist:data'
     kind, colon, folder = text.partition(":")
     if kind not in KINDS or not colon or not folder:
         raise ValueError(
-            f"evaluate: data must be KIND:FOLDER with a kind of {', '.join(KINDS)}, or {NAME}, "
-            f"got {text!r}"
+            f"data must be KIND:FOLDER with a kind of {', '.join(KINDS)}, or {NAME}, got {text!r}"
         )
     found = KINDS[kind](Path(folder), split)
     if len(found) == 0:
-        raise ValueError(f"evaluate: data must hold at least one image, got none in {text}")
+        raise ValueError(f"data must hold at least one image, got none in {text}")
     return found

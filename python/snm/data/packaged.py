@@ -25,7 +25,7 @@ def packaged_images(split: str) -> ArrayDataset:
     (2000, (28, 28))
     """
     if split not in ("train", "test"):
-        raise ValueError(f"evaluate: split must be train or test, got {split!r}")
+        raise ValueError(f"split must be train or test, got {split!r}")
     content = (files("snm.demo") / "assets" / "images.npz").read_bytes()
     with np.load(BytesIO(content), allow_pickle=False) as arrays:
         if split == "test":

@@ -27,10 +27,8 @@ class PhotoDataset:
     """
 
     def __init__(self, folder: Path, split: str) -> None:
-        readers = import_optional(
-            "torchvision.datasets", "torchvision", "evaluate: a folder of photos"
-        )
-        import_optional("PIL.Image", "pillow", "evaluate: decoding photos")
+        readers = import_optional("torchvision.datasets", "torchvision", "a folder of photos")
+        import_optional("PIL.Image", "pillow", "decoding photos")
         self.folder = _inside(folder, split)
         listed = readers.ImageFolder(self.folder)
         self.files: list[tuple[str, int]] = listed.samples
@@ -56,7 +54,7 @@ def decoded(path: Path) -> "Image":
         OSError: the file cannot be read.
         PackageError: Pillow is not installed.
     """
-    pictures = import_optional("PIL.Image", "pillow", "evaluate: decoding photos")
+    pictures = import_optional("PIL.Image", "pillow", "decoding photos")
     try:
         image: Image = pictures.open(path)
         image.load()
@@ -76,5 +74,5 @@ def _inside(folder: Path, split: str) -> Path:
     if split == "test" and folder.is_dir() and not (folder / "train").is_dir():
         return folder
     raise FileNotFoundError(
-        f"evaluate: {folder} must hold a folder {' or '.join(names)} for split {split!r}, got none"
+        f"{folder} must hold a folder {' or '.join(names)} for split {split!r}, got none"
     )

@@ -77,7 +77,7 @@ class Preprocessing:
         """
         pixels = picture if isinstance(picture, np.ndarray) else self._pixels_of(picture)
         if self.resize is not None and isinstance(picture, np.ndarray):
-            pictures = import_optional("PIL.Image", "pillow", "evaluate: resizing")
+            pictures = import_optional("PIL.Image", "pillow", "resizing")
             pixels = self._pixels_of(pictures.fromarray(picture))
         if self.crop is not None:
             pixels = _cropped(pixels, self.crop)
@@ -111,7 +111,7 @@ class Preprocessing:
         if self.resize is not None and min(coloured.size) != self.resize:
             shorter = min(coloured.size)
             width, height = (self.resize * side // shorter for side in coloured.size)
-            pictures = import_optional("PIL.Image", "pillow", "evaluate: resizing")
+            pictures = import_optional("PIL.Image", "pillow", "resizing")
             how = getattr(pictures.Resampling, self.interpolation.upper())
             coloured = coloured.resize((width, height), how)
         return np.asarray(coloured)

@@ -61,7 +61,7 @@ class ArrayDataset:
     ) -> None:
         if len(images) != len(labels):
             raise ValueError(
-                f"evaluate: {name} must have as many labels as images, got {len(labels)} labels "
+                f"{name} must have as many labels as images, got {len(labels)} labels "
                 f"and {len(images)} images"
             )
         self.images, self.labels, self.name = images, labels, name

@@ -47,12 +47,12 @@ def shared_statistics(
     layouts = processes.gather(None if own is None else _layout(own, first))
     known = [(layout, rank) for rank, layout in enumerate(layouts) if layout is not None]
     if not known:
-        raise ValueError("evaluate: calibration must hold at least one image, got none")
+        raise ValueError("calibration must hold at least one image, got none")
     layout, source = min(known, key=lambda pair: pair[0].first)
     for other, rank in known:
         if other.layers != layout.layers:
             raise ValueError(
-                f"evaluate: calibration images must be of one size with norm={norm!r}, got "
+                f"calibration images must be of one size with norm={norm!r}, got "
                 f"activations of {layout.layers} and, in rank {rank}, {other.layers}"
             )
     device = processes.device

@@ -62,12 +62,10 @@ class Conversion:
     def __post_init__(self) -> None:
         Choice(self.norm, self.statistic, self.percentile).check()
         if self.dtype is not None and self.dtype not in DTYPES:
-            raise ValueError(
-                f"evaluate: dtype must be one of {', '.join(DTYPES)}, got {self.dtype!r}"
-            )
+            raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {self.dtype!r}")
         if self.max_spikes is not None and self.preset != "burst" and self.tune_for is None:
             raise ValueError(
-                "evaluate: max_spikes must be left out but with preset='burst' or tuning, got "
+                "max_spikes must be left out but with preset='burst' or tuning, got "
                 f"{self.max_spikes}"
             )
         self.rule()
@@ -110,16 +108,14 @@ def network_of(
         if isinstance(loaded.model, SpikingNetwork):
             net, example = loaded.model.to(device), torch.empty(0)
             if net.encoder != "direct":
-                raise ValueError(
-                    f"evaluate: network must have encoder='direct', got {net.encoder!r}"
-                )
+                raise ValueError(f"network must have encoder='direct', got {net.encoder!r}")
         else:
             net, example = _converted(loaded, conversion, calibration, processes, neurons)
         if conversion.dtype is not None:
             net = net.to(DTYPES[conversion.dtype])
         if neurons is None and conversion.tune_for is not None:
             if calibration is None:
-                raise ValueError("evaluate: tuning needs calibration images, got none")
+                raise ValueError("tuning needs calibration images, got none")
             if processes.rank == 0:
                 net = _tuned(net, conversion, calibration, device, tuning)
             neurons = processes.share(neurons_of(net, example))
@@ -131,7 +127,7 @@ def network_of(
     for rank, digest in enumerate(digests):
         if digest != digests[0]:
             raise ValueError(
-                f"evaluate: thresholds of rank {rank} must be those of rank 0, got others; do all "
+                f"thresholds of rank {rank} must be those of rank 0, got others; do all "
                 "nodes have the same model and the same versions?"
             )
     return net, neurons
@@ -150,7 +146,7 @@ def _converted(
         example = neurons.example.to(processes.device)
         return convert(model, example, **options), example
     if calibration is None:
-        raise ValueError("evaluate: a ReLU network needs calibration images, got none")
+        raise ValueError("a ReLU network needs calibration images, got none")
     own = shards_of(range(len(calibration)), processes.rank, processes.world)
     statistics = shared_statistics(
         model,

@@ -60,9 +60,7 @@ class Neurons(NamedTuple):
         """
         own = net.layers
         if set(own) != set(self.layers):
-            raise ValueError(
-                f"evaluate: neurons must be of the layers {list(own)}, got {list(self.layers)}"
-            )
+            raise ValueError(f"neurons must be of the layers {list(own)}, got {list(self.layers)}")
         for path, (threshold, bias, rule) in self.layers.items():
             before = own[path]
             neuron = SNMNeuron(threshold, rule, bias=bias, backend=before.backend)
@@ -147,4 +145,4 @@ def load_neurons(path: Path) -> Neurons:
         }
         return Neurons(tensors["example"], layers, weights, text["tuned_for"], text["tuning"])
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"evaluate: {path} must hold neurons, but does not: {error}") from error
+        raise ValueError(f"{path} must hold neurons, but does not: {error}") from error

@@ -57,7 +57,7 @@ class Processes:
             local, found = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
             if local >= found:
                 raise ValueError(
-                    f"evaluate: device cuda needs a GPU for each process of a machine, got {found} "
+                    f"device cuda needs a GPU for each process of a machine, got {found} "
                     f"for process {local + 1}"
                 )
             self.device = torch.device("cuda", local)
@@ -137,6 +137,6 @@ class Processes:
             yield
         except RuntimeError as error:
             raise PeerError(
-                "evaluate: another process has ended, or did not answer in "
+                "another process has ended, or did not answer in "
                 f"{self.patience.total_seconds():.0f} s; its own message says why ({error})"
             ) from error

@@ -74,8 +74,7 @@ class Results:
         some = next(self._shards.glob("*.json"), None)
         if some is not None and not resume:
             raise ValueError(
-                f"evaluate: {self.folder} has shards of an earlier run; resume it, or choose "
-                "another folder"
+                f"{self.folder} has shards of an earlier run; resume it, or choose another folder"
             )
         if resume and self._settings.is_file():
             self._check(json.loads(self._settings.read_text(encoding="utf-8")))
@@ -106,11 +105,9 @@ class Results:
                 made_with = content.pop("fingerprint")
                 result = ShardResult(**content)
             except (ValueError, TypeError, KeyError, AttributeError) as error:
-                raise ValueError(f"evaluate: {path} must hold a shard's result: {error}") from error
+                raise ValueError(f"{path} must hold a shard's result: {error}") from error
             if made_with != fingerprint:
-                raise ValueError(
-                    f"evaluate: {path} must be of these settings and neurons, got others"
-                )
+                raise ValueError(f"{path} must be of these settings and neurons, got others")
             found[result.shard] = result
         return found
 
@@ -132,9 +129,7 @@ class Results:
 
     def _check(self, found: Mapping[str, Any]) -> None:
         if different := differences(found, json.loads(json.dumps(self.settings))):
-            raise ValueError(
-                f"evaluate: to resume, settings must be those of {self.folder}: {different}"
-            )
+            raise ValueError(f"to resume, settings must be those of {self.folder}: {different}")
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:

@@ -98,9 +98,7 @@ def evaluate(
     everyone = processes.gather(results.settings)
     for rank, settings in enumerate(everyone):
         if different := differences(everyone[0], settings):
-            raise ValueError(
-                f"evaluate: settings of rank {rank} must be those of rank 0: {different}"
-            )
+            raise ValueError(f"settings of rank {rank} must be those of rank 0: {different}")
     earlier = results.begin(resume=resume) if processes.rank == 0 else None
     net, neurons = network_of(
         evaluation.loaded,
@@ -223,7 +221,7 @@ def _relu_network(loaded: Loaded, net: SpikingNetwork) -> ReLUNetwork:
 def _check_labels(labels: Tensor, logits: Tensor) -> None:
     if logits.dim() != 3 or int(labels.max()) >= logits.shape[2]:
         raise ValueError(
-            f"evaluate: model must have logits for classes up to {int(labels.max())}, got "
+            f"model must have logits for classes up to {int(labels.max())}, got "
             f"{list(logits.shape[1:])}"
         )
 
@@ -233,7 +231,7 @@ def _summed(done: dict[int, ShardResult], timesteps: int) -> dict[str, Any]:
     shards = [done[shard] for shard in sorted(done)]
     images = sum(shard.images for shard in shards)
     if images == 0:
-        raise ValueError("evaluate: data must hold at least one image that can be decoded")
+        raise ValueError("data must hold at least one image that can be decoded")
     right = [sum(shard.right[t] for shard in shards) for t in range(timesteps)]
     agreeing = [sum(shard.agreeing[t] for shard in shards) for t in range(timesteps)]
     relu_right = sum(shard.relu_right for shard in shards)

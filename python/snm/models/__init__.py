@@ -72,7 +72,7 @@ def load_model(request: Request) -> Loaded:
     if kind in ("torchvision", "timm") and name:
         if request.checkpoint is None and not request.random_weights:
             raise ValueError(
-                f"evaluate: {request.source} has random weights, and nothing is downloaded; give "
+                f"{request.source} has random weights, and nothing is downloaded; give "
                 "a checkpoint, or say that random weights are meant"
             )
         model, own = (_torchvision if kind == "torchvision" else _timm)(name, request)
@@ -80,7 +80,7 @@ def load_model(request: Request) -> Loaded:
         model, own = packaged_network()
     elif Path(request.source).is_file() or request.source.endswith(".safetensors"):
         if request.checkpoint is not None:
-            raise ValueError("evaluate: a file of snm.save holds its weights; leave checkpoint out")
+            raise ValueError("a file of snm.save holds its weights; leave checkpoint out")
         model = load(request.source)
         if model.preprocessing:
             own = Preprocessing.from_json(model.preprocessing)
@@ -88,7 +88,7 @@ def load_model(request: Request) -> Loaded:
         model, own = _called(kind, name)
     else:
         raise ValueError(
-            "evaluate: model must be torchvision:NAME, timm:NAME, MODULE:FUNCTION, a file of "
+            "model must be torchvision:NAME, timm:NAME, MODULE:FUNCTION, a file of "
             f"snm.save, or {NAME}, got {request.source!r}"
         )
     if request.checkpoint is not None:
@@ -98,16 +98,16 @@ def load_model(request: Request) -> Loaded:
     preprocess = request.preprocessing or own
     if preprocess is None:
         raise ValueError(
-            f"evaluate: nothing says how {request.source} takes its images; give mean and std, "
+            f"nothing says how {request.source} takes its images; give mean and std, "
             "and resize and crop where needed"
         )
     return Loaded(model.eval(), preprocess, digest_of(model))
 
 
 def _torchvision(name: str, request: Request) -> tuple[nn.Module, Preprocessing | None]:
-    models = import_optional("torchvision.models", "torchvision", f"evaluate: {request.source}")
+    models = import_optional("torchvision.models", "torchvision", request.source)
     if name not in models.list_models(models):
-        raise ValueError(f"evaluate: torchvision must have the model, got {name!r}")
+        raise ValueError(f"model must be one of torchvision's, got {name!r}")
     options: dict[str, Any] = {} if request.classes is None else {"num_classes": request.classes}
     if name in ("inception_v3", "googlenet"):
         options["init_weights"] = False
@@ -118,12 +118,12 @@ def _torchvision(name: str, request: Request) -> tuple[nn.Module, Preprocessing 
     chosen = [weights for weights in published if _is_meant(weights, request)]
     if request.weights is not None and not chosen:
         names = ", ".join(weights.name for weights in published)
-        raise ValueError(f"evaluate: weights must be one of {names}, got {request.weights!r}")
+        raise ValueError(f"weights must be one of {names}, got {request.weights!r}")
     found = {_of_torchvision(weights.transforms()) for weights in chosen or published}
     if len(found) > 1:
         names = ", ".join(weights.name for weights in published)
         raise ValueError(
-            f"evaluate: the published weights of {name} take images made in several ways; say "
+            f"the published weights of {name} take images made in several ways; say "
             f"which the checkpoint is, {names}, or give mean and std"
         )
     return model, next(iter(found), None)
@@ -148,9 +148,9 @@ def _of_torchvision(preset: Any) -> Preprocessing:
 
 
 def _timm(name: str, request: Request) -> tuple[nn.Module, Preprocessing | None]:
-    timm = import_optional("timm", "timm", f"evaluate: {request.source}")
+    timm = import_optional("timm", "timm", request.source)
     if not timm.is_model(name):
-        raise ValueError(f"evaluate: timm must have the model, got {name!r}")
+        raise ValueError(f"model must be one of timm's, got {name!r}")
     options: dict[str, Any] = {} if request.classes is None else {"num_classes": request.classes}
     model: nn.Module = timm.create_model(name, pretrained=False, **options)
     config = timm.data.resolve_data_config({}, model=model)
@@ -174,18 +174,18 @@ def _called(module: str, function: str) -> tuple[nn.Module, Preprocess | None]:
         made = getattr(import_module(module), function)
     except ModuleNotFoundError as error:
         raise ValueError(
-            f"evaluate: model must be MODULE:FUNCTION of a module that can be imported, got "
+            "model must be MODULE:FUNCTION of a module that can be imported, got "
             f"{module}:{function}: {error}"
         ) from error
     except AttributeError as error:
         raise ValueError(
-            f"evaluate: model must be MODULE:FUNCTION, but {module} has no {function}"
+            f"model must be MODULE:FUNCTION, but {module} has no {function}"
         ) from error
     result = made()
     model, preprocess = result if isinstance(result, tuple) else (result, None)
     if not isinstance(model, nn.Module) or not (preprocess is None or callable(preprocess)):
         raise TypeError(
-            f"evaluate: {module}:{function} must return a torch.nn.Module, or one and a function "
+            f"{module}:{function} must return a torch.nn.Module, or one and a function "
             f"that makes images of pictures, got {result!r}"
         )
     return model, preprocess
