@@ -37,18 +37,17 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _convert(options: argparse.Namespace) -> None:
-    from ..data.preprocess import Preprocessing
     from ..evaluate.conversion import network_of
     from ..files import save
     from ..models import load_model
+    from ..models.kept import keep_preprocessing, kept_preprocessing
 
     loaded = load_model(request_of(options))
     conversion = conversion_of(options, options.timesteps)
     with processes_of(options) as processes:
         calibration = calibration_of(options, loaded)
         net, neurons = network_of(loaded, conversion, calibration, processes, tuning=layers_told)
-        if isinstance(loaded.preprocess, Preprocessing):
-            net.preprocessing = loaded.preprocess.to_json()
+        keep_preprocessing(net, loaded.preprocess)
         if processes.rank != 0:
             return
         save(net, options.out)
@@ -57,6 +56,6 @@ def _convert(options: argparse.Namespace) -> None:
     print(f"{len(neurons.layers)} layers, {thresholds:,} thresholds, {silent:,} of them silent")
     if neurons.tuning:
         print(neurons.tuning)
-    if not net.preprocessing:
+    if kept_preprocessing(net) is None:
         print("snm run will ask for --mean and --std: the model's own function makes its images")
     print(options.out)

@@ -102,6 +102,7 @@ def _report(options: argparse.Namespace) -> None:
     from ..data.packaged import NAME
     from ..diagnosis import diagnose
     from ..evaluate.conversion import network_of
+    from ..files.whole import write_whole
     from ..models import load_model
     from ..reports import report
 
@@ -137,7 +138,7 @@ def _report(options: argparse.Namespace) -> None:
             print("\n".join(f"  {image}" for image in sorted(left_out.left_out)))
     for path in options.out:
         if path in pages:
-            path.write_text(page, encoding="utf-8")
+            write_whole(path, page.encode())
         else:
             found.save(path)
         print(path)

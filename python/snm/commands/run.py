@@ -35,19 +35,17 @@ def _classify(options: argparse.Namespace) -> None:
     import torch
 
     from ..data.photos import decoded
-    from ..data.preprocess import Preprocessing
     from ..files import load
+    from ..models.kept import kept_preprocessing
     from ..table import table
 
     net = load(options.network)
-    preprocess = preprocessing_of(options)
+    preprocess = preprocessing_of(options) or kept_preprocessing(net)
     if preprocess is None:
-        if not net.preprocessing:
-            raise ValueError(
-                f"{options.network} does not say how it takes its images; give mean and "
-                "std, and resize and crop where needed"
-            )
-        preprocess = Preprocessing.from_json(net.preprocessing)
+        raise ValueError(
+            f"{options.network} does not say how it takes its images; give mean and std, and "
+            "resize and crop where needed"
+        )
     if net.readout != "mean":
         raise ValueError(
             f"network must have readout='mean' for probabilities, got readout={net.readout!r}"

@@ -16,6 +16,7 @@ from ..files import load
 from ..network.spiking import SpikingNetwork
 from ..optional import import_optional
 from .checkpoint import digest_of, load_checkpoint
+from .kept import kept_preprocessing
 from .packaged import packaged_network
 
 
@@ -82,8 +83,7 @@ def load_model(request: Request) -> Loaded:
         if request.checkpoint is not None:
             raise ValueError("a file of snm.save holds its weights; leave checkpoint out")
         model = load(request.source)
-        if model.preprocessing:
-            own = Preprocessing.from_json(model.preprocessing)
+        own = kept_preprocessing(model)
     elif re.fullmatch(r"[\w.]+:\w+", request.source):
         model, own = _called(kind, name)
     else:
