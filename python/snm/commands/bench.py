@@ -9,7 +9,7 @@ import torch
 from ..optional import check_installed
 
 PACKAGES = ("matplotlib", "pytest", "pytest_benchmark")
-"""What the command needs beside what every command does."""
+"""The packages that this command needs beside those of snm itself, as they are imported."""
 
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

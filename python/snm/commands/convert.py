@@ -37,7 +37,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _convert(options: argparse.Namespace) -> None:
-    from ..evaluate.conversion import network_of
+    from ..evaluate.conversion import spiking_network
     from ..files import save
     from ..models import load_model
     from ..models.kept import keep_preprocessing, kept_preprocessing
@@ -46,7 +46,9 @@ def _convert(options: argparse.Namespace) -> None:
     conversion = conversion_of(options, options.timesteps)
     with processes_of(options) as processes:
         calibration = calibration_of(options, loaded)
-        net, neurons = network_of(loaded, conversion, calibration, processes, tuning=layers_told)
+        net, neurons = spiking_network(
+            loaded, conversion, calibration, processes, tuning=layers_told
+        )
         keep_preprocessing(net, loaded.preprocess)
         if processes.rank != 0:
             return

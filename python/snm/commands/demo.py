@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
 PACKAGES = ("matplotlib", "rich")
-"""What the command needs beside what every command does."""
+"""The packages that this command needs beside those of snm itself, as they are imported."""
 
 PRESETS = ("snm", "snm-half", "snm-zero", "if-half")
 """The neurons whose accuracies are shown."""

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ..evaluate.results import ShardResult
 
 PACKAGES = ("rich",)
-"""What the command needs beside what every command does."""
+"""The packages that this command needs beside those of snm itself, as they are imported."""
 
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -82,7 +82,7 @@ def run(options: argparse.Namespace) -> int:
 def _evaluate(options: argparse.Namespace) -> None:
     from ..data.preprocess import description_of
     from ..evaluate.run import Evaluation, evaluate
-    from ..evaluate.text import report_of
+    from ..evaluate.text import tables_of
     from ..models import load_model
 
     loaded = load_model(request_of(options))
@@ -117,7 +117,7 @@ def _evaluate(options: argparse.Namespace) -> None:
                 tuning=layers_told,
             )
         if processes.rank == 0:
-            print(report_of(result))
+            print(tables_of(result))
             print(f"\n{options.out / 'result.json'}")
 
 

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from ..reports.result import Report
 
 PACKAGES = ("rich",)
-"""What the command needs beside what every command does."""
+"""The packages that this command needs beside those of snm itself, as they are imported."""
 
 _STEPS = 32
 """Time steps, where nobody says how many and the network is not tuned for some."""
@@ -101,7 +101,7 @@ def run(options: argparse.Namespace) -> int:
 def _report(options: argparse.Namespace) -> None:
     from ..data.packaged import NAME
     from ..diagnosis import diagnose
-    from ..evaluate.conversion import network_of
+    from ..evaluate.conversion import spiking_network
     from ..files.whole import write_whole
     from ..models import load_model
     from ..reports import report
@@ -115,7 +115,7 @@ def _report(options: argparse.Namespace) -> None:
     conversion = conversion_of(options, options.timesteps)
     with processes_of(options) as processes:
         calibration = calibration_of(options, loaded, options.data)
-        net, _ = network_of(loaded, conversion, calibration, processes)
+        net, _ = spiking_network(loaded, conversion, calibration, processes)
         steps = options.timesteps or net.tuned_for or _STEPS
         model = _relu_network(loaded, net)
         diagnosis = None

@@ -1,4 +1,4 @@
-"""Reads CIFAR-10 and CIFAR-100, binary or python batches."""
+"""Reads CIFAR-10 and CIFAR-100, from binary or python batches."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -12,17 +12,20 @@ _PIXELS = 3 * 32 * 32
 
 
 class _Version(NamedTuple):
-    """How one of the two lies on disk."""
+    """How CIFAR-10 or CIFAR-100 lies on disk."""
 
     binary: str
+    """The folder of the binary batches."""
     python: str
+    """The folder of the python batches."""
     files: dict[str, tuple[str, ...]]
-    """The binary files of each split."""
+    """The names of the binary files, by split."""
     labels: int
-    """Bytes before the pixels; the last one is the class."""
+    """How many bytes stand before an image's pixels; the last one is the class."""
     classes: int
+    """How many classes there are."""
     reader: str
-    """torchvision's, for python batches."""
+    """The class of torchvision that reads the python batches."""
     sign: str
     """A file that shows where the python batches are."""
 
@@ -47,7 +50,7 @@ _VERSIONS = {
 
 
 def cifar(name: str, folder: Path, split: str) -> ArrayDataset:
-    """CIFAR-10, or CIFAR-100 with its fine labels.
+    """Reads CIFAR-10, or CIFAR-100 with its fine labels.
 
     Args:
         name: ``"cifar10"`` or ``"cifar100"``.
@@ -56,7 +59,7 @@ def cifar(name: str, folder: Path, split: str) -> ArrayDataset:
         split: ``"train"`` or ``"test"``.
 
     Raises:
-        FileNotFoundError: it holds neither.
+        FileNotFoundError: the folder holds neither.
         ValueError: the split is unknown, or a file is damaged.
         PackageError: there are python batches, and no torchvision.
 

@@ -1,4 +1,4 @@
-"""Data sets by kind and folder."""
+"""Opens data sets by the kind and the folder that a command line names."""
 
 from collections.abc import Callable
 from functools import partial
@@ -17,10 +17,11 @@ KINDS: dict[str, Callable[[Path, str], Dataset]] = {
     "fashion-mnist": mnist,
     "folder": PhotoDataset,
 }
+"""What opens a data set of each kind: a function of its folder and its split."""
 
 
 def open_dataset(text: str, split: str) -> Dataset:
-    """The data set that a command line names.
+    """Opens the data set that a command line names.
 
     Args:
         text: ``KIND:FOLDER``, a kind of :data:`KINDS`; or ``demo``, for the packaged images.

@@ -17,7 +17,7 @@ _PREFIXES = {"train": "train", "test": "t10k"}
 
 
 def mnist(folder: Path, split: str) -> ArrayDataset:
-    """MNIST, Fashion-MNIST or another data set in their form.
+    """Reads MNIST, Fashion-MNIST or another data set in their form.
 
     Args:
         folder: holds the idx files, gzipped or not, itself or in ``raw/``, ``MNIST/raw/`` or
@@ -25,7 +25,7 @@ def mnist(folder: Path, split: str) -> ArrayDataset:
         split: ``"train"`` or ``"test"``.
 
     Raises:
-        FileNotFoundError: they are not there.
+        FileNotFoundError: the files are not there.
         ValueError: the split is unknown, or a file is damaged.
 
     Source: the layout of the files: LeCun, Cortes, Burges, "The MNIST database of handwritten
@@ -40,7 +40,7 @@ def mnist(folder: Path, split: str) -> ArrayDataset:
 
 
 def read_idx(path: Path, dims: int) -> npt.NDArray[np.uint8]:
-    """The array of unsigned bytes in an idx file.
+    """Reads the array of unsigned bytes in an idx file.
 
     Args:
         path: the file, gzipped if its name ends in ``.gz``.

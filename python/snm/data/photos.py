@@ -22,7 +22,7 @@ class PhotoDataset:
         split: ``"test"``, ``"train"``, or another folder's name.
 
     Raises:
-        FileNotFoundError: it does not.
+        FileNotFoundError: the folder holds no such folder.
         PackageError: torchvision, which lists them, or Pillow is not installed.
     """
 
@@ -47,10 +47,10 @@ class PhotoDataset:
 
 
 def decoded(path: Path) -> "Image":
-    """A picture in a file, decoded to its end.
+    """Decodes the picture in a file, to its end.
 
     Raises:
-        CorruptImage: it is none that Pillow knows, or is damaged.
+        CorruptImage: the file is of no format that Pillow knows, or is damaged.
         OSError: the file cannot be read.
         PackageError: Pillow is not installed.
     """

@@ -1,4 +1,4 @@
-"""From a model to the spiking network that is evaluated or saved."""
+"""Makes of a model the spiking network that is evaluated, reported on or saved."""
 
 import warnings
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from ..models import Loaded
 from ..network.spiking import SpikingNetwork
 from ..tuning import tune
 from .calibration import shared_statistics
-from .neurons import Neurons, neurons_of
+from .neurons import Neurons
 from .processes import Processes
 
 DTYPES = {
@@ -27,6 +27,7 @@ DTYPES = {
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
 }
+"""The dtypes in which a network may be simulated, by name."""
 
 
 @dataclass(frozen=True)
@@ -71,13 +72,13 @@ class Conversion:
         self.rule()
 
     def rule(self) -> SNMRule:
-        """The rule that preset and max_spikes stand for."""
+        """The rule of the neurons that preset and max_spikes stand for."""
         if self.preset == "burst" and self.max_spikes is not None:
             return snm_kernels.preset("burst", max_spikes=self.max_spikes)
         return rule_of(self.preset)
 
 
-def network_of(
+def spiking_network(
     loaded: Loaded,
     conversion: Conversion,
     calibration: Shards | None,
@@ -86,14 +87,14 @@ def network_of(
     *,
     tuning: Progress | None = None,
 ) -> tuple[SpikingNetwork, Neurons]:
-    """The spiking network, the same in all processes, and its neurons.
+    """Makes the spiking network, the same in all processes, and copies its neurons.
 
     Args:
         loaded: a ReLU network, or a spiking one, whose thresholds stay.
-        conversion: how.
+        conversion: how it is converted.
         calibration: images to calibrate and tune on; None for a network that needs none.
         processes: who takes part.
-        neurons: found before; then nobody calibrates or tunes.
+        neurons: those that were found before; then nobody calibrates or tunes.
         tuning: wraps the layers, as ``progress`` of :func:`snm.tune`, in the process that tunes.
 
     Raises:
@@ -118,9 +119,9 @@ def network_of(
                 raise ValueError("tuning needs calibration images, got none")
             if processes.rank == 0:
                 net = _tuned(net, conversion, calibration, device, tuning)
-            neurons = processes.share(neurons_of(net, example))
+            neurons = processes.share(Neurons.of(net, example))
     if neurons is None:
-        neurons = neurons_of(net, example)
+        neurons = Neurons.of(net, example)
     else:
         neurons.install(net)
     digests = processes.gather(neurons.digest())

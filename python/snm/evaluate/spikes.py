@@ -1,4 +1,4 @@
-"""Counts the spikes that a network sends."""
+"""Counts the spikes that a network sends, layer by layer."""
 
 from functools import partial
 from types import TracebackType

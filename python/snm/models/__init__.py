@@ -1,4 +1,4 @@
-"""Models by the names that a command line gives them, with what makes images of pictures."""
+"""Loads models by the names that a command line gives them, with what makes their images."""
 
 import os
 import re
@@ -21,38 +21,38 @@ from .packaged import packaged_network
 
 
 class Request(NamedTuple):
-    """What a command line says of a model."""
+    """What a command line says about the model that it asks for."""
 
     source: str
     """``torchvision:NAME``, ``timm:NAME``, ``MODULE:FUNCTION``, a file of :func:`snm.save`, or
     ``demo``."""
     checkpoint: Path | None = None
-    """A state dict; see :func:`snm.models.checkpoint.load_checkpoint`."""
+    """The file of its weights; see :func:`snm.models.checkpoint.load_checkpoint`."""
     weights: str | None = None
     """Which of torchvision's published weights the checkpoint is, for their preprocessing."""
     classes: int | None = None
-    """How many a model of torchvision or timm has; None for its default."""
+    """How many classes a model of torchvision or timm has; None for its default."""
     random_weights: bool = False
-    """A model of torchvision or timm may do without a checkpoint."""
+    """Whether a model of torchvision or timm may do without a checkpoint."""
     preprocessing: Preprocessing | None = None
-    """What was asked for, instead of the model's own."""
+    """How its images are made, instead of the model's own way; None for that."""
     seed: int = 0
-    """For weights that are drawn at random."""
+    """The seed for weights that are drawn at random."""
 
 
 class Loaded(NamedTuple):
-    """A model, ready for images."""
+    """A model that is ready for images."""
 
     model: nn.Module
     """In evaluation mode, on the CPU: a ReLU network, float32, or a :class:`SpikingNetwork`."""
     preprocess: Preprocess
     """Makes an image ``[C, H, W]`` of a picture."""
     digest: str
-    """Of its weights."""
+    """SHA-256 of its weights."""
 
 
 def load_model(request: Request) -> Loaded:
-    """The model that was asked for. Nothing is downloaded.
+    """Loads the model that was asked for. Nothing is downloaded.
 
     Raises:
         ValueError: the source is unknown, weights are missing or are not its own, or nothing says
@@ -167,7 +167,7 @@ def _timm(name: str, request: Request) -> tuple[nn.Module, Preprocessing | None]
 
 
 def _called(module: str, function: str) -> tuple[nn.Module, Preprocess | None]:
-    """A model of a module's function, which may be in the working directory."""
+    """Calls a module's function for its model; the module may be in the working directory."""
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
     try:

@@ -1,4 +1,4 @@
-"""Reads weights from files and puts them into models."""
+"""Reads weights from files, puts them into models, and takes their digests."""
 
 import hashlib
 from collections.abc import Mapping
@@ -20,14 +20,14 @@ def load_checkpoint(model: nn.Module, path: Path) -> None:
     """Puts a file's weights into a model.
 
     Args:
-        model: takes them all.
+        model: the model, for which the file has to hold all weights and no others.
         path: a state dict, ``.safetensors``, or ``.pt``, ``.pth`` or ``.bin`` as ``torch.save``
             writes it, also inside of ``{"state_dict": ...}`` or ``{"model": ...}`` and with
             ``DataParallel``'s prefix. Nothing but tensors is unpickled.
 
     Raises:
         FileNotFoundError: there is no file.
-        ValueError: it is no state dict, or not this model's; it lists what differs.
+        ValueError: the file is no state dict, or not this model's; it lists what differs.
 
     >>> from tempfile import TemporaryDirectory
     >>> model, other = nn.Linear(2, 1), nn.Linear(2, 1)
