@@ -15,7 +15,7 @@ def preprocess(picture: Picture) -> torch.Tensor:
     """That of the small network; in rank 1 the twentieth picture fails."""
     seen.append(1)
     if os.environ["RANK"] == "1" and len(seen) == 20:
-        raise ValueError("evaluate: the disk of rank 1 is on fire")
+        raise ValueError("the disk of rank 1 is on fire")
     return GREY(picture)
 
 

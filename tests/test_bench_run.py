@@ -119,7 +119,7 @@ def test_missing_rivals_are_named() -> None:
 def test_missing_packages_are_named(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("snm.commands.cli._BENCH_PACKAGES", ("pytest", "not_there"))
+    monkeypatch.setattr("snm.commands.bench.PACKAGES", ("pytest", "not_there"))
     assert main(["bench", "--quick"]) == 1
     expected = "snm bench needs not_there: pip install 'snm-kernels[bench]'\n"
     assert capsys.readouterr().err == expected

@@ -88,7 +88,7 @@ def test_demo_prints_its_tables_and_draws(
     monkeypatch.setattr(run, "TUNED_STEPS", (2,))
     monkeypatch.setattr(run, "TIMED_STEPS", 2)
     console = Console(record=True, width=120)
-    results = run.run(console, tmp_path / "curve.png")
+    results = run.show(console, tmp_path / "curve.png")
     printed = console.export_text()
     for preset in run.PRESETS:
         assert preset in printed
@@ -104,7 +104,7 @@ def test_demo_prints_its_tables_and_draws(
 def test_demo_says_what_it_lacks(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(cli, "_DEMO_PACKAGES", ("rich", "no_such_package"))
+    monkeypatch.setattr(run, "PACKAGES", ("rich", "no_such_package"))
     assert cli.main(["demo"]) == 1
     assert "snm demo needs no_such_package: pip install" in capsys.readouterr().err
 

@@ -107,7 +107,7 @@ def test_damaged_checkpoints_are_named(tmp_path: Path, name: str, content: objec
         path.write_bytes(content)
     else:
         torch.save(content, path)
-    with pytest.raises(ValueError, match=f"^evaluate: {path} must"):
+    with pytest.raises(ValueError, match=f"^{path} must"):
         load_model(Request(SOURCE, checkpoint=path, preprocessing=GREY))
 
 
@@ -197,7 +197,7 @@ def test_bad_sources_are_refused(source: str, error: type[Exception], message: s
 def test_unknown_models_of_libraries(library: str, monkeypatch: pytest.MonkeyPatch) -> None:
     torchvision_models()
     request = Request(f"{library}:no_such_net", random_weights=True)
-    with pytest.raises(ValueError, match=f"{library} must have the model, got 'no_such_net'"):
+    with pytest.raises(ValueError, match=f"model must be one of {library}'s, got 'no_such_net'"):
         load_model(request)
     module = "timm" if library == "timm" else "torchvision.models"
     monkeypatch.setitem(sys.modules, module, None)

@@ -24,7 +24,7 @@ from snm.conversion.statistics import Statistic
 from snm.data.batches import Shards, shards_of
 from snm.data.datasets import open_dataset
 from snm.evaluate.calibration import shared_statistics
-from snm.evaluate.neurons import load_neurons
+from snm.evaluate.neurons import Neurons
 from snm.evaluate.processes import Processes
 
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node")
@@ -166,7 +166,7 @@ def test_torchrun_gives_what_one_process_gives(
     assert decided(first) == decided(second)
     assert second["processes"] == 2
     assert first["right"][-1] >= 40
-    neurons = [load_neurons(tmp_path / name / "neurons.safetensors") for name in ("alone", "both")]
+    neurons = [Neurons.load(tmp_path / name / "neurons.safetensors") for name in ("alone", "both")]
     for path, layer in neurons[0].layers.items():
         assert torch.equal(layer.threshold, neurons[1].layers[path].threshold)
     # The tables are printed once, and are the same but for the seconds.

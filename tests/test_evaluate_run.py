@@ -29,7 +29,7 @@ from snm.commands import cli
 from snm.commands import evaluate as command
 from snm.evaluate import conversion, run
 from snm.evaluate.conversion import Conversion
-from snm.evaluate.neurons import load_neurons, neurons_of
+from snm.evaluate.neurons import Neurons
 from snm.evaluate.processes import Processes
 from snm.evaluate.results import Results
 from snm.network.relu import relu_pass
@@ -67,7 +67,7 @@ def test_result_is_what_the_network_says(data: Path, tmp_path: Path) -> None:
     assert result["images"] == 29
     assert result["corrupt"] == []
     assert [shard["images"] for shard in result["shards"]] == [8, 8, 8, 5]
-    kept = load_neurons(tmp_path / "out" / "neurons.safetensors")
+    kept = Neurons.load(tmp_path / "out" / "neurons.safetensors")
     for path, neuron in net.layers.items():
         assert torch.equal(kept.layers[path].threshold, neuron.threshold)
         assert result["layers"][path]["neurons"] == {"1": 576, "5": 16}[path]
@@ -216,7 +216,7 @@ def test_other_thresholds_in_another_process_are_refused(data: Path, tmp_path: P
         evaluation = small_evaluation(data, preset=("snm", "if")[processes.rank])
         how = (evaluation.loaded, evaluation.conversion, evaluation.calibration, processes)
         with pytest.raises(ValueError, match="thresholds of rank 1 must be those of rank 0"):
-            conversion.network_of(*how)
+            conversion.spiking_network(*how)
         return "refused"
 
     assert in_processes(2, tmp_path / "meeting", work) == ["refused", "refused"]
@@ -348,7 +348,7 @@ def test_command_without_rich(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(cli, "_EVALUATE_PACKAGES", ("no_such_package",))
+    monkeypatch.setattr(command, "PACKAGES", ("no_such_package",))
     assert evaluated(data, tmp_path) == 1
     assert "pip install 'snm-kernels[evaluate]'" in capsys.readouterr().err
 
@@ -506,14 +506,14 @@ def test_fitted_weights_go_with_the_neurons(tmp_path: Path) -> None:
     images = torch.rand(120, 1, 8, 8)
     tuned = snm.tune(model, images, timesteps=3)
     assert tuned.weights
-    neurons_of(tuned.net).save(tmp_path / "neurons.safetensors")
+    Neurons.of(tuned.net).save(tmp_path / "neurons.safetensors")
     other = snm.convert(model, images)
-    load_neurons(tmp_path / "neurons.safetensors").install(other)
+    Neurons.load(tmp_path / "neurons.safetensors").install(other)
     assert torch.equal(other(images, timesteps=3), tuned.net(images, timesteps=3))
     assert torch.equal(relu_pass(other, images)[1], relu_pass(tuned.net, images)[1])
-    assert neurons_of(other).digest() == neurons_of(tuned.net).digest()
+    assert Neurons.of(other).digest() == Neurons.of(tuned.net).digest()
     # As the process does that tuned.
-    neurons_of(tuned.net).install(tuned.net)
+    Neurons.of(tuned.net).install(tuned.net)
     assert torch.equal(relu_pass(other, images)[1], relu_pass(tuned.net, images)[1])
     kept = snm.tune(model, images, timesteps=3, weights=False).net
-    assert not neurons_of(kept).weights
+    assert not Neurons.of(kept).weights

@@ -18,6 +18,7 @@ from torch import nn
 import snm
 from evaluation import SOURCE, write_fashion_mnist
 from snm.commands import cli
+from snm.commands import report as command
 from snm.reports import Report
 from snm.reports.energy import Energy
 from snm.reports.page import page, read
@@ -534,7 +535,7 @@ def test_files_are_checked_first(
 def test_command_without_rich(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cli, "_EVALUATE_PACKAGES", ("no_such_package",))
+    monkeypatch.setattr(command, "PACKAGES", ("no_such_package",))
     assert cli.main(["report", "demo"]) == 1
     assert "snm report needs no_such_package" in (said := capsys.readouterr().err)
     assert "pip install 'snm-kernels[evaluate]'" in said

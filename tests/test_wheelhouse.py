@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from snm.wheelhouse import write_index
+from snm.commands import wheelhouse
+from snm.commands.wheelhouse import write_index
 
 WHEELS = ("0.1.0", "0.1.0+cu128", "0.1.0+cu130")
 
@@ -133,16 +134,23 @@ def test_a_second_run_renews_the_index(house: Path) -> None:
 
 
 def test_runs_as_a_program(house: Path) -> None:
-    command = [sys.executable, "-m", "snm.wheelhouse", str(house)]
+    command = [sys.executable, "-m", "snm.commands.wheelhouse", str(house)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[0] == "5 files of 2 projects"
     assert f"--index-url {(house / 'simple').as_uri()} " in done.stdout
 
 
+def test_runs_where_nothing_is_installed(house: Path) -> None:
+    # Neither PYTHONPATH nor site-packages.
+    command = [sys.executable, "-E", "-S", wheelhouse.__file__, str(house)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[0] == "5 files of 2 projects"
+
+
 def test_a_folder_without_packages_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"^write_index: folder must hold \.whl or \.tar\.gz"):
         write_index(tmp_path)
-    command = [sys.executable, "-m", "snm.wheelhouse", str(tmp_path)]
+    command = [sys.executable, "-m", "snm.commands.wheelhouse", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 1
     assert done.stderr.startswith("write_index: folder must hold")

@@ -6,6 +6,8 @@ Nothing here knows what is drawn, and matplotlib is imported when something is.
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from .optional import check_installed
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
@@ -31,12 +33,9 @@ def new_axes(width: float, height: float) -> "Axes":
     Raises:
         ModuleNotFoundError: there is no matplotlib.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            "plot: needs matplotlib: pip install 'snm-kernels[demo]'"
-        ) from error
+    check_installed("plot", "matplotlib", extra="demo")
+    from matplotlib.figure import Figure
+
     return Figure(figsize=(width, height), dpi=160, layout="constrained").subplots()
 
 

@@ -1,1 +1,1 @@
-"""The commands of ``snm`` that have a file of their own."""
+"""The command ``snm`` and its commands, a file each."""

@@ -1,10 +1,8 @@
 """Options that several commands have, and what they stand for."""
 
 import argparse
-import sys
-from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -13,11 +11,11 @@ if TYPE_CHECKING:
     from ..data.preprocess import Preprocessing
     from ..evaluate.conversion import Conversion
     from ..evaluate.processes import Processes
-    from ..models import Loaded, Preprocess, Request
+    from ..models import Loaded, Request
 
 
 def positive(text: str) -> int:
-    """An integer of at least 1.
+    """Reads the value of an option as an integer of at least 1.
 
     >>> positive("16")
     16
@@ -29,7 +27,7 @@ def positive(text: str) -> int:
 
 
 def count(text: str) -> int:
-    """An integer of at least 0."""
+    """Reads the value of an option as an integer of at least 0."""
     number = int(text)
     if number < 0:
         raise argparse.ArgumentTypeError(f"must be at least 0, got {text}")
@@ -37,7 +35,8 @@ def count(text: str) -> int:
 
 
 def add_preprocessing(parser: argparse.ArgumentParser) -> None:
-    """``--mean``, ``--std``, ``--resize``, ``--crop`` and ``--interpolation``."""
+    """Adds the options that say how images are made: ``--mean``, ``--std``, ``--resize``,
+    ``--crop`` and ``--interpolation``."""
     group = parser.add_argument_group("images, where the model does not say how it takes them")
     group.add_argument("--mean", type=float, nargs="+", help="of each channel, in [0, 1]")
     group.add_argument("--std", type=float, nargs="+", help="of each channel, in [0, 1]")
@@ -52,7 +51,7 @@ def add_preprocessing(parser: argparse.ArgumentParser) -> None:
 
 
 def preprocessing_of(options: argparse.Namespace) -> "Preprocessing | None":
-    """What was asked for; None for the model's own.
+    """How the options say that images are made; None where the model says so itself.
 
     Raises:
         ValueError: a size is given without mean and std.
@@ -63,7 +62,7 @@ def preprocessing_of(options: argparse.Namespace) -> "Preprocessing | None":
     if all(value is None for value in given):
         return None
     if options.mean is None or options.std is None:
-        raise ValueError("evaluate: mean and std must be given, with resize or crop too")
+        raise ValueError("mean and std must be given, with resize or crop too")
     return Preprocessing(
         tuple(options.mean),
         tuple(options.std),
@@ -74,7 +73,7 @@ def preprocessing_of(options: argparse.Namespace) -> "Preprocessing | None":
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
-    """The model and where its weights are."""
+    """Adds the options that say which model is meant, and where its weights are."""
     parser.add_argument(
         "model",
         metavar="MODEL",
@@ -99,7 +98,7 @@ def add_model(parser: argparse.ArgumentParser) -> None:
 
 
 def request_of(options: argparse.Namespace) -> "Request":
-    """The model that was asked for."""
+    """The model that the options ask for."""
     from ..models import Request
 
     return Request(
@@ -114,7 +113,7 @@ def request_of(options: argparse.Namespace) -> "Request":
 
 
 def add_data(parser: argparse.ArgumentParser, *, required: bool) -> None:
-    """The images that the network is shown."""
+    """Adds the options that say which images the network is shown."""
     parser.add_argument(
         "--data",
         required=required,
@@ -129,7 +128,7 @@ def add_data(parser: argparse.ArgumentParser, *, required: bool) -> None:
 
 
 def add_conversion(parser: argparse.ArgumentParser) -> None:
-    """How a model is converted, and the images for that."""
+    """Adds the options that say how a model is converted, and on which images."""
     group = parser.add_argument_group("conversion")
     group.add_argument("--preset", default="snm-zero", help="the neuron (default: %(default)s)")
     group.add_argument("--norm", default="neuron", choices=["neuron", "channel", "layer"])
@@ -169,7 +168,7 @@ def add_conversion(parser: argparse.ArgumentParser) -> None:
 
 
 def add_work(parser: argparse.ArgumentParser) -> None:
-    """How the work is done."""
+    """Adds the options that say how the work is done: batches, device, processes."""
     parser.add_argument(
         "--batch-size",
         type=positive,
@@ -193,7 +192,7 @@ def add_work(parser: argparse.ArgumentParser) -> None:
 
 
 def conversion_of(options: argparse.Namespace, timesteps: int | None) -> "Conversion":
-    """How the model is to be converted.
+    """How the options say that the model is converted.
 
     Raises:
         ValueError: an option is out of range, or --tune has no time steps.
@@ -201,7 +200,7 @@ def conversion_of(options: argparse.Namespace, timesteps: int | None) -> "Conver
     from ..evaluate.conversion import Conversion
 
     if options.tune and timesteps is None:
-        raise ValueError("evaluate: tuning needs timesteps, got none")
+        raise ValueError("tuning needs timesteps, got none")
     return Conversion(
         preset=options.preset,
         norm=options.norm,
@@ -217,7 +216,7 @@ def conversion_of(options: argparse.Namespace, timesteps: int | None) -> "Conver
 
 
 def data_of(options: argparse.Namespace, loaded: "Loaded") -> "Shards":
-    """The images that the network is shown.
+    """The images that the network is shown, by the options.
 
     Raises:
         ValueError: the kind or split is unknown, or there is no image.
@@ -239,7 +238,7 @@ def data_of(options: argparse.Namespace, loaded: "Loaded") -> "Shards":
 def calibration_of(
     options: argparse.Namespace, loaded: "Loaded", default: str | None = None
 ) -> "Shards | None":
-    """The images to calibrate on; None if the model needs none.
+    """The images to calibrate on, by the options; None if the model needs none.
 
     Args:
         default: ``KIND:FOLDER``, where the options name none.
@@ -255,7 +254,7 @@ def calibration_of(
         return None
     text = options.calibration or default
     if text is None:
-        raise ValueError("evaluate: calibration must name images, KIND:FOLDER, got none")
+        raise ValueError("calibration must name images, KIND:FOLDER, got none")
     dataset = open_dataset(text, options.calibration_split)
     generator = torch.Generator().manual_seed(options.seed)
     order = torch.randperm(len(dataset), generator=generator)[: options.calibration_images]
@@ -280,31 +279,7 @@ def processes_of(options: argparse.Namespace) -> "Processes":
     from ..evaluate.processes import PATIENCE, Processes
 
     if options.device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("evaluate: device cuda needs an NVIDIA GPU, found none")
+        raise ValueError("device cuda needs an NVIDIA GPU, found none")
     device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
     tuning = timedelta(seconds=options.budget if options.tune else 0)
     return Processes(device, patience=PATIENCE + tuning)
-
-
-def described(preprocess: "Preprocess") -> str:
-    """How images are made, as a text that is the same in every process and run."""
-    from ..data.preprocess import Preprocessing
-
-    if isinstance(preprocess, Preprocessing):
-        return preprocess.to_json()
-    kind = preprocess if hasattr(preprocess, "__qualname__") else type(preprocess)
-    return f"{kind.__module__}.{kind.__qualname__}"
-
-
-def layers_told(layers: Iterable[Any]) -> Iterator[Any]:
-    """Says on standard error which layer is being tuned."""
-    every = list(layers)
-    for number, layer in enumerate(every, start=1):
-        print(f"tuning layer {number} of {len(every)}: {layer.path}", file=sys.stderr, flush=True)
-        yield layer
-
-
-def complain(command: str, error: Exception, who: str = "") -> None:
-    """Prints what a command cannot do."""
-    message = str(error).removeprefix("evaluate: ")
-    print(f"snm {command}: {f'{who}: ' if who else ''}{message}", file=sys.stderr, flush=True)

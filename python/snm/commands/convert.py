@@ -1,4 +1,4 @@
-"""``snm convert``: a model made a spiking network, in a file."""
+"""``snm convert``: makes a spiking network of a model, and saves it."""
 
 import argparse
 from pathlib import Path
@@ -8,18 +8,18 @@ from .arguments import (
     add_model,
     add_work,
     calibration_of,
-    complain,
     conversion_of,
-    layers_told,
     positive,
     processes_of,
     request_of,
 )
+from .output import done_or_complained, layers_told
 
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Adds the command."""
+    """Adds ``snm convert`` to the command line."""
     parser = commands.add_parser("convert", help="convert a model and save the spiking network")
+    parser.set_defaults(run=run)
     add_model(parser)
     parser.add_argument(
         "--timesteps", type=positive, metavar="T", help="that --tune fits the neurons to"
@@ -32,30 +32,24 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 
 
 def run(options: argparse.Namespace) -> int:
-    """Runs the command; returns its exit status."""
-    from ..optional import PackageError
-
-    try:
-        _convert(options)
-    except (ValueError, TypeError, OSError, PackageError) as error:
-        complain("convert", error)
-        return 1
-    return 0
+    """Runs ``snm convert`` and returns its exit status."""
+    return done_or_complained(_convert, options)
 
 
 def _convert(options: argparse.Namespace) -> None:
-    from ..data.preprocess import Preprocessing
-    from ..evaluate.conversion import network_of
+    from ..evaluate.conversion import spiking_network
     from ..files import save
     from ..models import load_model
+    from ..models.kept import keep_preprocessing, kept_preprocessing
 
     loaded = load_model(request_of(options))
     conversion = conversion_of(options, options.timesteps)
     with processes_of(options) as processes:
         calibration = calibration_of(options, loaded)
-        net, neurons = network_of(loaded, conversion, calibration, processes, tuning=layers_told)
-        if isinstance(loaded.preprocess, Preprocessing):
-            net.preprocessing = loaded.preprocess.to_json()
+        net, neurons = spiking_network(
+            loaded, conversion, calibration, processes, tuning=layers_told
+        )
+        keep_preprocessing(net, loaded.preprocess)
         if processes.rank != 0:
             return
         save(net, options.out)
@@ -64,6 +58,6 @@ def _convert(options: argparse.Namespace) -> None:
     print(f"{len(neurons.layers)} layers, {thresholds:,} thresholds, {silent:,} of them silent")
     if neurons.tuning:
         print(neurons.tuning)
-    if not net.preprocessing:
+    if kept_preprocessing(net) is None:
         print("snm run will ask for --mean and --std: the model's own function makes its images")
     print(options.out)

@@ -1,17 +1,14 @@
-"""What ``snm demo`` does: convert the packaged network, measure it, draw the curve."""
+"""``snm demo``: converts the packaged network, measures it and draws its accuracy."""
 
+import argparse
 import time
 import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from statistics import median
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
-from matplotlib.figure import Figure
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 from torch import Tensor, nn
 
 import snm_kernels
@@ -21,20 +18,35 @@ from ..demo.data import DemoImages, load_images, load_network
 from ..demo.step_by_step import StepByStepNetwork, StepByStepSNM
 from ..errors import DeadNeuronWarning
 from ..network.spiking import SpikingNetwork
+from ..optional import check_installed
 from ..tuning import tune
 
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress
+
+PACKAGES = ("matplotlib", "rich")
+"""The packages that this command needs beside those of snm itself, as they are imported."""
+
 PRESETS = ("snm", "snm-half", "snm-zero", "if-half")
+"""The neurons whose accuracies are shown."""
 SHOWN_STEPS = (1, 2, 4, 8, 16, 32, 64)
+"""The time steps after which accuracies are shown."""
 TUNED_STEPS = (1, 2, 4, 8, 16)
+"""The numbers of time steps for each of which a network is tuned."""
 TIMED_STEPS = 32
+"""The time steps that a timed run has."""
 BATCH = 100
+"""Images in a batch."""
 
 
 class Timing(NamedTuple):
-    """Medians of the same work done both ways, in seconds."""
+    """How long the same work takes when done both ways: medians, in seconds."""
 
     fused: float
+    """All time steps in one launch, as this package does it."""
     step_by_step: float
+    """One time step after another, as it is published."""
 
     @property
     def ratio(self) -> float:
@@ -59,13 +71,42 @@ class Results(NamedTuple):
     """Seconds per run of one layer of neurons on the same drive."""
 
 
-def run(console: Console, picture: Path) -> Results:
-    """Runs the demo and prints and draws what it measured.
+def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Adds ``snm demo`` to the command line."""
+    parser = commands.add_parser(
+        "demo", help="convert a packaged network, show accuracy over time steps and speed"
+    )
+    parser.set_defaults(run=run)
+    parser.add_argument(
+        "--picture",
+        type=Path,
+        default=Path("snm-demo.png"),
+        help="PNG file for the curve (default: %(default)s)",
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Runs ``snm demo`` and returns its exit status.
+
+    Raises:
+        PackageError: matplotlib or rich is not installed.
+    """
+    check_installed("snm demo", *PACKAGES, extra="demo")
+    from rich.console import Console
+
+    show(Console(), options.picture)
+    return 0
+
+
+def show(console: "Console", picture: Path) -> Results:
+    """Measures the packaged network, and prints and draws what it found.
 
     Args:
         console: where to print.
         picture: the PNG file to write.
     """
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
     columns = (
         TextColumn("{task.description:<32}"),
         BarColumn(),
@@ -111,7 +152,7 @@ def _channels_last(images: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _percent_right(model: nn.Module, images: DemoImages, progress: Progress) -> float:
+def _percent_right(model: nn.Module, images: DemoImages, progress: "Progress") -> float:
     predictions = [
         model(_channels_last(batch)).argmax(1)
         for batch in progress.track(images.test_images.split(BATCH), description="ReLU network")
@@ -120,7 +161,7 @@ def _percent_right(model: nn.Module, images: DemoImages, progress: Progress) -> 
 
 
 def _accuracy_over_time(
-    net: SpikingNetwork, images: DemoImages, preset: str, progress: Progress
+    net: SpikingNetwork, images: DemoImages, preset: str, progress: "Progress"
 ) -> list[float]:
     last = SHOWN_STEPS[-1]
     right = torch.zeros(last)
@@ -145,9 +186,9 @@ def _tuned_accuracy(model: nn.Module, images: DemoImages, steps: int) -> float:
 
 
 def _time_network(
-    model: nn.Module, net: SpikingNetwork, batch: Tensor, progress: Progress
+    model: nn.Module, net: SpikingNetwork, batch: Tensor, progress: "Progress"
 ) -> Timing:
-    """Seconds per image of both ways."""
+    """Seconds per image that the network takes, both ways."""
     thresholds = {path: neuron.threshold for path, neuron in net.layers.items()}
     published = StepByStepNetwork(model, thresholds)
     seconds = _time(
@@ -158,7 +199,7 @@ def _time_network(
     return Timing(seconds.fused / len(batch), seconds.step_by_step / len(batch))
 
 
-def _time_neuron(progress: Progress) -> Timing:
+def _time_neuron(progress: "Progress") -> Timing:
     """Seconds that a layer of neurons alone takes on a drive, both ways."""
     generator = torch.Generator().manual_seed(0)
     drive = torch.randn(TIMED_STEPS, 64, 128, 7, 7, generator=generator)
@@ -180,7 +221,7 @@ def _time_neuron(progress: Progress) -> Timing:
 def _time(
     fused: Callable[[], object], published: Callable[[], object], rounds: Iterable[int]
 ) -> Timing:
-    """Medians over rounds that time both in turn, after a warm-up."""
+    """Seconds that each takes: the median over rounds that time both in turn, after a warm-up."""
     fused()
     published()
     seconds: dict[str, list[float]] = {"fused": [], "published": []}
@@ -192,7 +233,9 @@ def _time(
     return Timing(median(seconds["fused"]), median(seconds["published"]))
 
 
-def _print(console: Console, results: Results) -> None:
+def _print(console: "Console", results: Results) -> None:
+    from rich.table import Table
+
     table = Table(title="Accuracy in percent, Fashion-MNIST, 2,000 test images, NeuronNorm")
     table.add_column("time steps", justify="right")
     for preset in PRESETS:
@@ -230,6 +273,8 @@ def draw(results: Results, picture: Path) -> None:
         results: what to draw.
         picture: the PNG file to write.
     """
+    from matplotlib.figure import Figure
+
     # Colours of Okabe and Ito, told apart by markers as well.
     styles = {
         "snm": ("#0072B2", "o"),

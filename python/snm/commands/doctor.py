@@ -1,5 +1,6 @@
-"""What ``snm doctor`` prints: this copy, the backends and whether those that run are right."""
+"""``snm doctor``: what this copy is, which backends run here and whether those are right."""
 
+import argparse
 import math
 
 import torch
@@ -11,11 +12,25 @@ from .self_test import Backend, SelfTest, self_test
 _TESTED: tuple[Backend, ...] = ("cpu", "cuda", "triton")
 
 
+def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Adds ``snm doctor`` to the command line."""
+    parser = commands.add_parser(
+        "doctor", help="say which backends run here and, of the others, why not; test those that do"
+    )
+    parser.set_defaults(run=run)
+
+
+def run(_: argparse.Namespace) -> int:
+    """Runs ``snm doctor`` and returns its exit status."""
+    return examine()
+
+
 def examine() -> int:
-    """Prints what ``snm doctor`` prints, and returns its exit status.
+    """Prints what this copy is, which backends run, and how their self-tests went.
 
     Returns:
-        0, or 1 where a backend that says it is available differs from the reference or fails.
+        The exit status: 0, or 1 where a backend that says it is available differs from the
+        reference or fails.
 
     >>> examine()  # doctest: +ELLIPSIS
     snm-kernels ...

@@ -7,32 +7,35 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..optional import check_installed
 from .arguments import (
     add_conversion,
     add_data,
     add_model,
     add_work,
     calibration_of,
-    complain,
     conversion_of,
     data_of,
-    described,
-    layers_told,
     positive,
     processes_of,
     request_of,
 )
+from .output import REFUSALS, complain, layers_told
 
 if TYPE_CHECKING:
     from ..evaluate.results import ShardResult
 
+PACKAGES = ("rich",)
+"""The packages that this command needs beside those of snm itself, as they are imported."""
+
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Adds the command."""
+    """Adds ``snm evaluate`` to the command line."""
     parser = commands.add_parser(
         "evaluate",
         help="accuracy and spikes of a model on a data set; under torchrun by many processes",
     )
+    parser.set_defaults(run=run)
     add_model(parser)
     add_data(parser, required=True)
     parser.add_argument("--timesteps", type=positive, required=True, metavar="T")
@@ -51,11 +54,15 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 
 
 def run(options: argparse.Namespace) -> int:
-    """Runs the command; returns its exit status."""
+    """Runs ``snm evaluate`` and returns its exit status.
+
+    Raises:
+        PackageError: rich is not installed.
+    """
+    check_installed("snm evaluate", *PACKAGES, extra="evaluate")
     from torch.distributed.elastic.multiprocessing.errors import record
 
     from ..evaluate.processes import PeerError
-    from ..optional import PackageError
 
     # So that torchrun knows which process failed first.
     main = record(_evaluate) if "TORCHELASTIC_ERROR_FILE" in os.environ else _evaluate
@@ -63,7 +70,7 @@ def run(options: argparse.Namespace) -> int:
     who = f"rank {rank} of {world}" if world != "1" else ""
     try:
         main(options)
-    except (ValueError, TypeError, OSError, PackageError, PeerError) as error:
+    except (*REFUSALS, PeerError) as error:
         complain("evaluate", error, who)
         return 1
     except Exception as error:
@@ -73,8 +80,9 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _evaluate(options: argparse.Namespace) -> None:
+    from ..data.preprocess import description_of
     from ..evaluate.run import Evaluation, evaluate
-    from ..evaluate.text import report_of
+    from ..evaluate.text import tables_of
     from ..models import load_model
 
     loaded = load_model(request_of(options))
@@ -90,7 +98,7 @@ def _evaluate(options: argparse.Namespace) -> None:
             "model": options.model,
             "data": options.data.partition(":")[0],
             "split": options.split,
-            "preprocessing": described(loaded.preprocess),
+            "preprocessing": description_of(loaded.preprocess),
             "calibration": (options.calibration or options.data).partition(":")[0],
             "calibration_split": options.calibration_split,
             "skip_corrupt": options.skip_corrupt,
@@ -98,7 +106,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     )
     with processes_of(options) as processes:
         if processes.rank == 0:
-            print(f"images: {described(loaded.preprocess)}", flush=True)
+            print(f"images: {description_of(loaded.preprocess)}", flush=True)
         with _Progress() if processes.rank == 0 else nullcontext() as progress:
             result = evaluate(
                 evaluation,
@@ -109,7 +117,7 @@ def _evaluate(options: argparse.Namespace) -> None:
                 tuning=layers_told,
             )
         if processes.rank == 0:
-            print(report_of(result))
+            print(tables_of(result))
             print(f"\n{options.out / 'result.json'}")
 
 

@@ -12,19 +12,20 @@ from torch import Tensor, nn
 
 from ..network.relu import relu_logits
 from ..network.spiking import SpikingNetwork
+from ..optional import check_installed
 from .arguments import (
     add_conversion,
     add_data,
     add_model,
     add_work,
     calibration_of,
-    complain,
     conversion_of,
     data_of,
     positive,
     processes_of,
     request_of,
 )
+from .output import done_or_complained
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -34,8 +35,11 @@ if TYPE_CHECKING:
     from ..reports import Report
     from ..reports.page.sheets import Sheet
 
+PACKAGES = ("rich",)
+"""The packages that this command needs beside those of snm itself, as they are imported."""
+
 _STEPS = 32
-"""Where nobody says how many, and the network is not tuned for some."""
+"""Time steps, where nobody says how many and the network is not tuned for some."""
 _HIDDEN = {
     *("Spikes +", "Spikes −", "Synapses", "Saturated", "|v|/θ"),
     *("Mean activation", "Spiking, made up of"),
@@ -44,10 +48,11 @@ _HIDDEN = {
 
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Adds the command."""
+    """Adds ``snm report`` to the command line."""
     parser = commands.add_parser(
         "report", help="spikes, synaptic operations, energy, accuracy and speed, also as a page"
     )
+    parser.set_defaults(run=run)
     add_model(parser)
     add_data(parser, required=False)
     parser.add_argument(
@@ -84,34 +89,33 @@ def _output(text: str) -> Path:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Runs the command; returns its exit status."""
-    from ..optional import PackageError
+    """Runs ``snm report`` and returns its exit status.
 
-    try:
-        _report(options)
-    except (ValueError, TypeError, OSError, PackageError) as error:
-        complain("report", error)
-        return 1
-    return 0
+    Raises:
+        PackageError: rich is not installed.
+    """
+    check_installed("snm report", *PACKAGES, extra="evaluate")
+    return done_or_complained(_report, options)
 
 
 def _report(options: argparse.Namespace) -> None:
     from ..data.packaged import NAME
     from ..diagnosis import diagnose
-    from ..evaluate.conversion import network_of
+    from ..evaluate.conversion import spiking_network
+    from ..files.whole import write_whole
     from ..models import load_model
     from ..reports import report
 
     if options.data is None:
         if options.model != NAME:
-            raise ValueError("evaluate: data must name images, KIND:FOLDER, got none")
+            raise ValueError("data must name images, KIND:FOLDER, got none")
         options.data = NAME
     loaded = load_model(request_of(options))
     data = data_of(options, loaded)
     conversion = conversion_of(options, options.timesteps)
     with processes_of(options) as processes:
         calibration = calibration_of(options, loaded, options.data)
-        net, _ = network_of(loaded, conversion, calibration, processes)
+        net, _ = spiking_network(loaded, conversion, calibration, processes)
         steps = options.timesteps or net.tuned_for or _STEPS
         model = _relu_network(loaded, net)
         diagnosis = None
@@ -134,14 +138,14 @@ def _report(options: argparse.Namespace) -> None:
             print("\n".join(f"  {image}" for image in sorted(left_out.left_out)))
     for path in options.out:
         if path in pages:
-            path.write_text(page, encoding="utf-8")
+            write_whole(path, page.encode())
         else:
             found.save(path)
         print(path)
 
 
 class _Rectified(nn.Module):
-    """The ReLU network that a spiking network in a file was made of."""
+    """The ReLU network that a spiking network in a file was made of, as a module."""
 
     def __init__(self, net: SpikingNetwork) -> None:
         super().__init__()

@@ -1,14 +1,16 @@
-"""``snm run``: classifies images by a spiking network from a file."""
+"""``snm run``: classifies pictures by a spiking network in a file."""
 
 import argparse
 from pathlib import Path
 
-from .arguments import add_preprocessing, complain, positive, preprocessing_of
+from .arguments import add_preprocessing, positive, preprocessing_of
+from .output import done_or_complained
 
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Adds the command."""
+    """Adds ``snm run`` to the command line."""
     parser = commands.add_parser("run", help="classify images by a saved spiking network")
+    parser.set_defaults(run=run)
     parser.add_argument("network", type=Path, metavar="NET", help="what snm convert wrote")
     parser.add_argument("images", type=Path, nargs="+", metavar="IMAGE")
     parser.add_argument("--timesteps", type=positive, required=True, metavar="T")
@@ -25,38 +27,28 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 
 
 def run(options: argparse.Namespace) -> int:
-    """Runs the command; returns its exit status."""
-    from ..optional import PackageError
-
-    try:
-        _run(options)
-    except (ValueError, TypeError, OSError, PackageError) as error:
-        complain("run", error)
-        return 1
-    return 0
+    """Runs ``snm run`` and returns its exit status."""
+    return done_or_complained(_classify, options)
 
 
-def _run(options: argparse.Namespace) -> None:
+def _classify(options: argparse.Namespace) -> None:
     import torch
 
     from ..data.photos import decoded
-    from ..data.preprocess import Preprocessing
     from ..files import load
+    from ..models.kept import kept_preprocessing
     from ..table import table
 
     net = load(options.network)
-    preprocess = preprocessing_of(options)
+    preprocess = preprocessing_of(options) or kept_preprocessing(net)
     if preprocess is None:
-        if not net.preprocessing:
-            raise ValueError(
-                f"evaluate: {options.network} does not say how it takes its images; give mean and "
-                "std, and resize and crop where needed"
-            )
-        preprocess = Preprocessing.from_json(net.preprocessing)
+        raise ValueError(
+            f"{options.network} does not say how it takes its images; give mean and std, and "
+            "resize and crop where needed"
+        )
     if net.readout != "mean":
         raise ValueError(
-            "evaluate: network must have readout='mean' for probabilities, got "
-            f"readout={net.readout!r}"
+            f"network must have readout='mean' for probabilities, got readout={net.readout!r}"
         )
     names = None
     if options.classes is not None:
@@ -74,8 +66,7 @@ def _run(options: argparse.Namespace) -> None:
         found = int(probabilities.argmax())
         if names is not None and len(names) != len(probabilities):
             raise ValueError(
-                f"evaluate: {options.classes} must name {len(probabilities)} classes, got "
-                f"{len(names)}"
+                f"{options.classes} must name {len(probabilities)} classes, got {len(names)}"
             )
         name = str(found) if names is None else names[found]
         rows.append((str(path), name, f"{float(probabilities[found]):.4f}", str(steps)))

@@ -1,4 +1,4 @@
-"""A backend against the reference on small cases, and how fast it moves a larger one."""
+"""Tests a backend against the reference on small cases, and times it on a larger one."""
 
 import os
 import statistics
@@ -16,13 +16,15 @@ Case = Callable[[Backend, str], list[Tensor]]
 """Runs on a backend and a device, and returns all that came out, on the CPU."""
 
 _NEURON_CASES = (("snm", torch.float32), ("burst", torch.float16))
-"""Few: Triton compiles a kernel for each."""
+"""The rule and the drive's dtype of each case; few, for Triton compiles a kernel for each."""
 _TIME_STEPS, _NEURONS = 8, (4, 6, 10, 10)
-"""Of the parity cases: few, as the reference runs them too."""
+"""Time steps and neurons of the cases: few, for the reference runs them too."""
 _LONG = 32
+"""Time steps of the run that is timed."""
 _BYTES = {"cpu": 2**25, "cuda": 2**27}
-"""Of the drive whose run is timed, by device; more than most caches hold."""
+"""Bytes of the drive whose run is timed, by device; more than most caches hold."""
 _ROUNDS = 7
+"""How often the run and the copy are timed, in turn."""
 
 
 class SelfTest(NamedTuple):
@@ -35,11 +37,12 @@ class SelfTest(NamedTuple):
     wrong: str
     """What differs from the reference, or fails; empty where nothing does."""
     cases: int
-    """Compared with the reference."""
+    """How many cases are compared with the reference."""
     bandwidth: float
     """Bytes per second that a float32 run reads and writes; NaN where it was not timed."""
     copy_bandwidth: float
-    """The same of ``Tensor.copy_`` between tensors of the drive's size."""
+    """Bytes per second that ``Tensor.copy_`` reads and writes between tensors of the drive's size;
+    NaN where it was not timed."""
 
 
 def self_test(backend: Backend) -> SelfTest:
@@ -112,7 +115,7 @@ def _same(actual: list[Tensor], expected: list[Tensor]) -> bool:
 
 
 def _bandwidths(backend: Backend, device: str) -> tuple[float, float]:
-    """Bytes per second of a float32 run and of a copy: medians of rounds taken in turn."""
+    """Bytes per second of a float32 run, and of a copy: medians of rounds taken in turn."""
     drive = torch.rand(_LONG, _BYTES[device] // (4 * _LONG), device=device)
     out = torch.empty_like(drive)
 

@@ -4,8 +4,8 @@ import os
 from typing import TYPE_CHECKING, Literal
 
 from ..network.spiking import SpikingNetwork
+from ..optional import check_installed
 from .nir_error import GraphError
-from .packages import check_installed
 
 if TYPE_CHECKING:
     import nir
@@ -51,7 +51,7 @@ def to_nir(net: SpikingNetwork, *, image_shape: tuple[int, ...] | None = None) -
     >>> [type(node).__name__ for node in graph.nodes.values()]
     ['Input', 'Affine', 'SignedNeuronMemory', 'Affine', 'Output']
     """
-    check_installed("to_nir", "nir")
+    check_installed("to_nir", "nir", extra="interchange")
     from .nir_graph import graph_of_network
 
     return graph_of_network(net, image_shape)
@@ -88,7 +88,7 @@ def from_nir(graph: "nir.NIRGraph", *, if_reset: Reset | None = None) -> Spiking
     >>> torch.equal(same(images, timesteps=8), net(images, timesteps=8))
     True
     """
-    check_installed("from_nir", "nir")
+    check_installed("from_nir", "nir", extra="interchange")
     from .nir_network import network_of_graph
 
     if if_reset not in (None, "subtract"):
@@ -120,7 +120,7 @@ def read(path: str | os.PathLike[str]) -> "nir.NIRGraph":
     >>> torch.equal(from_nir(graph)(images, timesteps=8), net(images, timesteps=8))
     True
     """
-    check_installed("read", "nir")
+    check_installed("read", "nir", extra="interchange")
     from .nir_nodes import read_graph
 
     return read_graph(path)

@@ -22,8 +22,8 @@ from ..network.program import Call, Fire, Pooling, Program, Repeat, RunningMax
 from ..network.run import Readout, Run
 from ..network.spiking import SpikingNetwork
 from ..nn import SNMNeuron
+from ..optional import check_installed
 from .onnx_neuron import DESCRIPTION, DOMAIN, FUNCTION, NAME, OPSET, VERSION
-from .packages import check_installed
 
 Outputs = Literal["logits", "counts", "spikes"]
 OUTPUTS: tuple[str, ...] = get_args(Outputs)
@@ -84,7 +84,7 @@ def to_onnx(
     >>> logits.shape
     (2, 3)
     """
-    check_installed("to_onnx", "onnx", "onnxscript")
+    check_installed("to_onnx", "onnx", "onnxscript", extra="interchange")
     import onnx
 
     _check(net, outputs)

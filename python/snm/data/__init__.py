@@ -1,1 +1,1 @@
-"""Images and their classes, as the commands read them."""
+"""Data sets as they lie on disk: pictures with their classes, and images made of them."""

@@ -8,22 +8,24 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from ..models import Preprocess
+from .preprocess import Preprocess
 from .samples import CorruptImage, Dataset
 
 Item = tuple[Tensor, int] | CorruptImage
+"""An image and its class; or the error that it cannot be decoded."""
 
 
 class Batch(NamedTuple):
-    """The images of a shard."""
+    """The images of a shard, with their classes."""
 
     shard: int
+    """The number of the shard, from 0."""
     images: Tensor
     """``[B, C, H, W]``, float32; ``[0]`` if all of them are corrupt."""
     labels: Tensor
-    """``[B]``, int64."""
+    """The class of each image, int64 ``[B]``."""
     corrupt: tuple[str, ...]
-    """What was left out, and why."""
+    """The images that were left out, and why."""
 
 
 class Shards:
@@ -32,7 +34,7 @@ class Shards:
     Args:
         dataset: the images.
         preprocess: makes an image of a picture.
-        order: which images, in which order.
+        order: the numbers of the images, in the order in which they are read.
         size: images a shard, >= 1; the last one may have fewer.
         skip_corrupt: leave corrupt images out of their shard, instead of raising.
         workers: processes that read ahead; 0 to read in this one.
@@ -74,14 +76,14 @@ class Shards:
         return sum(map(len, self.indices))
 
     def digest(self) -> str:
-        """What tells the data set from others."""
+        """SHA-256 that tells the data set from others; see :meth:`Dataset.digest`."""
         return self.items.dataset.digest()
 
     def read(self, shards: Sequence[int]) -> Iterator[Batch]:
-        """The batches of some shards, in the order asked for.
+        """Reads some shards, in the order asked for, a batch each.
 
         Raises:
-            CorruptImage: an image is, and is not to be left out.
+            CorruptImage: an image is corrupt, and is not to be left out.
             ValueError: the images of a shard are of several sizes.
         """
         loader: DataLoader[Item] = DataLoader(
@@ -114,8 +116,8 @@ def shards_of(shards: Sequence[int], rank: int, world: int) -> Sequence[int]:
 
 
 class _Items(TorchDataset[Item]):
-    """Preprocessed images. That one is corrupt is handed on as a value, which passes unchanged
-    from a process that reads."""
+    """A data set for torch's loader: images with their classes. That one is corrupt is handed on as
+    a value, which passes unchanged from a process that reads."""
 
     def __init__(self, dataset: Dataset, preprocess: Preprocess) -> None:
         self.dataset = dataset
@@ -135,7 +137,7 @@ def _stacked(images: list[Tensor]) -> Tensor:
     shapes = sorted({tuple(image.shape) for image in images})
     if len(shapes) > 1:
         raise ValueError(
-            "evaluate: images must be of one size, got "
+            "images must be of one size, got "
             f"{' and '.join(str(list(shape)) for shape in shapes[:2])}; give resize and crop"
         )
     return torch.stack(images)

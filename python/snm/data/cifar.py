@@ -1,28 +1,31 @@
-"""Reads CIFAR-10 and CIFAR-100, binary or python batches."""
+"""Reads CIFAR-10 and CIFAR-100, from binary or python batches."""
 
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from ..optional import needed
+from ..optional import import_optional
 from .samples import ArrayDataset
 
 _PIXELS = 3 * 32 * 32
 
 
 class _Version(NamedTuple):
-    """How one of the two lies on disk."""
+    """How CIFAR-10 or CIFAR-100 lies on disk."""
 
     binary: str
+    """The folder of the binary batches."""
     python: str
+    """The folder of the python batches."""
     files: dict[str, tuple[str, ...]]
-    """The binary files of each split."""
+    """The names of the binary files, by split."""
     labels: int
-    """Bytes before the pixels; the last one is the class."""
+    """How many bytes stand before an image's pixels; the last one is the class."""
     classes: int
+    """How many classes there are."""
     reader: str
-    """torchvision's, for python batches."""
+    """The class of torchvision that reads the python batches."""
     sign: str
     """A file that shows where the python batches are."""
 
@@ -47,7 +50,7 @@ _VERSIONS = {
 
 
 def cifar(name: str, folder: Path, split: str) -> ArrayDataset:
-    """CIFAR-10, or CIFAR-100 with its fine labels.
+    """Reads CIFAR-10, or CIFAR-100 with its fine labels.
 
     Args:
         name: ``"cifar10"`` or ``"cifar100"``.
@@ -56,7 +59,7 @@ def cifar(name: str, folder: Path, split: str) -> ArrayDataset:
         split: ``"train"`` or ``"test"``.
 
     Raises:
-        FileNotFoundError: it holds neither.
+        FileNotFoundError: the folder holds neither.
         ValueError: the split is unknown, or a file is damaged.
         PackageError: there are python batches, and no torchvision.
 
@@ -64,7 +67,7 @@ def cifar(name: str, folder: Path, split: str) -> ArrayDataset:
     """
     version = _VERSIONS[name]
     if split not in version.files:
-        raise ValueError(f"evaluate: split must be train or test, got {split!r}")
+        raise ValueError(f"split must be train or test, got {split!r}")
     first = version.files[split][0]
     for inside in (folder, folder / version.binary):
         if (inside / first).is_file():
@@ -73,8 +76,7 @@ def cifar(name: str, folder: Path, split: str) -> ArrayDataset:
         if inside.name == version.python and (inside / version.sign).is_file():
             return _python(inside.parent, version, split)
     raise FileNotFoundError(
-        f"evaluate: {folder} must hold {first}, {version.binary}/ or {version.python}/, "
-        "got none of them"
+        f"{folder} must hold {first}, {version.binary}/ or {version.python}/, got none of them"
     )
 
 
@@ -85,15 +87,14 @@ def _binary(folder: Path, version: _Version, split: str) -> ArrayDataset:
         content = np.fromfile(folder / name, dtype=np.uint8)
         if len(content) == 0 or len(content) % record:
             raise ValueError(
-                f"evaluate: {folder / name} must be a multiple of {record:,} bytes, an image "
+                f"{folder / name} must be a multiple of {record:,} bytes, an image "
                 f"each, got {len(content):,}"
             )
         rows = content.reshape(-1, record)
         largest = int(rows[:, version.labels - 1].max())
         if largest >= version.classes:
             raise ValueError(
-                f"evaluate: labels in {folder / name} must be below {version.classes}, "
-                f"got {largest}"
+                f"labels in {folder / name} must be below {version.classes}, got {largest}"
             )
         parts.append(rows)
     rows = np.concatenate(parts)
@@ -103,12 +104,12 @@ def _binary(folder: Path, version: _Version, split: str) -> ArrayDataset:
 
 
 def _python(parent: Path, version: _Version, split: str) -> ArrayDataset:
-    readers = needed("torchvision.datasets", "torchvision", "evaluate: reading python batches")
+    readers = import_optional("torchvision.datasets", "torchvision", "reading python batches")
     try:
         read = getattr(readers, version.reader)(parent, train=split == "train", download=False)
     # What it raises where digests differ.
     except RuntimeError as error:
         raise ValueError(
-            f"evaluate: {parent / version.python} must hold the published files: {error}"
+            f"{parent / version.python} must hold the published files: {error}"
         ) from error
     return ArrayDataset(read.data, np.asarray(read.targets), f"{version.python}, {split}")

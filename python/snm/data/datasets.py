@@ -1,4 +1,4 @@
-"""Data sets by kind and folder."""
+"""Opens data sets by the kind and the folder that a command line names."""
 
 from collections.abc import Callable
 from functools import partial
@@ -17,10 +17,11 @@ KINDS: dict[str, Callable[[Path, str], Dataset]] = {
     "fashion-mnist": mnist,
     "folder": PhotoDataset,
 }
+"""What opens a data set of each kind: a function of its folder and its split."""
 
 
 def open_dataset(text: str, split: str) -> Dataset:
-    """The data set that a command line names.
+    """Opens the data set that a command line names.
 
     Args:
         text: ``KIND:FOLDER``, a kind of :data:`KINDS`; or ``demo``, for the packaged images.
@@ -34,7 +35,7 @@ def open_dataset(text: str, split: str) -> Dataset:
     >>> open_dataset("emnist:data", "test")
     Traceback (most recent call last):
     ...
-    ValueError: evaluate: data must be KIND:FOLDER with a kind of cifar10, cifar100, mnist, \
+    ValueError: data must be KIND:FOLDER with a kind of cifar10, cifar100, mnist, \
 fashion-mnist, folder, or demo, got 'emnist:data'
     """
     if text == NAME:
@@ -42,10 +43,9 @@ fashion-mnist, folder, or demo, got 'emnist:data'
     kind, colon, folder = text.partition(":")
     if kind not in KINDS or not colon or not folder:
         raise ValueError(
-            f"evaluate: data must be KIND:FOLDER with a kind of {', '.join(KINDS)}, or {NAME}, "
-            f"got {text!r}"
+            f"data must be KIND:FOLDER with a kind of {', '.join(KINDS)}, or {NAME}, got {text!r}"
         )
     found = KINDS[kind](Path(folder), split)
     if len(found) == 0:
-        raise ValueError(f"evaluate: data must hold at least one image, got none in {text}")
+        raise ValueError(f"data must hold at least one image, got none in {text}")
     return found

@@ -17,7 +17,7 @@ _PREFIXES = {"train": "train", "test": "t10k"}
 
 
 def mnist(folder: Path, split: str) -> ArrayDataset:
-    """MNIST, Fashion-MNIST or another data set in their form.
+    """Reads MNIST, Fashion-MNIST or another data set in their form.
 
     Args:
         folder: holds the idx files, gzipped or not, itself or in ``raw/``, ``MNIST/raw/`` or
@@ -25,14 +25,14 @@ def mnist(folder: Path, split: str) -> ArrayDataset:
         split: ``"train"`` or ``"test"``.
 
     Raises:
-        FileNotFoundError: they are not there.
+        FileNotFoundError: the files are not there.
         ValueError: the split is unknown, or a file is damaged.
 
     Source: the layout of the files: LeCun, Cortes, Burges, "The MNIST database of handwritten
     digits"; Xiao, Rasul, Vollgraf, "Fashion-MNIST", 2017, arXiv:1708.07747.
     """
     if split not in _PREFIXES:
-        raise ValueError(f"evaluate: split must be train or test, got {split!r}")
+        raise ValueError(f"split must be train or test, got {split!r}")
     prefix = _PREFIXES[split]
     pictures = _find(folder, f"{prefix}-images", 3)
     images, labels = read_idx(pictures, 3), read_idx(_find(folder, f"{prefix}-labels", 1), 1)
@@ -40,7 +40,7 @@ def mnist(folder: Path, split: str) -> ArrayDataset:
 
 
 def read_idx(path: Path, dims: int) -> npt.NDArray[np.uint8]:
-    """The array of unsigned bytes in an idx file.
+    """Reads the array of unsigned bytes in an idx file.
 
     Args:
         path: the file, gzipped if its name ends in ``.gz``.
@@ -60,17 +60,17 @@ def read_idx(path: Path, dims: int) -> npt.NDArray[np.uint8]:
     magic = bytes([0, 0, _UNSIGNED_BYTES, dims])
     if content[:4] != magic:
         raise ValueError(
-            f"evaluate: {path} must start with {magic.hex()}, idx of unsigned bytes in {dims} "
+            f"{path} must start with {magic.hex()}, idx of unsigned bytes in {dims} "
             f"dimensions, got {content[:4].hex() or 'nothing'}"
         )
     header = 4 + 4 * dims
     if len(content) < header:
-        raise ValueError(f"evaluate: {path} must hold at least {header} bytes, got {len(content)}")
+        raise ValueError(f"{path} must hold at least {header} bytes, got {len(content)}")
     shape = tuple(int(size) for size in np.frombuffer(content[4:header], dtype=">u4"))
     expected = header + math.prod(shape)
     if len(content) != expected:
         raise ValueError(
-            f"evaluate: {path} must hold {expected:,} bytes for {list(shape)}, got {len(content):,}"
+            f"{path} must hold {expected:,} bytes for {list(shape)}, got {len(content):,}"
         )
     return np.frombuffer(content, dtype=np.uint8, offset=header).reshape(shape)
 
@@ -81,7 +81,7 @@ def _bytes_of(path: Path) -> bytes:
     try:
         return gzip.decompress(path.read_bytes())
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise ValueError(f"evaluate: {path} must be a complete gzip file: {error}") from error
+        raise ValueError(f"{path} must be a complete gzip file: {error}") from error
 
 
 def _find(folder: Path, stem: str, dims: int) -> Path:
@@ -92,5 +92,5 @@ def _find(folder: Path, stem: str, dims: int) -> Path:
                 return path
     places = ", ".join(inside or "the folder itself" for inside in _FOLDERS)
     raise FileNotFoundError(
-        f"evaluate: {folder} must hold {names[0]} or {names[1]}, in {places}, got none of them"
+        f"{folder} must hold {names[0]} or {names[1]}, in {places}, got none of them"
     )

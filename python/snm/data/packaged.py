@@ -1,46 +1,32 @@
-"""The network and the images that come with the package, as commands load them."""
+"""The images that come with the package, as commands read them."""
 
-from importlib.resources import files
 from io import BytesIO
 
 import numpy as np
-import torch
 
-from .preprocess import Preprocessing
+from ..demo.data import read_asset
 from .samples import ArrayDataset
 
 NAME = "demo"
-"""What command lines call them."""
-
-
-def packaged_network() -> tuple[torch.nn.Module, Preprocessing]:
-    """The trained network, and how it takes its images.
-
-    >>> packaged_network()[1].mean
-    (0.286,)
-    """
-    from ..demo.data import MEAN, STD, load_network
-
-    return load_network(), Preprocessing((MEAN,), (STD,))
+"""What command lines call the packaged images, and the packaged network."""
 
 
 def packaged_images(split: str) -> ArrayDataset:
-    """Images of Fashion-MNIST: 2,000 with their classes to test on, or 1,000 to calibrate on, whose
-    classes are not packaged and are given as 0.
+    """Opens images of Fashion-MNIST: 2,000 with their classes to test on, or 1,000 to calibrate on,
+    whose classes are not packaged and are given as 0.
 
     Args:
         split: ``"test"`` or ``"train"``.
 
     Raises:
-        ValueError: it is neither.
+        ValueError: the split is neither.
 
     >>> len(packaged_images("test")), packaged_images("train")[0].image.shape
     (2000, (28, 28))
     """
     if split not in ("train", "test"):
-        raise ValueError(f"evaluate: split must be train or test, got {split!r}")
-    content = (files("snm.demo") / "assets" / "images.npz").read_bytes()
-    with np.load(BytesIO(content), allow_pickle=False) as arrays:
+        raise ValueError(f"split must be train or test, got {split!r}")
+    with np.load(BytesIO(read_asset("images.npz")), allow_pickle=False) as arrays:
         if split == "test":
             return ArrayDataset(arrays["test_images"], arrays["test_labels"], "packaged test")
         images = arrays["calibration_images"]

@@ -4,7 +4,7 @@ import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..optional import needed
+from ..optional import import_optional
 from .samples import CorruptImage, Sample
 
 if TYPE_CHECKING:
@@ -22,13 +22,13 @@ class PhotoDataset:
         split: ``"test"``, ``"train"``, or another folder's name.
 
     Raises:
-        FileNotFoundError: it does not.
+        FileNotFoundError: the folder holds no such folder.
         PackageError: torchvision, which lists them, or Pillow is not installed.
     """
 
     def __init__(self, folder: Path, split: str) -> None:
-        readers = needed("torchvision.datasets", "torchvision", "evaluate: a folder of photos")
-        needed("PIL.Image", "pillow", "evaluate: decoding photos")
+        readers = import_optional("torchvision.datasets", "torchvision", "a folder of photos")
+        import_optional("PIL.Image", "pillow", "decoding photos")
         self.folder = _inside(folder, split)
         listed = readers.ImageFolder(self.folder)
         self.files: list[tuple[str, int]] = listed.samples
@@ -47,14 +47,14 @@ class PhotoDataset:
 
 
 def decoded(path: Path) -> "Image":
-    """A picture in a file, decoded to its end.
+    """Decodes the picture in a file, to its end.
 
     Raises:
-        CorruptImage: it is none that Pillow knows, or is damaged.
+        CorruptImage: the file is of no format that Pillow knows, or is damaged.
         OSError: the file cannot be read.
         PackageError: Pillow is not installed.
     """
-    pictures = needed("PIL.Image", "pillow", "evaluate: decoding photos")
+    pictures = import_optional("PIL.Image", "pillow", "decoding photos")
     try:
         image: Image = pictures.open(path)
         image.load()
@@ -74,5 +74,5 @@ def _inside(folder: Path, split: str) -> Path:
     if split == "test" and folder.is_dir() and not (folder / "train").is_dir():
         return folder
     raise FileNotFoundError(
-        f"evaluate: {folder} must hold a folder {' or '.join(names)} for split {split!r}, got none"
+        f"{folder} must hold a folder {' or '.join(names)} for split {split!r}, got none"
     )

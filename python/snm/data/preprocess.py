@@ -1,6 +1,7 @@
-"""How a picture becomes what a network takes."""
+"""Makes of a picture what a network takes."""
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING
 
@@ -8,13 +9,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..optional import needed
+from ..optional import import_optional
 from .samples import Picture
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+Preprocess = Callable[[Picture], Tensor]
+"""Makes an image, float32 ``[C, H, W]``, of a picture."""
+
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
+"""How a picture may be resized; names of Pillow's."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +69,7 @@ class Preprocessing:
             )
 
     def __call__(self, picture: Picture) -> Tensor:
-        """The picture as float32 ``[C, H, W]``.
+        """The image that a picture becomes, float32 ``[C, H, W]``.
 
         Raises:
             ValueError: it is smaller than the crop, or coloured and there is one mean.
@@ -72,7 +77,7 @@ class Preprocessing:
         """
         pixels = picture if isinstance(picture, np.ndarray) else self._pixels_of(picture)
         if self.resize is not None and isinstance(picture, np.ndarray):
-            pictures = needed("PIL.Image", "pillow", "evaluate: resizing")
+            pictures = import_optional("PIL.Image", "pillow", "resizing")
             pixels = self._pixels_of(pictures.fromarray(picture))
         if self.crop is not None:
             pixels = _cropped(pixels, self.crop)
@@ -86,15 +91,15 @@ class Preprocessing:
         return values.div(255.0).sub(scale[0]).div(scale[1])
 
     def to_json(self) -> str:
-        """All of it as a text."""
+        """All that it consists of, as a text that :meth:`from_json` reads."""
         return json.dumps(asdict(self))
 
     @classmethod
     def from_json(cls, text: str) -> "Preprocessing":
-        """What :meth:`to_json` wrote.
+        """The preprocessing that :meth:`to_json` wrote down.
 
         Raises:
-            ValueError: the text is another.
+            ValueError: the text is none that it writes.
         """
         values = json.loads(text)
         if not isinstance(values, dict) or set(values) != {field.name for field in fields(cls)}:
@@ -106,10 +111,22 @@ class Preprocessing:
         if self.resize is not None and min(coloured.size) != self.resize:
             shorter = min(coloured.size)
             width, height = (self.resize * side // shorter for side in coloured.size)
-            pictures = needed("PIL.Image", "pillow", "evaluate: resizing")
+            pictures = import_optional("PIL.Image", "pillow", "resizing")
             how = getattr(pictures.Resampling, self.interpolation.upper())
             coloured = coloured.resize((width, height), how)
         return np.asarray(coloured)
+
+
+def description_of(preprocess: Preprocess) -> str:
+    """How images are made, as a text that is the same in every process and run.
+
+    >>> description_of(Preprocessing(mean=(0.5,), std=(0.25,)))[:32]
+    '{"mean": [0.5], "std": [0.25], "'
+    """
+    if isinstance(preprocess, Preprocessing):
+        return preprocess.to_json()
+    kind = preprocess if hasattr(preprocess, "__qualname__") else type(preprocess)
+    return f"{kind.__module__}.{kind.__qualname__}"
 
 
 def _cropped(pixels: np.ndarray, side: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""What a data set gives, whatever files it lies in."""
+"""What every data set gives, whatever files it lies in: pictures with their classes."""
 
 import hashlib
 from typing import TYPE_CHECKING, NamedTuple, Protocol, Union
@@ -10,11 +10,11 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 Picture = Union[npt.NDArray[np.uint8], "Image"]
-"""uint8 ``[H, W]`` or ``[H, W, 3]``, or a PIL image."""
+"""A picture, before it is preprocessed: uint8 ``[H, W]`` or ``[H, W, 3]``, or a PIL image."""
 
 
 class Sample(NamedTuple):
-    """One image of a data set."""
+    """A picture of a data set, with its class."""
 
     image: Picture
     label: int
@@ -24,16 +24,17 @@ class Sample(NamedTuple):
 
 
 class Dataset(Protocol):
-    """Images with labels."""
+    """Pictures with their classes, read one at a time."""
 
     def __len__(self) -> int:
-        """How many there are."""
+        """How many pictures there are."""
 
     def __getitem__(self, index: int) -> Sample:
-        """One of them; raises :class:`CorruptImage` if it cannot be decoded."""
+        """Reads one of them; raises :class:`CorruptImage` if it cannot be decoded."""
 
     def digest(self) -> str:
-        """What tells it from other images: of arrays SHA-256 of all, of photos that of names."""
+        """SHA-256 that tells the data set from others: of all pixels and labels where they lie in
+        memory, of names and labels where they are photos."""
 
 
 class CorruptImage(ValueError):
@@ -41,12 +42,12 @@ class CorruptImage(ValueError):
 
 
 class ArrayDataset:
-    """Images that lie in memory.
+    """A data set whose pictures lie in memory.
 
     Args:
-        images: uint8 ``[N, H, W]`` or ``[N, H, W, 3]``.
-        labels: integers ``[N]``.
-        name: of the file that they are from.
+        images: the pictures, uint8 ``[N, H, W]`` or ``[N, H, W, 3]``.
+        labels: the class of each, integers ``[N]``.
+        name: of the file that they are from, for messages.
 
     Raises:
         ValueError: there are not as many labels as images.
@@ -61,7 +62,7 @@ class ArrayDataset:
     ) -> None:
         if len(images) != len(labels):
             raise ValueError(
-                f"evaluate: {name} must have as many labels as images, got {len(labels)} labels "
+                f"{name} must have as many labels as images, got {len(labels)} labels "
                 f"and {len(images)} images"
             )
         self.images, self.labels, self.name = images, labels, name

@@ -1,4 +1,4 @@
-"""The images and the trained network that come with the package."""
+"""Loads the images and the trained network that come with the package."""
 
 from importlib.resources import files
 from io import BytesIO
@@ -74,7 +74,7 @@ def load_images() -> DemoImages:
         >>> images.test_images.shape, images.calibration_images.shape
         (torch.Size([2000, 1, 28, 28]), torch.Size([1000, 1, 28, 28]))
     """
-    with np.load(BytesIO(_read_asset("images.npz")), allow_pickle=False) as arrays:
+    with np.load(BytesIO(read_asset("images.npz")), allow_pickle=False) as arrays:
         return DemoImages(
             test_images=normalise(torch.from_numpy(arrays["test_images"])),
             test_labels=torch.from_numpy(arrays["test_labels"].astype(np.int64)),
@@ -99,9 +99,14 @@ def load_network() -> SmallVGG:
         False
     """
     network = SmallVGG()
-    network.load_state_dict(load_safetensors(_read_asset("vgg.safetensors")))
+    network.load_state_dict(load_safetensors(read_asset("vgg.safetensors")))
     return network.eval()
 
 
-def _read_asset(name: str) -> bytes:
+def read_asset(name: str) -> bytes:
+    """Reads a file that is packaged with the demo, such as ``images.npz``.
+
+    Raises:
+        FileNotFoundError: the package was installed without it.
+    """
     return (files("snm.demo") / "assets" / name).read_bytes()

@@ -1,4 +1,4 @@
-"""The network of the demo: a small VGG for 28x28 grey images."""
+"""The network of the demo: a small VGG for grey images of 28 by 28 pixels."""
 
 from torch import Tensor, nn
 

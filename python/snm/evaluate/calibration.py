@@ -22,7 +22,7 @@ def shared_statistics(
     statistic: Statistic,
     processes: Processes,
 ) -> Statistics:
-    """The statistics of all processes' images, the same in each of them.
+    """Collects the statistics of all processes' images, the same in each of them.
 
     The largest activations are reduced to their maximum; each process widens its histograms to
     them, whose ranges are powers of two, and the counts add up exactly.
@@ -47,12 +47,12 @@ def shared_statistics(
     layouts = processes.gather(None if own is None else _layout(own, first))
     known = [(layout, rank) for rank, layout in enumerate(layouts) if layout is not None]
     if not known:
-        raise ValueError("evaluate: calibration must hold at least one image, got none")
+        raise ValueError("calibration must hold at least one image, got none")
     layout, source = min(known, key=lambda pair: pair[0].first)
     for other, rank in known:
         if other.layers != layout.layers:
             raise ValueError(
-                f"evaluate: calibration images must be of one size with norm={norm!r}, got "
+                f"calibration images must be of one size with norm={norm!r}, got "
                 f"activations of {layout.layers} and, in rank {rank}, {other.layers}"
             )
     device = processes.device
@@ -69,13 +69,14 @@ def shared_statistics(
 
 
 class _Layout(NamedTuple):
-    """What statistics look like."""
+    """The shapes of one process's statistics, by which the others lay out their own."""
 
     first: int
-    """The first shard that was seen."""
+    """The first of its shards that has an image."""
     example: tuple[int, ...]
+    """The shape of the images with which the model is traced."""
     layers: dict[str, tuple[tuple[int, ...], tuple[int, ...] | None, torch.dtype | None]]
-    """The shapes of the largest activations and of the histograms, and the type of these."""
+    """By layer, the shapes of the largest activations and of the histograms, and these' dtype."""
 
 
 def _own(
@@ -104,7 +105,7 @@ def _layout(statistics: Statistics, first: int) -> _Layout:
 
 
 def _empty(layout: _Layout, device: torch.device) -> dict[str, LayerStatistics]:
-    """Those of no images."""
+    """The statistics that no images have, laid out as another process's."""
     layers = {}
     for path, (shape, histograms, dtype) in layout.layers.items():
         counts: Tensor | None = None

@@ -1,4 +1,4 @@
-"""From a model to the spiking network that is evaluated or saved."""
+"""Makes of a model the spiking network that is evaluated, reported on or saved."""
 
 import warnings
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from ..models import Loaded
 from ..network.spiking import SpikingNetwork
 from ..tuning import tune
 from .calibration import shared_statistics
-from .neurons import Neurons, neurons_of
+from .neurons import Neurons
 from .processes import Processes
 
 DTYPES = {
@@ -27,6 +27,7 @@ DTYPES = {
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
 }
+"""The dtypes in which a network may be simulated, by name."""
 
 
 @dataclass(frozen=True)
@@ -62,24 +63,22 @@ class Conversion:
     def __post_init__(self) -> None:
         Choice(self.norm, self.statistic, self.percentile).check()
         if self.dtype is not None and self.dtype not in DTYPES:
-            raise ValueError(
-                f"evaluate: dtype must be one of {', '.join(DTYPES)}, got {self.dtype!r}"
-            )
+            raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {self.dtype!r}")
         if self.max_spikes is not None and self.preset != "burst" and self.tune_for is None:
             raise ValueError(
-                "evaluate: max_spikes must be left out but with preset='burst' or tuning, got "
+                "max_spikes must be left out but with preset='burst' or tuning, got "
                 f"{self.max_spikes}"
             )
         self.rule()
 
     def rule(self) -> SNMRule:
-        """The rule that preset and max_spikes stand for."""
+        """The rule of the neurons that preset and max_spikes stand for."""
         if self.preset == "burst" and self.max_spikes is not None:
             return snm_kernels.preset("burst", max_spikes=self.max_spikes)
         return rule_of(self.preset)
 
 
-def network_of(
+def spiking_network(
     loaded: Loaded,
     conversion: Conversion,
     calibration: Shards | None,
@@ -88,14 +87,14 @@ def network_of(
     *,
     tuning: Progress | None = None,
 ) -> tuple[SpikingNetwork, Neurons]:
-    """The spiking network, the same in all processes, and its neurons.
+    """Makes the spiking network, the same in all processes, and copies its neurons.
 
     Args:
         loaded: a ReLU network, or a spiking one, whose thresholds stay.
-        conversion: how.
+        conversion: how it is converted.
         calibration: images to calibrate and tune on; None for a network that needs none.
         processes: who takes part.
-        neurons: found before; then nobody calibrates or tunes.
+        neurons: those that were found before; then nobody calibrates or tunes.
         tuning: wraps the layers, as ``progress`` of :func:`snm.tune`, in the process that tunes.
 
     Raises:
@@ -110,28 +109,26 @@ def network_of(
         if isinstance(loaded.model, SpikingNetwork):
             net, example = loaded.model.to(device), torch.empty(0)
             if net.encoder != "direct":
-                raise ValueError(
-                    f"evaluate: network must have encoder='direct', got {net.encoder!r}"
-                )
+                raise ValueError(f"network must have encoder='direct', got {net.encoder!r}")
         else:
             net, example = _converted(loaded, conversion, calibration, processes, neurons)
         if conversion.dtype is not None:
             net = net.to(DTYPES[conversion.dtype])
         if neurons is None and conversion.tune_for is not None:
             if calibration is None:
-                raise ValueError("evaluate: tuning needs calibration images, got none")
+                raise ValueError("tuning needs calibration images, got none")
             if processes.rank == 0:
                 net = _tuned(net, conversion, calibration, device, tuning)
-            neurons = processes.share(neurons_of(net, example))
+            neurons = processes.share(Neurons.of(net, example))
     if neurons is None:
-        neurons = neurons_of(net, example)
+        neurons = Neurons.of(net, example)
     else:
         neurons.install(net)
     digests = processes.gather(neurons.digest())
     for rank, digest in enumerate(digests):
         if digest != digests[0]:
             raise ValueError(
-                f"evaluate: thresholds of rank {rank} must be those of rank 0, got others; do all "
+                f"thresholds of rank {rank} must be those of rank 0, got others; do all "
                 "nodes have the same model and the same versions?"
             )
     return net, neurons
@@ -150,7 +147,7 @@ def _converted(
         example = neurons.example.to(processes.device)
         return convert(model, example, **options), example
     if calibration is None:
-        raise ValueError("evaluate: a ReLU network needs calibration images, got none")
+        raise ValueError("a ReLU network needs calibration images, got none")
     own = shards_of(range(len(calibration)), processes.rank, processes.world)
     statistics = shared_statistics(
         model,

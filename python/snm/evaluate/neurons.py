@@ -1,5 +1,4 @@
-"""The neurons of a network apart from its weights, but those that tuning fitted: to compare, send
-and keep."""
+"""A network's neurons, and the weights that tuning fitted to them: to compare, send and keep."""
 
 import copy
 import json
@@ -21,48 +20,99 @@ from ..network.spiking import SpikingNetwork
 from ..nn import SNMNeuron
 
 
-class Layer(NamedTuple):
-    """What makes the neurons of a layer."""
+class LayerNeurons(NamedTuple):
+    """The neurons of one layer."""
 
     threshold: Tensor
-    """float32, on the CPU."""
+    """θ, float32, on the CPU, broadcastable to the layer's activations of one image."""
     bias: Tensor | None
+    """What is added to their drive at each time step; None where nothing is."""
     rule: SNMRule
+    """The rule by which they fire."""
 
 
 class Neurons(NamedTuple):
-    """The neurons of a network.
+    """The neurons of a network, without the weights between them but those that tuning fitted.
 
     >>> from torch import nn
     >>> from snm import convert
     >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
     >>> net, other = (convert(model, torch.rand(32, 4)) for _ in range(2))
-    >>> neurons_of(net).install(other)
-    >>> neurons_of(net).digest() == neurons_of(other).digest()
+    >>> Neurons.of(net).install(other)
+    >>> Neurons.of(net).digest() == Neurons.of(other).digest()
     True
     """
 
     example: Tensor
     """Images with which the model is traced, on the CPU."""
-    layers: dict[str, Layer]
+    layers: dict[str, LayerNeurons]
+    """The neurons of each layer, by its path."""
     weights: dict[str, Tensor]
     """Weights and biases that tuning fitted, by parameter path; on the CPU."""
     tuned_for: int | None
-    """The time steps that :func:`snm.tune` made them for."""
+    """The time steps that :func:`snm.tune` made them for; None where it did not."""
     tuning: str
-    """What it reported."""
+    """What :func:`snm.tune` reported; empty where it was not called."""
+
+    @classmethod
+    def of(cls, net: SpikingNetwork, example: Tensor | None = None) -> "Neurons":
+        """Copies the neurons of a network.
+
+        Args:
+            net: the network.
+            example: images with which its model was traced; None where nobody has to trace it.
+        """
+        layers = {
+            path: LayerNeurons(
+                neuron.threshold.cpu(),
+                None if neuron.bias is None else neuron.bias.cpu(),
+                neuron.rule,
+            )
+            for path, neuron in net.layers.items()
+        }
+        weights = {
+            f"{path}.{name}": parameter.detach().cpu()
+            for path, layer in fitted_layers(net.model).items()
+            for name, parameter in layer.named_parameters()
+        }
+        kept = torch.empty(0) if example is None else example.float().cpu().contiguous()
+        return cls(kept, layers, weights, net.tuned_for, net.tuning)
+
+    @classmethod
+    def load(cls, path: Path) -> "Neurons":
+        """Reads the neurons that :meth:`save` wrote.
+
+        Raises:
+            ValueError: the file holds something else, or is damaged.
+        """
+        try:
+            with safe_open(path, framework="pt") as file:
+                tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+                text = json.loads((file.metadata() or {})["neurons"])
+            layers = {
+                layer: LayerNeurons(
+                    tensors[f"threshold.{layer}"], tensors.get(f"bias.{layer}"), SNMRule(**rule)
+                )
+                for layer, rule in text["rules"].items()
+            }
+            weights = {
+                name.removeprefix("fitted."): value
+                for name, value in tensors.items()
+                if name.startswith("fitted.")
+            }
+            return cls(tensors["example"], layers, weights, text["tuned_for"], text["tuning"])
+        except (SafetensorError, KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{path} must hold neurons, but does not: {error}") from error
 
     def install(self, net: SpikingNetwork) -> None:
-        """Puts them into a network in the place of its own.
+        """Puts the neurons into a network, in the place of its own.
 
         Raises:
             ValueError: the network has other layers.
         """
         own = net.layers
         if set(own) != set(self.layers):
-            raise ValueError(
-                f"evaluate: neurons must be of the layers {list(own)}, got {list(self.layers)}"
-            )
+            raise ValueError(f"neurons must be of the layers {list(own)}, got {list(self.layers)}")
         for path, (threshold, bias, rule) in self.layers.items():
             before = own[path]
             neuron = SNMNeuron(threshold, rule, bias=bias, backend=before.backend)
@@ -80,13 +130,13 @@ class Neurons(NamedTuple):
         net.tuned_for, net.tuning = self.tuned_for, self.tuning
 
     def digest(self) -> str:
-        """SHA-256 of their thresholds, biases, rules and fitted weights."""
+        """SHA-256 of all thresholds, biases, rules and fitted weights."""
         tensors = self._tensors()
         rules = json.dumps(self._rules(), sort_keys=True)
         return digest_of_tensors({**tensors, rules: torch.empty(0)})
 
     def save(self, path: Path) -> None:
-        """Writes them to a safetensors file."""
+        """Writes the neurons to a safetensors file, which :meth:`load` reads."""
         text = {"rules": self._rules(), "tuned_for": self.tuned_for, "tuning": self.tuning}
         # One entry, for several are written in any order.
         metadata = {"neurons": json.dumps(text)}
@@ -103,48 +153,3 @@ class Neurons(NamedTuple):
 
     def _rules(self) -> dict[str, dict[str, object]]:
         return {path: asdict(layer.rule) for path, layer in self.layers.items()}
-
-
-def neurons_of(net: SpikingNetwork, example: Tensor | None = None) -> Neurons:
-    """The neurons of a network."""
-    layers = {
-        path: Layer(
-            neuron.threshold.cpu(),
-            None if neuron.bias is None else neuron.bias.cpu(),
-            neuron.rule,
-        )
-        for path, neuron in net.layers.items()
-    }
-    weights = {
-        f"{path}.{name}": parameter.detach().cpu()
-        for path, layer in fitted_layers(net.model).items()
-        for name, parameter in layer.named_parameters()
-    }
-    kept = torch.empty(0) if example is None else example.float().cpu().contiguous()
-    return Neurons(kept, layers, weights, net.tuned_for, net.tuning)
-
-
-def load_neurons(path: Path) -> Neurons:
-    """What :meth:`Neurons.save` wrote.
-
-    Raises:
-        ValueError: the file is another, or damaged.
-    """
-    try:
-        with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
-            text = json.loads((file.metadata() or {})["neurons"])
-        layers = {
-            layer: Layer(
-                tensors[f"threshold.{layer}"], tensors.get(f"bias.{layer}"), SNMRule(**rule)
-            )
-            for layer, rule in text["rules"].items()
-        }
-        weights = {
-            name.removeprefix("fitted."): value
-            for name, value in tensors.items()
-            if name.startswith("fitted.")
-        }
-        return Neurons(tensors["example"], layers, weights, text["tuned_for"], text["tuning"])
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"evaluate: {path} must hold neurons, but does not: {error}") from error

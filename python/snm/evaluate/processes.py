@@ -1,4 +1,4 @@
-"""The processes that share an evaluation, and what they tell each other."""
+"""The processes that share an evaluation, and the exchanges between them."""
 
 import os
 import pickle
@@ -19,7 +19,7 @@ PATIENCE = timedelta(minutes=30)
 
 
 class PeerError(RuntimeError):
-    """Another process has ended, or does not answer."""
+    """Another of the processes has ended, or does not answer."""
 
 
 class Processes:
@@ -57,7 +57,7 @@ class Processes:
             local, found = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
             if local >= found:
                 raise ValueError(
-                    f"evaluate: device cuda needs a GPU for each process of a machine, got {found} "
+                    f"device cuda needs a GPU for each process of a machine, got {found} "
                     f"for process {local + 1}"
                 )
             self.device = torch.device("cuda", local)
@@ -94,14 +94,14 @@ class Processes:
         self._reduce(values, dist.ReduceOp.SUM)
 
     def broadcast(self, values: Tensor, source: int) -> None:
-        """Makes a tensor that of another process, in place."""
+        """Makes a tensor equal to that of another process, in place."""
         if self.world > 1:
             with self._with_peers():
                 dist.broadcast(values, source)
             self._note("broadcast", values.nbytes)
 
     def share(self, value: T) -> T:
-        """What the first process has; the others' values are ignored."""
+        """Hands the first process's value to all; the others' values are ignored."""
         if self.world == 1:
             return value
         held = [value]
@@ -111,7 +111,7 @@ class Processes:
         return held[0]
 
     def gather(self, value: T) -> list[T]:
-        """Everyone's, by rank."""
+        """Collects everyone's values, by rank."""
         if self.world == 1:
             return [value]
         found: list[T | None] = [None] * self.world
@@ -137,6 +137,6 @@ class Processes:
             yield
         except RuntimeError as error:
             raise PeerError(
-                "evaluate: another process has ended, or did not answer in "
+                "another process has ended, or did not answer in "
                 f"{self.patience.total_seconds():.0f} s; its own message says why ({error})"
             ) from error

@@ -19,18 +19,19 @@ from ..network.memory import steps_anywhere
 from ..network.relu import relu_pass
 from ..network.spiking import SpikingNetwork
 from ..network.tally import Tally
-from .conversion import Conversion, network_of
+from .conversion import Conversion, spiking_network
 from .processes import Processes
 from .results import Results, ShardResult, differences
 
 ReLUNetwork = Callable[[Tensor], Tensor]
-Report = Callable[[ShardResult, int], None]
-"""Told of each shard that this process has computed, and of how many it is to compute."""
+"""Answers images by the ReLU network: logits ``[B, classes]``."""
+OnShard = Callable[[ShardResult, int], None]
+"""Is told of each shard that this process has computed, and of how many it is to compute."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What is evaluated.
+    """What is evaluated: a model, how it is converted, and the images.
 
     Args:
         loaded: the model.
@@ -49,7 +50,7 @@ class Evaluation:
     names: dict[str, Any]
 
     def settings(self, processes: Processes) -> dict[str, Any]:
-        """All that decides the results but the neurons, as JSON."""
+        """All that decides the results, but for the neurons, as JSON."""
         return {
             "version": snm_kernels.__version__,
             "weights": self.loaded.digest,
@@ -72,10 +73,10 @@ def evaluate(
     processes: Processes,
     *,
     resume: bool = False,
-    report: Report | None = None,
+    report: OnShard | None = None,
     tuning: Progress | None = None,
 ) -> dict[str, Any]:
-    """Runs what is not yet done, and sums up the results of all shards.
+    """Evaluates the shards that are not yet done, and sums up the results of all.
 
     Args:
         evaluation: what to evaluate, the same in all processes.
@@ -83,7 +84,7 @@ def evaluate(
         processes: who takes part.
         resume: go on from the shards that are there.
         report: told of each shard.
-        tuning: as for :func:`snm.evaluate.conversion.network_of`.
+        tuning: as for :func:`snm.evaluate.conversion.spiking_network`.
 
     Returns:
         The result, as in ``result.json``; the same in all processes.
@@ -91,18 +92,16 @@ def evaluate(
     Raises:
         ValueError: the folder has other results, or a process other settings; labels do not fit
             the model; or as :func:`snm.convert`.
-        CorruptImage: an image is, and is not to be left out.
+        CorruptImage: an image is corrupt, and is not to be left out.
     """
     start = time.perf_counter()
     results = Results(folder, evaluation.settings(processes))
     everyone = processes.gather(results.settings)
     for rank, settings in enumerate(everyone):
         if different := differences(everyone[0], settings):
-            raise ValueError(
-                f"evaluate: settings of rank {rank} must be those of rank 0: {different}"
-            )
+            raise ValueError(f"settings of rank {rank} must be those of rank 0: {different}")
     earlier = results.begin(resume=resume) if processes.rank == 0 else None
-    net, neurons = network_of(
+    net, neurons = spiking_network(
         evaluation.loaded,
         evaluation.conversion,
         evaluation.calibration,
@@ -120,7 +119,7 @@ def evaluate(
     own = shards_of(left, processes.rank, processes.world)
     mine: dict[int, ShardResult] = {}
     worker = _Worker(net, _relu_network(evaluation.loaded, net), evaluation.timesteps, processes)
-    for found in worker.run(evaluation.data, own):
+    for found in worker.results(evaluation.data, own):
         results.add(found, digest)
         mine[found.shard] = found
         if report is not None:
@@ -161,8 +160,8 @@ class _Worker:
         name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu"
         self.computed_on = f"{name}, {torch.get_num_threads()} threads"
 
-    def run(self, data: Shards, shards: Sequence[int]) -> Iterator[ShardResult]:
-        """The results, one by one."""
+    def results(self, data: Shards, shards: Sequence[int]) -> Iterator[ShardResult]:
+        """The result of each of some shards, computed when it is asked for."""
         batches = iter(data.read(shards))
         while True:
             start = time.perf_counter()
@@ -215,7 +214,7 @@ def _chunk_steps(net: SpikingNetwork, evaluation: Evaluation) -> int:
 
 
 def _relu_network(loaded: Loaded, net: SpikingNetwork) -> ReLUNetwork:
-    """The model; of a spiking network that was loaded the ReLU network that it was made of."""
+    """The ReLU network: the model itself, or what a loaded spiking network was made of."""
     if not isinstance(loaded.model, SpikingNetwork):
         model: nn.Module = loaded.model
         return model
@@ -225,17 +224,17 @@ def _relu_network(loaded: Loaded, net: SpikingNetwork) -> ReLUNetwork:
 def _check_labels(labels: Tensor, logits: Tensor) -> None:
     if logits.dim() != 3 or int(labels.max()) >= logits.shape[2]:
         raise ValueError(
-            f"evaluate: model must have logits for classes up to {int(labels.max())}, got "
+            f"model must have logits for classes up to {int(labels.max())}, got "
             f"{list(logits.shape[1:])}"
         )
 
 
 def _summed(done: dict[int, ShardResult], timesteps: int) -> dict[str, Any]:
-    """The results of all shards together."""
+    """Sums up the results of all shards."""
     shards = [done[shard] for shard in sorted(done)]
     images = sum(shard.images for shard in shards)
     if images == 0:
-        raise ValueError("evaluate: data must hold at least one image that can be decoded")
+        raise ValueError("data must hold at least one image that can be decoded")
     right = [sum(shard.right[t] for shard in shards) for t in range(timesteps)]
     agreeing = [sum(shard.agreeing[t] for shard in shards) for t in range(timesteps)]
     relu_right = sum(shard.relu_right for shard in shards)

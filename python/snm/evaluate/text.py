@@ -1,4 +1,4 @@
-"""An evaluation's result as text."""
+"""Lays out the result of an evaluation as text, for a terminal."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,8 +6,8 @@ from typing import Any
 from ..table import table
 
 
-def report_of(result: Mapping[str, Any]) -> str:
-    """The result of :func:`snm.evaluate.run.evaluate` as tables for a terminal."""
+def tables_of(result: Mapping[str, Any]) -> str:
+    """The tables that show the result of :func:`snm.evaluate.run.evaluate`."""
     images, steps = result["images"], len(result["right"])
     rows = [("T", "accuracy %", "agreement %")]
     rows += [
@@ -44,7 +44,7 @@ def report_of(result: Mapping[str, Any]) -> str:
 
 
 def _shown(steps: int) -> list[int]:
-    """The powers of two among so many steps, and the last; counted from 0."""
+    """The time steps that are shown, counted from 0: each power of two, and the last."""
     powers = [2**n - 1 for n in range(steps.bit_length()) if 2**n <= steps]
     return sorted({*powers, steps - 1})
 

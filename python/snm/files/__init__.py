@@ -11,7 +11,6 @@ fixed list of operations, layers and types of values, and makes nothing else.
 import hashlib
 import json
 import os
-import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ import snm_kernels
 from ..network.spiking import SpikingNetwork
 from .as_json import Refusal, described, entries
 from .blueprint import blueprint_of, build
+from .whole import write_whole
 
 _FORMAT = 1
 _TEXT, _DIGEST = "snm", "sha256"
@@ -72,7 +72,7 @@ def save(net: SpikingNetwork, path: str | os.PathLike[str]) -> None:
     except Refusal as refusal:
         raise ValueError(f"snm.save: {refusal}") from refusal
     metadata = {_TEXT: text, _DIGEST: _digest(text, tensors)}
-    _replace(Path(path), save_tensors(tensors, metadata))
+    write_whole(Path(path), save_tensors(tensors, metadata))
 
 
 def load(path: str | os.PathLike[str], *, device: str | torch.device = "cpu") -> SpikingNetwork:
@@ -115,7 +115,7 @@ def load(path: str | os.PathLike[str], *, device: str | torch.device = "cpu") ->
 
 
 def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
-    """A file's metadata and tensors, in memory of their own."""
+    """Reads a file's metadata and tensors, into memory of their own."""
     try:
         with safe_open(path, framework="pt") as file:
             # The tensors it hands out are the file's pages, which another program may change.
@@ -126,7 +126,7 @@ def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
 
 
 def _network(text: str) -> Any:
-    """The graph in a file's text."""
+    """The graph that a file's text holds, as JSON."""
     try:
         parts = entries(json.loads(text), "the text of a file")
     except ValueError as error:
@@ -152,14 +152,3 @@ def _digest(text: str, tensors: Mapping[str, Tensor]) -> str:
         digest.update(b"\0" + head.encode())
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Writes a file beside the one it then replaces, so that there is always a complete one."""
-    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        with beside.open("xb") as file:
-            file.write(content)
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)

@@ -1,60 +1,58 @@
-"""Models by the names that a command line gives them, with what makes images of pictures."""
+"""Loads models by the names that a command line gives them, with what makes their images."""
 
 import os
 import re
 import sys
-from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from ..data.packaged import NAME, packaged_network
-from ..data.preprocess import Preprocessing
-from ..data.samples import Picture
+from ..data.packaged import NAME
+from ..data.preprocess import Preprocess, Preprocessing
 from ..files import load
 from ..network.spiking import SpikingNetwork
-from ..optional import needed
+from ..optional import import_optional
 from .checkpoint import digest_of, load_checkpoint
-
-Preprocess = Callable[[Picture], Tensor]
+from .kept import kept_preprocessing
+from .packaged import packaged_network
 
 
 class Request(NamedTuple):
-    """What a command line says of a model."""
+    """What a command line says about the model that it asks for."""
 
     source: str
     """``torchvision:NAME``, ``timm:NAME``, ``MODULE:FUNCTION``, a file of :func:`snm.save`, or
     ``demo``."""
     checkpoint: Path | None = None
-    """A state dict; see :func:`snm.models.checkpoint.load_checkpoint`."""
+    """The file of its weights; see :func:`snm.models.checkpoint.load_checkpoint`."""
     weights: str | None = None
     """Which of torchvision's published weights the checkpoint is, for their preprocessing."""
     classes: int | None = None
-    """How many a model of torchvision or timm has; None for its default."""
+    """How many classes a model of torchvision or timm has; None for its default."""
     random_weights: bool = False
-    """A model of torchvision or timm may do without a checkpoint."""
+    """Whether a model of torchvision or timm may do without a checkpoint."""
     preprocessing: Preprocessing | None = None
-    """What was asked for, instead of the model's own."""
+    """How its images are made, instead of the model's own way; None for that."""
     seed: int = 0
-    """For weights that are drawn at random."""
+    """The seed for weights that are drawn at random."""
 
 
 class Loaded(NamedTuple):
-    """A model, ready for images."""
+    """A model that is ready for images."""
 
     model: nn.Module
     """In evaluation mode, on the CPU: a ReLU network, float32, or a :class:`SpikingNetwork`."""
     preprocess: Preprocess
     """Makes an image ``[C, H, W]`` of a picture."""
     digest: str
-    """Of its weights."""
+    """SHA-256 of its weights."""
 
 
 def load_model(request: Request) -> Loaded:
-    """The model that was asked for. Nothing is downloaded.
+    """Loads the model that was asked for. Nothing is downloaded.
 
     Raises:
         ValueError: the source is unknown, weights are missing or are not its own, or nothing says
@@ -75,7 +73,7 @@ def load_model(request: Request) -> Loaded:
     if kind in ("torchvision", "timm") and name:
         if request.checkpoint is None and not request.random_weights:
             raise ValueError(
-                f"evaluate: {request.source} has random weights, and nothing is downloaded; give "
+                f"{request.source} has random weights, and nothing is downloaded; give "
                 "a checkpoint, or say that random weights are meant"
             )
         model, own = (_torchvision if kind == "torchvision" else _timm)(name, request)
@@ -83,15 +81,14 @@ def load_model(request: Request) -> Loaded:
         model, own = packaged_network()
     elif Path(request.source).is_file() or request.source.endswith(".safetensors"):
         if request.checkpoint is not None:
-            raise ValueError("evaluate: a file of snm.save holds its weights; leave checkpoint out")
+            raise ValueError("a file of snm.save holds its weights; leave checkpoint out")
         model = load(request.source)
-        if model.preprocessing:
-            own = Preprocessing.from_json(model.preprocessing)
+        own = kept_preprocessing(model)
     elif re.fullmatch(r"[\w.]+:\w+", request.source):
         model, own = _called(kind, name)
     else:
         raise ValueError(
-            "evaluate: model must be torchvision:NAME, timm:NAME, MODULE:FUNCTION, a file of "
+            "model must be torchvision:NAME, timm:NAME, MODULE:FUNCTION, a file of "
             f"snm.save, or {NAME}, got {request.source!r}"
         )
     if request.checkpoint is not None:
@@ -101,16 +98,16 @@ def load_model(request: Request) -> Loaded:
     preprocess = request.preprocessing or own
     if preprocess is None:
         raise ValueError(
-            f"evaluate: nothing says how {request.source} takes its images; give mean and std, "
+            f"nothing says how {request.source} takes its images; give mean and std, "
             "and resize and crop where needed"
         )
     return Loaded(model.eval(), preprocess, digest_of(model))
 
 
 def _torchvision(name: str, request: Request) -> tuple[nn.Module, Preprocessing | None]:
-    models = needed("torchvision.models", "torchvision", f"evaluate: {request.source}")
+    models = import_optional("torchvision.models", "torchvision", request.source)
     if name not in models.list_models(models):
-        raise ValueError(f"evaluate: torchvision must have the model, got {name!r}")
+        raise ValueError(f"model must be one of torchvision's, got {name!r}")
     options: dict[str, Any] = {} if request.classes is None else {"num_classes": request.classes}
     if name in ("inception_v3", "googlenet"):
         options["init_weights"] = False
@@ -121,12 +118,12 @@ def _torchvision(name: str, request: Request) -> tuple[nn.Module, Preprocessing 
     chosen = [weights for weights in published if _is_meant(weights, request)]
     if request.weights is not None and not chosen:
         names = ", ".join(weights.name for weights in published)
-        raise ValueError(f"evaluate: weights must be one of {names}, got {request.weights!r}")
+        raise ValueError(f"weights must be one of {names}, got {request.weights!r}")
     found = {_of_torchvision(weights.transforms()) for weights in chosen or published}
     if len(found) > 1:
         names = ", ".join(weights.name for weights in published)
         raise ValueError(
-            f"evaluate: the published weights of {name} take images made in several ways; say "
+            f"the published weights of {name} take images made in several ways; say "
             f"which the checkpoint is, {names}, or give mean and std"
         )
     return model, next(iter(found), None)
@@ -151,9 +148,9 @@ def _of_torchvision(preset: Any) -> Preprocessing:
 
 
 def _timm(name: str, request: Request) -> tuple[nn.Module, Preprocessing | None]:
-    timm = needed("timm", "timm", f"evaluate: {request.source}")
+    timm = import_optional("timm", "timm", request.source)
     if not timm.is_model(name):
-        raise ValueError(f"evaluate: timm must have the model, got {name!r}")
+        raise ValueError(f"model must be one of timm's, got {name!r}")
     options: dict[str, Any] = {} if request.classes is None else {"num_classes": request.classes}
     model: nn.Module = timm.create_model(name, pretrained=False, **options)
     config = timm.data.resolve_data_config({}, model=model)
@@ -170,25 +167,25 @@ def _timm(name: str, request: Request) -> tuple[nn.Module, Preprocessing | None]
 
 
 def _called(module: str, function: str) -> tuple[nn.Module, Preprocess | None]:
-    """A model of a module's function, which may be in the working directory."""
+    """Calls a module's function for its model; the module may be in the working directory."""
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
     try:
         made = getattr(import_module(module), function)
     except ModuleNotFoundError as error:
         raise ValueError(
-            f"evaluate: model must be MODULE:FUNCTION of a module that can be imported, got "
+            "model must be MODULE:FUNCTION of a module that can be imported, got "
             f"{module}:{function}: {error}"
         ) from error
     except AttributeError as error:
         raise ValueError(
-            f"evaluate: model must be MODULE:FUNCTION, but {module} has no {function}"
+            f"model must be MODULE:FUNCTION, but {module} has no {function}"
         ) from error
     result = made()
     model, preprocess = result if isinstance(result, tuple) else (result, None)
     if not isinstance(model, nn.Module) or not (preprocess is None or callable(preprocess)):
         raise TypeError(
-            f"evaluate: {module}:{function} must return a torch.nn.Module, or one and a function "
+            f"{module}:{function} must return a torch.nn.Module, or one and a function "
             f"that makes images of pictures, got {result!r}"
         )
     return model, preprocess

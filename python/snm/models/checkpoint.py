@@ -1,4 +1,4 @@
-"""Reads weights from files and puts them into models."""
+"""Reads weights from files, puts them into models, and takes their digests."""
 
 import hashlib
 from collections.abc import Mapping
@@ -20,14 +20,14 @@ def load_checkpoint(model: nn.Module, path: Path) -> None:
     """Puts a file's weights into a model.
 
     Args:
-        model: takes them all.
+        model: the model, for which the file has to hold all weights and no others.
         path: a state dict, ``.safetensors``, or ``.pt``, ``.pth`` or ``.bin`` as ``torch.save``
             writes it, also inside of ``{"state_dict": ...}`` or ``{"model": ...}`` and with
             ``DataParallel``'s prefix. Nothing but tensors is unpickled.
 
     Raises:
         FileNotFoundError: there is no file.
-        ValueError: it is no state dict, or not this model's; it lists what differs.
+        ValueError: the file is no state dict, or not this model's; it lists what differs.
 
     >>> from tempfile import TemporaryDirectory
     >>> model, other = nn.Linear(2, 1), nn.Linear(2, 1)
@@ -51,7 +51,7 @@ def load_checkpoint(model: nn.Module, path: Path) -> None:
         rest = len(differences) - _SHOWN
         more = [f"and {rest} more"] if rest > 0 else []
         raise ValueError(
-            f"evaluate: checkpoint must hold the model's weights, but in {path}:\n  "
+            f"checkpoint must hold the model's weights, but in {path}:\n  "
             + "\n  ".join([*differences[:_SHOWN], *more])
         )
     model.load_state_dict(weights)
@@ -79,7 +79,7 @@ def digest_of_tensors(tensors: Mapping[str, Tensor]) -> str:
 
 def _read(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
-        raise FileNotFoundError(f"evaluate: checkpoint must be a file, got {path}, which is none")
+        raise FileNotFoundError(f"checkpoint must be a file, got {path}, which is not one")
     content: Any
     try:
         if path.suffix == ".safetensors":
@@ -87,12 +87,10 @@ def _read(path: Path) -> dict[str, Tensor]:
         else:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except SafetensorError as error:
-        raise ValueError(f"evaluate: {path} must be a safetensors file: {error}") from error
+        raise ValueError(f"{path} must be a safetensors file: {error}") from error
     # torch.load raises these for a damaged file, and for one that holds more than tensors.
     except (RuntimeError, EOFError, KeyError, OSError, UnpicklingError) as error:
-        raise ValueError(
-            f"evaluate: {path} must hold tensors as torch.save writes them: {error}"
-        ) from error
+        raise ValueError(f"{path} must hold tensors as torch.save writes them: {error}") from error
     for wrapper in _WRAPPERS:
         if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
             content = content[wrapper]
@@ -100,8 +98,7 @@ def _read(path: Path) -> dict[str, Tensor]:
         isinstance(name, str) and isinstance(value, Tensor) for name, value in content.items()
     ):
         raise ValueError(
-            f"evaluate: {path} must hold a state dict, tensors by name, got "
-            f"{type(content).__name__}"
+            f"{path} must hold a state dict, tensors by name, got {type(content).__name__}"
         )
     if content and all(name.startswith(_PARALLEL) for name in content):
         content = {name.removeprefix(_PARALLEL): value for name, value in content.items()}

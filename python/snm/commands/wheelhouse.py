@@ -1,8 +1,10 @@
 """Makes a static package index of a folder of wheels, for pip in a network of its own.
 
-    python -m snm.wheelhouse FOLDER
+    python -m snm.commands.wheelhouse FOLDER
 
-Needs Python's standard library alone; the file also runs by itself.
+Needs Python's standard library alone; the file also runs by itself, where snm is not installed:
+
+    python wheelhouse.py FOLDER
 """
 
 import argparse
@@ -33,11 +35,12 @@ class Distribution(NamedTuple):
     filename: str
     sha256: str
     requires_python: str | None
-    """As its metadata have it; None for source distributions and where they say nothing."""
+    """The versions of Python that its metadata ask for; None where they say nothing, and for source
+    distributions."""
 
     @property
     def project(self) -> str:
-        """The normalised name of PEP 503."""
+        """The project's name as PEP 503 normalises it."""
         name = self.filename.removesuffix(".tar.gz")
         name = name.rpartition("-")[0] if name != self.filename else name.partition("-")[0]
         return re.sub(r"[-_.]+", "-", name).lower()
@@ -87,9 +90,10 @@ def write_index(folder: Path) -> dict[str, list[Distribution]]:
 
 
 def main() -> None:
-    """Runs ``python -m snm.wheelhouse``."""
+    """Runs the command on the process's own command line, and exits with 1 if it cannot be done."""
     parser = argparse.ArgumentParser(
-        prog="python -m snm.wheelhouse", description="Makes FOLDER/simple/, an index for pip."
+        prog="python -m snm.commands.wheelhouse",
+        description="Makes FOLDER/simple/, an index for pip.",
     )
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="with wheels and sdists")
     folder = parser.parse_args().folder.resolve()
@@ -136,7 +140,7 @@ def _json_file(file: Distribution) -> dict[str, object]:
 
 
 def _address(file: Distribution) -> str:
-    """Relative to ``simple/PROJECT/``; the + of a local version must be quoted."""
+    """The file's address relative to ``simple/PROJECT/``; the + of a local version is quoted."""
     return f"../../{quote(file.filename)}"
 
 
