@@ -77,7 +77,7 @@ test-oldest: $(OLDEST)/installed
 		-DPython_EXECUTABLE=$(CURDIR)/$(OLDEST)/bin/python \
 		-Dpybind11_DIR=$(OLDEST_SITE)/pybind11/share/cmake/pybind11
 	$(OLDEST)/bin/ninja -C $(OLDEST)/cuda $(CUDA_OPS)
-	tests/beside_torch.sh $(OLDEST) $(OLDEST)/wheels/*.whl
+	tests/install/beside_torch.sh $(OLDEST) $(OLDEST)/wheels/*.whl
 
 .venv/docs: .venv/installed requirements-docs.txt
 	$(INSTALL) --requirement requirements-docs.txt
@@ -95,9 +95,9 @@ wheel: .venv/installed
 	rm -rf dist/site dist/*.whl build/wheel
 	$(PIP_WHEEL) --wheel-dir build/wheel .
 	$(AUDITWHEEL) --wheel-dir dist build/wheel/*.whl
-	$(BIN)/python tests/wheel.py dist/*.whl
+	$(BIN)/python tests/install/wheel.py dist/*.whl
 	$(INSTALL) --no-deps --target dist/site dist/*.whl
-	cd dist && PYTHONPATH="$$PWD/site" ../$(BIN)/python ../tests/installed.py "$$PWD/site"
+	cd dist && PYTHONPATH="$$PWD/site" ../$(BIN)/python ../tests/install/installed.py "$$PWD/site"
 
 wheels: .venv/installed
 	rm -rf dist/wheels build/wheels
@@ -108,7 +108,7 @@ ifneq ($(CUDACXX),)
 		$(PIP_WHEEL) --wheel-dir build/wheels .
 endif
 	for wheel in build/wheels/*.whl; do $(AUDITWHEEL) --wheel-dir dist/wheels "$$wheel" || exit; done
-	$(BIN)/python tests/wheel.py dist/wheels/*.whl
+	$(BIN)/python tests/install/wheel.py dist/wheels/*.whl
 
 build/beside-torch-%/installed:
 	"$(PYTHON)" -m venv --clear $(@D)
@@ -118,7 +118,7 @@ build/beside-torch-%/installed:
 
 wheels-test: $(TORCHES:%=build/beside-torch-%/installed)
 	for torch in $(TORCHES); do \
-		tests/beside_torch.sh build/beside-torch-$$torch dist/wheels/*.whl || exit; \
+		tests/install/beside_torch.sh build/beside-torch-$$torch dist/wheels/*.whl || exit; \
 	done
 
 sdist: .venv/installed

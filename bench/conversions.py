@@ -1,4 +1,4 @@
-"""Converts every model of tests/zoo.py, and EfficientNet-Lite0 on photos; writes a record.
+"""Converts every model of tests/support/zoo.py, and EfficientNet-Lite0 on photos; writes a record.
 
     python bench/conversions.py bench/records/conversions/MACHINE.json
     python bench/render.py --update
@@ -30,8 +30,8 @@ from snm_kernels import SNMOutput
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 
-from test_against_others import vgg16  # noqa: E402
-from zoo import MODELS, published, torchvision_model  # noqa: E402
+from support.dyadic import vgg16  # noqa: E402
+from support.zoo import MODELS, published, torchvision_model  # noqa: E402
 
 TIMESTEPS = 64
 IMAGES = 4

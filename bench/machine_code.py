@@ -27,9 +27,9 @@ import snm_kernels
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 
-from cuda_kernels import BYTES, Kernel  # noqa: E402
-from machine_code import Measured, cuobjdump, kernels  # noqa: E402
-from triton_build import Build, compiled  # noqa: E402
+from support.cuda_kernels import BYTES, Kernel  # noqa: E402
+from support.machine_code import Measured, cuobjdump, kernels  # noqa: E402
+from support.triton_build import Build, compiled  # noqa: E402
 
 PAGE = ROOT / "docs" / "gpu.md"
 RECORDS = ROOT / "bench" / "records" / "machine-code"

@@ -5,7 +5,8 @@ from functools import partial
 
 import pytest
 import torch
-from one_at_a_time import one_at_a_time
+
+from support.one_at_a_time import one_at_a_time
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -31,7 +32,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     cases = [item for item in items if _launches(item) is not None]
     if not cases:
         return
-    from triton_subset import chosen, kernels_of, sort_key
+    from support.triton_subset import chosen, kernels_of, sort_key
 
     needed = {item: kernels_of(_launches(item)) for item in cases}
     dropped = set()

@@ -5,8 +5,8 @@ import torch
 from torch import Tensor
 
 import snm
-from networks import exact_network
 from snm_kernels import backends
+from support.networks import exact_network
 
 if not torch.cuda.is_available():
     pytest.skip(backends()["cuda"].reason, allow_module_level=True)

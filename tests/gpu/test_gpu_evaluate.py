@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from evaluation import small_evaluation, write_fashion_mnist
 from snm.evaluate.processes import Processes
 from snm.evaluate.run import evaluate
 from snm_kernels import backends
+from support.evaluation import small_evaluation, write_fashion_mnist
 
 if not torch.cuda.is_available():
     pytest.skip(backends()["cuda"].reason, allow_module_level=True)
@@ -46,7 +46,7 @@ def test_two_processes_give_what_one_gives(data: Path, tmp_path: Path) -> None:
     for world in ("1", "2"):
         out = tmp_path / world
         run = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", world)
-        command = ("-m", "snm", "evaluate", "evaluation:small_network", "--device", "cuda")
+        command = ("-m", "snm", "evaluate", "support.evaluation:small_network", "--device", "cuda")
         options = ("--mean", "0.2860", "--std", "0.3530", "--timesteps", "4", "--batch-size", "8")
         place = ("--data", f"mnist:{data}", "--statistic", "percentile", "--out", str(out))
         subprocess.run(

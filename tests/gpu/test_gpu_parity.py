@@ -5,13 +5,12 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor
-from triton_subset import launch_case, launch_counted, launch_in_two_calls
 
-from cases import CASES, COUNTED, Case
-from equality import assert_laid_out_as, assert_same_bits, assert_same_run
-from parity import BULKS, Bulk, compare, compare_bulk, compare_counted, to_cpu
 from snm_kernels import SNMOutput, SNMState, backends, preset, snm
-from test_parity import NEURON_STEPS
+from support.cases import CASES, COUNTED, Case
+from support.equality import assert_laid_out_as, assert_same_bits, assert_same_run
+from support.parity import BULKS, NEURON_STEPS, Bulk, compare, compare_bulk, compare_counted, to_cpu
+from support.triton_subset import launch_case, launch_counted, launch_in_two_calls
 
 DEVICE = "cuda"
 NAMES = ("cuda", "triton")

@@ -2,16 +2,16 @@
 
 import pytest
 import torch
-from triton_subset import launch_pool
 
-from running_max_cases import POOL_CASES, PoolCase
-from running_max_parity import (
+from snm_kernels import RunningMaxOutput, backends, running_max_pool
+from support.running_max_cases import POOL_CASES, PoolCase
+from support.running_max_parity import (
     assert_pooled_layout,
     assert_same_pooling,
     compare_pooling,
     pool_to_cpu,
 )
-from snm_kernels import RunningMaxOutput, backends, running_max_pool
+from support.triton_subset import launch_pool
 
 DEVICE = "cuda"
 

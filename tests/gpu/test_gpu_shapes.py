@@ -4,12 +4,12 @@ from itertools import product
 
 import pytest
 import torch
-from triton_subset import launch_case, launch_counted
 
-from cases import DTYPES, RULES, Case, short
-from parity import compare, compare_counted
 from snm_kernels import backends, preset
 from snm_kernels.triton import snm as neuron
+from support.cases import DTYPES, RULES, Case, short
+from support.parity import compare, compare_counted
+from support.triton_subset import launch_case, launch_counted
 
 if not torch.cuda.is_available():
     pytest.skip(backends()["cuda"].reason, allow_module_level=True)

@@ -1,0 +1,22 @@
+#!/usr/bin/env bash
+# Installs wheels, one after the other, into an environment that has torch and what the tests need,
+# and runs the core of the tests on each outside the source tree: what knows torch, NumPy or Triton.
+#
+#   tests/install/beside_torch.sh build/beside-torch-2.11.0 dist/wheels/*.whl
+set -euo pipefail
+tests=$(cd "$(dirname "$0")/.." && pwd)
+venv=$(realpath -- "$1")
+mapfile -t wheels < <(realpath -- "${@:2}")
+unset PYTHONPATH
+cd "$venv"
+for wheel in "${wheels[@]}"; do
+  echo "=== ${wheel##*/} in ${venv##*/}"
+  bin/pip install --quiet --disable-pip-version-check --force-reinstall --no-deps "$wheel"
+  bin/python "$tests/install/installed.py"
+  bin/python -m pytest -q -n auto -p no:cacheprovider \
+    "$tests"/install/test_{abi,build,loader,doctor}.py \
+    "$tests"/op/test_{parity,counted,numpy,rule,out,errors,compile}.py \
+    "$tests"/op/test_running_max{,_errors,_triton}.py \
+    "$tests"/op/test_triton_{compiled,interpreted}.py "$tests"/convert/test_network_convert.py \
+    "$tests"/network/test_{network_exact,steps,files}.py
+done

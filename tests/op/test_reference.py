@@ -1,0 +1,180 @@
+"""The reference against spike trains worked out by hand."""
+
+import pytest
+import torch
+
+from snm_kernels import SNMOutput, SNMRule, SNMState, preset, snm
+from support.trains import TRAINS, Train
+
+INFINITY = float("inf")
+NAN = float("nan")
+
+
+def run(
+    drive: list[float],
+    rule: SNMRule,
+    threshold: float = 1.0,
+    state: tuple[float, int] | None = None,
+    emit: str = "spike",
+) -> SNMOutput:
+    """One neuron without dimensions."""
+    given = None
+    if state is not None:
+        given = SNMState(torch.tensor(state[0]), torch.tensor(state[1], dtype=torch.int32))
+    x = torch.tensor(drive)
+    return snm(x, threshold, rule=rule, state=given, emit=emit, backend="reference")
+
+
+@pytest.mark.parametrize("train", TRAINS, ids=str)
+def test_train_worked_by_hand(train: Train) -> None:
+    spikes, state = run(train.drive, train.rule)
+    assert spikes.tolist() == train.spikes
+    assert state.m.item() == sum(train.spikes)
+    membranes = [
+        run(train.drive[: t + 1], train.rule, emit="none").state.v.item()
+        for t in range(len(train.drive))
+    ]
+    assert membranes == train.membranes
+
+
+@pytest.mark.parametrize("threshold", [0.125, 3.0, 2.0**-140, 2.0**100])
+@pytest.mark.parametrize("train", TRAINS, ids=str)
+def test_train_scales_with_the_threshold(train: Train, threshold: float) -> None:
+    spikes, state = run(
+        [threshold * c for c in train.drive], train.rule, threshold, emit="amplitude"
+    )
+    assert spikes.tolist() == [threshold * s for s in train.spikes]
+    assert state.v.item() == threshold * train.membranes[-1]
+    assert state.m.item() == sum(train.spikes)
+
+
+def test_every_preset_has_a_train() -> None:
+    named = {train.name.split()[0].rstrip(",") for train in TRAINS}
+    assert named >= {"snm", "snm-half", "snm-zero", "if", "if-half", "st-bif", "burst"}
+
+
+def test_bias_and_residual_are_added_to_the_drive_in_that_order() -> None:
+    # A bias added to 2^24 is rounded away; added after the residual it would be kept.
+    x = torch.tensor([[2.0**24]])
+    _, state = snm(x, INFINITY, bias=1.0, residual=-x, emit="none", backend="reference")
+    assert state.v.item() == 0.0
+
+
+def test_state_given_is_continued() -> None:
+    spikes, state = run([0.25, -2.0, -1.0], SNMRule(), state=(0.75, 1))
+    assert spikes.tolist() == [1, -1, -1]
+    assert (state.v.item(), state.m.item()) == (-1.0, 0)
+
+
+@pytest.mark.parametrize("name", ["snm", "snm-half", "st-bif", "burst"])
+def test_infinite_threshold_starts_at_zero_and_is_silent(name: str) -> None:
+    spikes, state = run([1.0, 3e38, -1.0], preset(name), INFINITY, emit="amplitude")
+    assert spikes.tolist() == [0.0, 0.0, 0.0]
+    assert state.m.item() == 0
+    assert run([0.0], preset(name), INFINITY).state.v.item() == 0.0
+
+
+@pytest.mark.parametrize("drive", [INFINITY, -INFINITY])
+def test_infinite_threshold_is_silent_under_infinite_drive(drive: float) -> None:
+    spikes, state = run([drive, drive], preset("burst"), INFINITY, emit="amplitude")
+    assert spikes.tolist() == [0.0, 0.0]
+    assert (state.v.item(), state.m.item()) == (drive, 0)
+
+
+def test_infinite_drive_fires_for_ever() -> None:
+    spikes, state = run([INFINITY, 0.0, 0.0], preset("burst", max_spikes=3))
+    assert spikes.tolist() == [3, 3, 3]
+    assert (state.v.item(), state.m.item()) == (INFINITY, 9)
+
+
+def test_negative_infinite_drive_corrects_all_and_stops() -> None:
+    spikes, state = run([1.0, 1.0, -INFINITY, 0.0, 0.0], SNMRule())
+    assert spikes.tolist() == [1, 1, -1, -1, 0]
+    assert (state.v.item(), state.m.item()) == (-INFINITY, 0)
+
+
+def test_nan_silences_its_neuron_and_no_other() -> None:
+    x = torch.tensor([[1.0, 1.0], [NAN, 1.0], [5.0, -1.0]])
+    spikes, state = snm(x, 1.0, emit="spike", backend="reference")
+    assert spikes.tolist() == [[1, 1], [0, 1], [0, -1]]
+    assert state.v.isnan().tolist() == [True, False]
+    assert state.m.tolist() == [1, 1]
+
+
+def test_opposite_infinities_make_nan() -> None:
+    spikes, state = run([-INFINITY, INFINITY, 1.0], SNMRule())
+    assert spikes.tolist() == [0, 0, 0]
+    assert state.v.isnan()
+
+
+@pytest.mark.parametrize(
+    ("start", "drive", "sign"), [(-0.0, -0.0, -1.0), (-0.0, 0.0, 1.0), (0.0, -0.0, 1.0)]
+)
+def test_sign_of_zero_is_kept(start: float, drive: float, sign: float) -> None:
+    spikes, state = run([drive], SNMRule(), state=(start, 0), emit="amplitude")
+    assert torch.copysign(torch.tensor(1.0), state.v).item() == sign
+    assert torch.copysign(torch.tensor(1.0), spikes[0]).item() == 1.0
+
+
+def test_next_float_below_the_threshold_is_silent() -> None:
+    below = torch.nextafter(torch.tensor(0.3), torch.tensor(0.0)).item()
+    assert run([below], SNMRule(), 0.3).spikes.tolist() == [0]
+    assert run([0.3], SNMRule(), 0.3).spikes.tolist() == [1]
+
+
+def test_memory_is_exact_where_a_float_sum_of_thresholds_drifts() -> None:
+    theta = torch.tensor(0.1)
+    assert (theta + theta + theta) - theta - theta - theta != 0
+    drive = torch.stack([theta] * 3 + [-theta] * 4)
+    spikes, state = snm(drive, theta, emit="spike", backend="reference")
+    assert spikes.tolist() == [1, 1, 1, -1, -1, -1, 0]
+    assert (state.v.item(), state.m.item()) == (-theta.item(), 0)
+
+
+@pytest.mark.parametrize(
+    ("memory", "rule", "drive", "spikes"),
+    [
+        (2**31 - 1, SNMRule(), [1.0, -2.0], [0, -1]),
+        (2**31 - 2, preset("burst"), [9.0, 0.0], [1, 0]),
+        (2**31 - 4, preset("burst"), [9.0, 0.0], [3, 0]),
+        (-(2**31), SNMRule(count_min=None), [-1.0, 2.0], [0, 1]),
+        (-(2**31) + 1, SNMRule(count_min=None), [-1.0, -1.0], [-1, 0]),
+        (7, preset("st-bif", levels=5), [2.0, -9.0], [0, -1]),
+        (-3, SNMRule(), [-9.0, 10.0], [0, 1]),
+    ],
+)
+def test_memory_given_at_or_beyond_its_bounds(
+    memory: int, rule: SNMRule, drive: list[float], spikes: list[int]
+) -> None:
+    sent, state = run(drive, rule, state=(0.0, memory))
+    assert sent.tolist() == spikes
+    assert state.m.item() == memory + sum(spikes)
+
+
+def test_half_precision_drive_is_integrated_in_float32() -> None:
+    x = torch.full((4096, 1), 2.0**-12, dtype=torch.float16)
+    _, state = snm(x, 2.0, emit="none", backend="reference")
+    assert state.v.item() == 1.0
+
+
+@pytest.mark.parametrize(
+    ("dtype", "theta", "sent"),
+    [
+        (torch.float16, 1 + 2.0**-11, 1.0),
+        (torch.float16, 1 + 3 * 2.0**-11, 1 + 2.0**-9),
+        (torch.float16, 65519.0, 65504.0),
+        (torch.float16, 65520.0, INFINITY),
+        (torch.float16, 2.0**-25, 0.0),
+        (torch.float16, 3 * 2.0**-25, 2.0**-23),
+        (torch.bfloat16, 1 + 2.0**-8, 1.0),
+        (torch.bfloat16, 1 + 3 * 2.0**-8, 1 + 2.0**-6),
+        (torch.bfloat16, 3.4e38, INFINITY),
+    ],
+)
+def test_amplitude_is_rounded_once_and_the_membrane_is_not(
+    dtype: torch.dtype, theta: float, sent: float
+) -> None:
+    x = torch.tensor([[theta]])
+    spikes, state = snm(x, x[0], out_dtype=dtype, backend="reference")
+    assert spikes.item() == sent
+    assert state.v.item() == 0.0

@@ -1,0 +1,1 @@
+"""What the tests share: cases, networks, comparisons, and how things are run apart."""

@@ -1,0 +1,128 @@
+"""Spike trains worked out by hand."""
+
+from dataclasses import dataclass
+
+from snm_kernels import SNMRule, preset
+
+
+@dataclass(frozen=True)
+class Train:
+    """A drive at threshold 1 and what the neuron does, step by step."""
+
+    name: str
+    rule: SNMRule
+    drive: list[float]
+    spikes: list[int]
+    membranes: list[float]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+TRAINS = [
+    Train(
+        "snm",
+        preset("snm"),
+        [0.5, 0.5, 0.75, -1.75, -1.0, 0.0, 3.5, 0.0, -1.5, -0.25],
+        [0, 1, 0, -1, 0, 0, 1, 1, -1, 0],
+        [0.5, 0.0, 0.75, 0.0, -1.0, -1.0, 1.5, 0.5, 0.0, -0.25],
+    ),
+    Train(
+        "snm sends no more negative spikes than positive ones",
+        preset("snm"),
+        [1.0, 1.0, -1.0, -1.0, -1.0, -1.0],
+        [1, 1, -1, -1, 0, 0],
+        [0.0, 0.0, 0.0, 0.0, -1.0, -2.0],
+    ),
+    Train(
+        "snm-half",
+        preset("snm-half"),
+        [0.25, 0.25, 0.0, -0.75, -0.25, 1.5, 0.5],
+        [0, 1, 0, 0, -1, 1, 1],
+        [0.75, 0.0, 0.0, -0.75, 0.0, 0.5, 0.0],
+    ),
+    Train(
+        "snm-zero",
+        preset("snm-zero"),
+        [0.5, 0.0, -0.25, -0.75, -0.25, 0.0],
+        [1, 0, -1, 0, 0, 0],
+        [0.0, 0.0, 0.75, 0.0, -0.25, -0.25],
+    ),
+    Train(
+        "if",
+        preset("if"),
+        [0.5, 0.5, -3.0, 2.0, 2.0, 2.5, 0.0],
+        [0, 1, 0, 0, 1, 1, 1],
+        [0.5, 0.0, -3.0, -1.0, 0.0, 1.5, 0.5],
+    ),
+    Train(
+        "if-half",
+        preset("if-half"),
+        [0.25, 0.25, -2.0, 3.0],
+        [0, 1, 0, 1],
+        [0.75, 0.0, -2.0, 0.0],
+    ),
+    Train(
+        "st-bif stops at its levels",
+        preset("st-bif", levels=2),
+        [1.0, 1.0, 1.0, 1.0, -1.75, -2.0, -1.0, -0.5],
+        [1, 1, 0, 0, 0, -1, -1, 0],
+        [0.5, 0.5, 1.5, 2.5, 0.75, -0.25, -0.25, -0.75],
+    ),
+    Train(
+        "st-bif, fires again after a correction",
+        preset("st-bif", levels=1),
+        [0.5, 1.0, -1.5, 0.5],
+        [1, 0, -1, 1],
+        [0.0, 1.0, 0.5, 0.0],
+    ),
+    Train(
+        "burst",
+        preset("burst", max_spikes=3),
+        [0.75, 0.25, 2.5, 4.75, 0.0, -5.0, 7.0],
+        [0, 1, 2, 3, 2, 0, 2],
+        [0.75, 0.0, 0.5, 2.25, 0.25, -4.75, 0.25],
+    ),
+    Train(
+        "strict: equality sends nothing",
+        SNMRule(strict=True),
+        [2.0, -2.0, -1.0, -0.5],
+        [1, 0, -1, 0],
+        [1.0, -1.0, -1.0, -1.5],
+    ),
+    Train(
+        "not strict, at zero: a membrane of zero corrects",
+        SNMRule(negative_threshold=0.0),
+        [1.0, -1.0, 0.0, 0.0],
+        [1, -1, 0, 0],
+        [0.0, 0.0, 0.0, 0.0],
+    ),
+    Train(
+        "signed without bounds",
+        SNMRule(count_min=None),
+        [-1.0, -2.0, 0.0, 1.0, 3.0],
+        [-1, -1, -1, 1, 1],
+        [0.0, -1.0, 0.0, 0.0, 2.0],
+    ),
+    Train(
+        "bounds on both sides",
+        SNMRule(count_min=-2, count_max=1),
+        [-1.0, -1.0, -1.0, 3.0, 0.0, 2.0, 0.0],
+        [-1, -1, 0, 1, 1, 1, 0],
+        [0.0, 0.0, -1.0, 1.0, 0.0, 1.0, 1.0],
+    ),
+    Train(
+        "graded, cut by the room that is left",
+        SNMRule(max_spikes=4, count_max=5),
+        [4.5, 4.5, 0.0, -6.0, 2.0],
+        [4, 1, 0, -1, 1],
+        [0.5, 4.0, 4.0, -1.0, 0.0],
+    ),
+    Train(
+        "the room counts from the memory before the step",
+        SNMRule(count_max=1),
+        [1.0, 1.0, -2.0, 1.0],
+        [1, 0, -1, 1],
+        [0.0, 1.0, 0.0, 0.0],
+    ),
+]
