@@ -25,18 +25,17 @@ class Interpreter:
 
     >>> import torch
     >>> from snm import convert
+    >>> class Told(Interpreter):
+    ...     def call(self, call, values): return f"{call.name}({', '.join(call.reads)})"
+    ...     def fire(self, fire, values): print("neurons driven by", values[fire.drive])
     >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
-    >>> class Names(Interpreter):
-    ...     def call(self, call, values): return f"{call.name} of {', '.join(call.reads)}"
-    ...     def fire(self, fire, values): values[fire.name] = f"spikes of {values[fire.drive]}"
-    >>> net = convert(model, torch.rand(32, 4))
-    >>> names = Names(net.program, net.model)
-    >>> values = names.execute_static({net.program.images: "images"})
-    >>> neurons, output = net.program.neurons[0].name, net.program.output
-    >>> names.execute_temporal(values)[neurons]
-    'spikes of model_0 of input_1'
-    >>> names.execute_tail({neurons: "their mean"})[output]
-    'model_2 of model_1'
+    >>> net = convert(model, torch.ones(8, 4))
+    >>> told = Told(net.program, net.model)
+    >>> values = told.execute_static({net.program.images: torch.ones(1, 4)})
+    >>> _ = told.execute_temporal(values)
+    neurons driven by model_0(images)
+    >>> told.execute_tail({net.program.neurons[0].name: "their mean"})[net.program.output]
+    'model_2(model_1)'
     """
 
     def __init__(self, program: Program, model: nn.Module) -> None:
