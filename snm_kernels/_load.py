@@ -19,6 +19,7 @@ from ._availability import (
     triton_reason,
     triton_refusal,
 )
+from .compiling import constant_result
 
 _FOLDER = Path(__file__).parent
 INTERPRETING = os.environ.get("TRITON_INTERPRET") == "1"
@@ -128,7 +129,7 @@ def _not_available(op: str, backend: str, reason: str) -> RuntimeError:
     return RuntimeError(f"{op}: backend {backend!r} is not available: {reason}")
 
 
-@torch.compiler.assume_constant_result
+@constant_result
 def _refusal(backend: str, index: int | None) -> str:
     """Why a backend cannot run on the GPU with this index, as a constant where it is traced."""
     return _looked_up_refusal(backend, index)

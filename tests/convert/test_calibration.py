@@ -14,7 +14,7 @@ from snm import Statistics
 from snm.conversion.calibration import observe, open_images
 from snm.conversion.histogram import bins_for
 from snm.conversion.lowering.prepare import prepare
-from snm.conversion.thresholds import Choice, thresholds
+from snm.conversion.thresholds import Choice, choose_thresholds
 from support.networks import NETWORKS, exact_network
 
 NORMS = ("neuron", "channel", "layer")
@@ -414,7 +414,7 @@ def test_caps_bound_given_thresholds(max_spikes: int) -> None:
     images = open_images(partly_dead(), ONE_PIXEL_DARK, None)
     prepared = prepare(partly_dead(), images.first, "direct", "mean")
     statistics = observe(prepared, images, "neuron", "max")
-    found = thresholds(
+    found = choose_thresholds(
         prepared, statistics, Choice(dead="layer"), caps={"1": 2.5}, max_spikes=max_spikes
     )
     by_path = {prepared.paths[node]: layer for node, layer in found.items()}
@@ -423,7 +423,9 @@ def test_caps_bound_given_thresholds(max_spikes: int) -> None:
     assert torch.equal(by_path["1"].threshold, capped.clamp(max=bound))
     assert by_path["1"][1:] == (6, 12)
     assert by_path["4"].threshold.tolist() == [18, 18, 9, 18]
-    silent = thresholds(prepared, statistics, Choice(), caps={"1": 2.5}, max_spikes=max_spikes)
+    silent = choose_thresholds(
+        prepared, statistics, Choice(), caps={"1": 2.5}, max_spikes=max_spikes
+    )
     assert next(iter(silent.values())).threshold.isinf().sum() == 6
 
 

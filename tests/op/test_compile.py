@@ -9,6 +9,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from snm_kernels import SNMOutput, SNMState, preset, snm
+from snm_kernels.compiling import constant_result
 from support.cases import CASES, Case
 from support.compilation import SPREAD, compiled, operator_arguments
 from support.equality import assert_laid_out_as, assert_same_bits, assert_same_run, strides
@@ -159,3 +160,11 @@ def test_exported_program_runs_with_another_batch(emit: str, strict: bool) -> No
 def test_compiled_error_names_the_argument() -> None:
     with pytest.raises(Exception, match="snm: threshold must broadcast to"):
         compiled(snm, "aot_eager")(torch.zeros(4, 2, 3), torch.ones(2))
+
+
+def test_a_constant_result_is_marked_as_torch_marks_it() -> None:
+    def ours() -> None: ...
+
+    def theirs() -> None: ...
+
+    assert vars(constant_result(ours)) == vars(torch.compiler.assume_constant_result(theirs))

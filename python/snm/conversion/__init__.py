@@ -8,7 +8,7 @@ The passes of :func:`convert`, in the order in which they run:
    (tracing/compare.py) where the graph computes something else than the model.
 4. ``fold_batch_norms`` (lowering/fold.py) folds batch norms into the layers before them.
 5. ``observe`` (calibration.py) runs the graph over calibration images.
-6. ``thresholds`` (thresholds.py) chooses thresholds from what was seen.
+6. ``choose_thresholds`` (thresholds.py) chooses thresholds from what was seen.
 7. ``normalise`` (lowering/normalise.py) moves thresholds into weights, with form="normalised".
 8. ``lower`` (lowering/lower.py) puts neurons in the place of ReLUs and lays out the program.
 
@@ -34,7 +34,7 @@ from .lowering.lower import lower
 from .lowering.normalise import normalise
 from .lowering.prepare import prepare
 from .statistics import Norm, Statistic, Statistics
-from .thresholds import Choice, Dead, thresholds
+from .thresholds import Choice, Dead, choose_thresholds
 
 __all__ = ["Dead", "Form", "Norm", "Progress", "Statistic", "Statistics", "calibrate", "convert"]
 
@@ -139,7 +139,7 @@ def convert(
     prepared = prepare(model, images.first, encoder, readout)
     statistics = observe(prepared, images, norm, statistic)
     caps = prepared.caps
-    chosen = thresholds(prepared, statistics, choice, caps=caps, max_spikes=rule.max_spikes)
+    chosen = choose_thresholds(prepared, statistics, choice, caps=caps, max_spikes=rule.max_spikes)
     fires_at = {node: layer.threshold for node, layer in chosen.items()}
     capped_at: dict[str, tuple[float, ...]] = {path: (cap,) for path, cap in caps.items()}
     if form == "normalised":

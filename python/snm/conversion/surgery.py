@@ -28,7 +28,7 @@ from .calibration import observe, open_images
 from .inputs import Progress, rule_of
 from .lowering.prepare import prepare
 from .statistics import Norm, Statistic
-from .thresholds import Choice, Dead, thresholds
+from .thresholds import Choice, Dead, choose_thresholds
 from .tracing.copies import copy_of
 from .tracing.paths import path_of
 from .tracing.trace import trace
@@ -103,7 +103,9 @@ def replace_relu(
     _check_calls(model, images.first)
     prepared = prepare(model, images.first, "direct", "mean")
     statistics = observe(prepared, images, norm, statistic)
-    found = thresholds(prepared, statistics, choice, caps=prepared.caps, max_spikes=rule.max_spikes)
+    found = choose_thresholds(
+        prepared, statistics, choice, caps=prepared.caps, max_spikes=rule.max_spikes
+    )
     layers: dict[str, nn.Module] = {}
     for node in _stateful(prepared.traced):
         path = path_of(node)

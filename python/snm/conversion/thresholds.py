@@ -94,7 +94,7 @@ class Choice(NamedTuple):
             raise ValueError("convert: calibration must hold at least one image, got none")
 
 
-def thresholds(
+def choose_thresholds(
     prepared: Prepared,
     statistics: Statistics,
     choice: Choice,
@@ -136,7 +136,7 @@ def thresholds(
 def threshold_of(
     layer: LayerStatistics, choice: Choice, *, cap: float, max_spikes: int
 ) -> LayerThresholds:
-    """Chooses the thresholds of one layer; see :func:`thresholds`."""
+    """Chooses the thresholds of one layer; see :func:`choose_thresholds`."""
     level = layer.level(choice.statistic, percentile=choice.percentile, levels=choice.levels)
     alive = level.clamp(max=_largest_within(cap, max_spikes))
     fired = layer.largest > 0

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import torch
 
+from snm_kernels.compiling import constant_result
+
 _ENOUGH, _ENOUGH_ON_GPU = 2**26, 2**30
 """Bytes that one chunk of time steps may take. On the CPU convolutions are then as fast as they
 get, and what a layer makes still comes from the heap, whose pages are mapped. On a GPU the
@@ -13,7 +15,7 @@ _SHARE = 4
 """A simulation takes a quarter of what is free, so that several fit."""
 
 
-@torch.compiler.assume_constant_result
+@constant_result
 def steps_that_fit(bytes_per_step: int, device: torch.device) -> int:
     """How many time steps of so many bytes to simulate at once, >= 1."""
     room = min(_enough(device), available_bytes(device) // _SHARE)

@@ -244,6 +244,10 @@ class Recorder(Observer):
     def __init__(self, recording: Recording) -> None:
         self.recording = recording
         self._simulation: weakref.ref[object] | None = None
+        # Here, not around the method: it imports the compiler, which takes a second.
+        self._record = torch.compiler.disable(
+            self._add, reason="SpikingNetwork: what is recorded cannot be one graph"
+        )
 
     def asks(self, fire: Fire) -> tuple[Ask, ...]:
         """The drive of recorded layers where membranes are recorded, else their spikes."""
@@ -251,9 +255,11 @@ class Recorder(Observer):
             return ()
         return ("drive",) if "membrane" in self.recording[fire.path].what else ("spikes",)
 
-    @torch.compiler.disable(reason="SpikingNetwork: what is recorded cannot be one graph")
     def see(self, launch: Launch) -> None:
         """Records a recorded layer; another simulation takes the place of the one before."""
+        self._record(launch)
+
+    def _add(self, launch: Launch) -> None:
         layers = self.recording._layers
         if self._simulation is None or self._simulation() is not launch.simulation:
             for layer in layers.values():
