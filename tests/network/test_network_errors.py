@@ -425,7 +425,7 @@ def test_weights_that_are_not_finite() -> None:
     ("calibration", "message"),
     [
         (3, "calibration must be a tensor of images or an iterable of batches, got int"),
-        ([{"images": IMAGES}], "must be a tensor of images or a tuple that starts with one"),
+        ([{"images": IMAGES}], "must be a tensor or a tuple that starts with one"),
         (IMAGES.double(), "calibration images must be float32 like the model, got float64"),
     ],
 )

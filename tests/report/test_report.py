@@ -418,8 +418,8 @@ def test_published_models(name: str) -> None:
         (ValueError, "labels must be as many", {"labels": torch.arange(6)}),
         (ValueError, "at least one image", {"images": torch.zeros(0, *IMAGE_2D)}),
         (ValueError, "at least one image", {"images": []}),
-        (TypeError, "images must be a tensor or an iterable", {"images": 3}),
-        (TypeError, "a batch must be a tensor", {"images": ["a"]}),
+        (TypeError, "images must be a tensor of images or an iterable", {"images": 3}),
+        (TypeError, "a batch of images must be a tensor", {"images": ["a"]}),
         (TypeError, "labels must be integers", {"images": [(torch.zeros(1, *IMAGE_2D), "a")]}),
         (
             ValueError,

@@ -9,6 +9,9 @@ from torch import Tensor, nn
 import snm_kernels
 from snm_kernels import SNMRule
 
+from ..network.batches import cut_into_batches, images_and_labels
+from ..network.checks import dtype_name
+
 Progress = Callable[[Iterable[Any]], Iterable[Any]]
 
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
@@ -65,53 +68,40 @@ def check_model(
             dtype = dtype or tensor.dtype
             if tensor.dtype not in _DTYPES:
                 raise ValueError(
-                    f"{caller}: {name} is {_short(tensor.dtype)}; convert the model to one of "
-                    f"{', '.join(map(_short, _DTYPES))}, e.g. with model.float()"
+                    f"{caller}: {name} is {dtype_name(tensor.dtype)}; convert the model to one of "
+                    f"{', '.join(map(dtype_name, _DTYPES))}, e.g. with model.float()"
                 )
     return (None if first is None else first[1].device), dtype
 
 
-def _short(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
-
-
 def batches_of(
-    calibration: Tensor | Iterable[Any],
+    images: Tensor | Iterable[Any],
     progress: Progress | None,
     device: torch.device | None,
     dtype: torch.dtype | None,
     caller: str = "convert",
+    *,
+    what: str = "calibration",
+    size: int = _CALIBRATION_BATCH,
 ) -> Iterator[Tensor]:
-    """Yields calibration images batch by batch, checked, on the model's device; none is empty."""
-    batches: Iterable[Any]
-    if isinstance(calibration, Tensor):
-        batches = (
-            torch.split(calibration, _CALIBRATION_BATCH) if calibration.dim() else (calibration,)
-        )
-    elif isinstance(calibration, Iterable):
-        batches = calibration
-    else:
-        raise TypeError(
-            f"{caller}: calibration must be a tensor of images or an iterable of batches, "
-            f"got {type(calibration).__name__}"
-        )
+    """Yields images batch by batch, checked, on the model's device; none is empty.
+
+    Args:
+        what: the argument's name.
+        size: how many images of a tensor a batch has at most.
+    """
+    batches = cut_into_batches(images, size, caller=caller, what=what)
+    kind = "images" if what == "images" else f"{what} images"
     for batch in batches if progress is None else progress(batches):
-        images = batch[0] if isinstance(batch, tuple | list) and batch else batch
-        if not isinstance(images, Tensor):
+        found, _ = images_and_labels(batch, caller=caller, what=kind)
+        if found.dim() < 2:
+            raise ValueError(f"{caller}: {kind} must be [N, ...], got {list(found.shape)}")
+        if dtype is not None and found.dtype != dtype:
             raise TypeError(
-                f"{caller}: a calibration batch must be a tensor of images or a tuple that starts "
-                f"with one, got {type(batch).__name__}"
+                f"{caller}: {kind} must be {dtype_name(dtype)} like the model, "
+                f"got {dtype_name(found.dtype)}"
             )
-        if images.dim() < 2:
-            raise ValueError(
-                f"{caller}: calibration images must be [N, ...], got {list(images.shape)}"
-            )
-        if dtype is not None and images.dtype != dtype:
-            raise TypeError(
-                f"{caller}: calibration images must be {_short(dtype)} like the model, "
-                f"got {_short(images.dtype)}"
-            )
-        if not bool(torch.isfinite(images).all()):
-            raise ValueError(f"{caller}: calibration images must be finite, got NaN or infinity")
-        if images.shape[0] > 0:
-            yield images if device is None else images.to(device)
+        if not bool(torch.isfinite(found).all()):
+            raise ValueError(f"{caller}: {kind} must be finite, got NaN or infinity")
+        if found.shape[0] > 0:
+            yield found if device is None else found.to(device)

@@ -98,15 +98,13 @@ def diagnose(
 
 
 def _batches(net: SpikingNetwork, images: Tensor | Iterable[Any]) -> Iterable[Tensor]:
-    """Images in batches that there is memory for."""
-    if not isinstance(images, Tensor):
-        return batches_of(images, None, None, None, "diagnose")
-    net.inputs.check(images)
-    bytes_per_image = _BYTES * net.elements_per_step(images)
-    batches: Iterable[Tensor] = images.split(
-        min(_BATCH, images_that_fit(bytes_per_image, images.device))
-    )
-    return batches
+    """The images in batches that there is memory for."""
+    size = _BATCH
+    if isinstance(images, Tensor):
+        net.inputs.check(images)
+        bytes_per_image = _BYTES * net.elements_per_step(images)
+        size = min(size, images_that_fit(bytes_per_image, images.device))
+    return batches_of(images, None, None, None, "diagnose", what="images", size=size)
 
 
 def check_same(caller: str, net: SpikingNetwork, found: Tensor, expected: Tensor) -> None:

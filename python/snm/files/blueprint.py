@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ..module_paths import put_at_path
 from ..network.interpret import Interpreter, Values
 from ..network.program import Call, Fire, Program, RunningMax, Step
 from ..network.spiking import SpikingNetwork
@@ -260,20 +261,8 @@ def _layer(cls: type[nn.Module], entry: dict[str, Any], own: dict[str, Tensor]) 
 
 def _hold(layers: nn.Module, path: str, value: nn.Module | Tensor) -> None:
     """Puts a module or tensor at its path, in plain modules made for it."""
-    *parents, name = path.split(".")
-    holder = layers
     try:
-        for parent in parents:
-            if parent not in holder._modules:
-                holder.add_module(parent, nn.Module())
-            holder = holder.get_submodule(parent)
-        if isinstance(value, nn.Module):
-            holder.add_module(name, value)
-        elif isinstance(value, nn.Parameter):
-            holder.register_parameter(name, value)
-        else:
-            holder.register_buffer(name, value)
-    # A name that is empty, or that modules have otherwise.
+        put_at_path(layers, path, value)
     except KeyError as error:
         raise Refusal(f"{path!r} cannot be the path of a module or tensor") from error
 

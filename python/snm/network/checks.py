@@ -2,6 +2,8 @@
 
 import operator
 
+import torch
+
 
 def check_count(caller: str, argument: str, value: object) -> int:
     """The integer that a value is; refuses what is none, or less than 1."""
@@ -11,3 +13,12 @@ def check_count(caller: str, argument: str, value: object) -> int:
     if count < 1:
         raise ValueError(f"{caller}: {argument} must be at least 1, got {count}")
     return count
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """The name of a dtype without its module.
+
+    >>> dtype_name(torch.bfloat16)
+    'bfloat16'
+    """
+    return str(dtype).removeprefix("torch.")

@@ -5,6 +5,8 @@ from typing import Any, TypeVar
 
 from torch import nn
 
+from ..module_paths import put_at_path
+
 _Module = TypeVar("_Module", bound=nn.Module)
 
 _BEFORE = "_before_tuning"
@@ -19,16 +21,8 @@ def replace_layer(model: nn.Module, path: str, layer: nn.Module) -> None:
     >>> model[0].bias, before_tuning(model)[0].bias is None, list(fitted_layers(model))
     (None, False, ['0'])
     """
-    if _BEFORE not in model._modules:
-        model.add_module(_BEFORE, nn.Module())
-    holder = model.get_submodule(_BEFORE)
-    *parents, name = path.split(".")
-    for parent in parents:
-        if parent not in holder._modules:
-            holder.add_module(parent, nn.Module())
-        holder = holder.get_submodule(parent)
-    if name not in holder._modules:
-        holder.add_module(name, model.get_submodule(path))
+    if path not in _kept(model):
+        put_at_path(model, f"{_BEFORE}.{path}", model.get_submodule(path))
     model.set_submodule(path, layer)
 
 

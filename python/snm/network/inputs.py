@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..frames import callers_level
-from .checks import check_count
+from .checks import check_count, dtype_name
 from .encode import Encoder
 
 
@@ -55,8 +55,8 @@ class Inputs:
             )
         if images.dtype != self.dtype:
             raise TypeError(
-                f"SpikingNetwork: images must be {short(self.dtype)} like the network, "
-                f"got {short(images.dtype)}"
+                f"SpikingNetwork: images must be {dtype_name(self.dtype)} like the network, "
+                f"got {dtype_name(images.dtype)}"
             )
         if torch.is_autocast_enabled(self.device.type):
             raise RuntimeError(
@@ -126,8 +126,3 @@ def check_readout_after(readout_after: int, timesteps: int | None) -> None:
             f"SpikingNetwork: readout_after must be 0 to {most}, less than the time steps, "
             f"got {readout_after}"
         )
-
-
-def short(dtype: torch.dtype) -> str:
-    """A dtype's name, such as ``"float32"``."""
-    return str(dtype).removeprefix("torch.")

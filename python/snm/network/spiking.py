@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from ..nn import SNMNeuron
 from .capture import CapturedNetwork
-from .checks import check_count
+from .checks import check_count, dtype_name
 from .encode import Constant, Encoder, Frames, Poisson, Source
 from .first_pass import FirstPass, starting_states
-from .inputs import Inputs, check_direct, check_generator, checked_timesteps, short
+from .inputs import Inputs, check_direct, check_generator, checked_timesteps
 from .memory import steps_that_fit
 from .observer import Observer
 from .program import Program, RunningMax
@@ -525,8 +525,8 @@ class SpikingNetwork(nn.Module):
         dtype = fn(torch.empty(0, dtype=self.dtype)).dtype
         if dtype not in _DTYPES:
             raise TypeError(
-                f"SpikingNetwork: must be one of {', '.join(map(short, _DTYPES))}, "
-                f"got {short(dtype)}"
+                f"SpikingNetwork: must be one of {', '.join(map(dtype_name, _DTYPES))}, "
+                f"got {dtype_name(dtype)}"
             )
         # All of them before any tensor is moved, so that a refusal leaves the network as it was.
         for neuron in self.layers.values():

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from snm_kernels import SNMState
 
+from .batches import rows_of
 from .checks import check_count
-from .rows import rows_of
 from .run import Readout, Run
 
 _SHRINK_AT = 0.75

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from ..conversion.inputs import batches_of
+from ..network.batches import rows_of
 from ..network.memory import images_that_fit
-from ..network.rows import rows_of
 from ..network.spiking import SpikingNetwork
 
 _MOST_IMAGES = 1000

@@ -178,10 +178,9 @@ def _observe(
     step by how much leads are off, ``[T]``, root mean square."""
     leads, right = [], []
     squares = torch.zeros(steps, dtype=torch.float64)
-    device = net.device
-    if isinstance(images, Tensor):
-        images = images.split(_BATCH)
-    for batch in batches_of(images, None, device, None, "calibrate_stop"):
+    for batch in batches_of(
+        images, None, net.device, None, "calibrate_stop", what="images", size=_BATCH
+    ):
         answers = net.anytime(batch, timesteps=steps)
         check_classes(answers[-1])
         found = answers.argmax(-1)

@@ -21,6 +21,7 @@ from torch.fx.node import map_aggregate, map_arg
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ...errors import ConversionError, Offence, refuse
+from ...network.checks import dtype_name
 from ..analysis.domains import Domain, changes_over_time, domain_of
 from ..analysis.shapes import holds_tensors, is_tensor
 from ..tracing.arguments import first_argument
@@ -162,7 +163,7 @@ class _Normaliser:
         if self.counted is not None:
             after = after * self.units[output.args[0]].to(after.dtype)
         if not agree(after, before):
-            dtype = str(before.dtype).removeprefix("torch.")
+            dtype = dtype_name(before.dtype)
             what = "changes what the model computes"
             if self.lost:
                 what = f"scales weights beyond what {dtype} can hold"

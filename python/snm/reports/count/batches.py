@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...network.batches import cut_into_batches, images_and_labels
 from ...network.memory import images_that_fit
 from ...network.spiking import SpikingNetwork
 
@@ -64,35 +65,18 @@ def _batches(
 ) -> Iterator[tuple[Tensor, Tensor | None]]:
     """The batches that a tensor is cut into, or those that are given, each with its classes if it
     brings them; ``axis`` is the one along which images lie."""
+    size = _BATCH
     if isinstance(images, Tensor):
         # One that cannot be cut is refused as a whole.
-        if images.dim() > axis and images.shape[axis] > 0 and images.shape[0] > 0:
-            first = images if axis == 0 else images[0]
-            fit = images_that_fit(_BYTES * net.elements_per_step(first), images.device)
-            for batch in images.split(min(_BATCH, fit), dim=axis):
-                yield batch, None
-        return
-    if not isinstance(images, Iterable):
-        raise TypeError(
-            "report: images must be a tensor or an iterable of batches, got "
-            f"{type(images).__name__}"
-        )
-    for batch in images:
-        if isinstance(batch, tuple | list) and len(batch) > 1:
-            _check_classes(batch[1])
-            yield _checked(batch[0]), batch[1]
-        else:
-            yield _checked(batch[0] if isinstance(batch, tuple | list) and batch else batch), None
-
-
-def _checked(batch: object) -> Tensor:
-    """A batch of images, which must be a tensor."""
-    if not isinstance(batch, Tensor):
-        raise TypeError(
-            "report: a batch must be a tensor of images or a tuple of them and their classes, got "
-            f"{type(batch).__name__}"
-        )
-    return batch
+        if images.dim() <= axis or images.shape[axis] == 0 or images.shape[0] == 0:
+            return
+        first = images if axis == 0 else images[0]
+        size = min(_BATCH, images_that_fit(_BYTES * net.elements_per_step(first), images.device))
+    for batch in cut_into_batches(images, size, caller="report", axis=axis):
+        found, labels = images_and_labels(batch, caller="report")
+        if labels is not None:
+            _check_classes(labels)
+        yield found, labels
 
 
 def _check_classes(labels: object) -> None:

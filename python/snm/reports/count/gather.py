@@ -14,6 +14,7 @@ from ...conversion.tracing.compare import result_of
 from ...conversion.tracing.paths import free_path
 from ...diagnosis import check_same
 from ...diagnosis.result import Diagnosis
+from ...network.checks import dtype_name
 from ...network.program import RunningMax
 from ...network.relu import relu_logits
 from ...network.spiking import SpikingNetwork
@@ -184,7 +185,7 @@ class Gathering:
             peak_bytes=self.peak.bytes,
             device=name,
             threads=torch.get_num_threads(),
-            dtype=str(net.dtype).removeprefix("torch."),
+            dtype=dtype_name(net.dtype),
             encoder=net.encoder,
             rule=rule,
             tuned_for=net.tuned_for,
