@@ -6,7 +6,7 @@ at a prompt become code blocks.
 
 import re
 import textwrap
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import griffe
@@ -19,20 +19,14 @@ class Docstrings(griffe.Extension):
     """Rewrites every docstring of a package before it is parsed."""
 
     def on_package(self, *, pkg: griffe.Module, **_: Any) -> None:
-        found = list(_objects(pkg))
-        shadowed = _shadowed(found)
-        for place in found:
+        for place in _objects(pkg):
             if place.docstring is not None:
-                place.docstring.value = as_markdown(place.docstring.value, place, shadowed)
+                place.docstring.value = as_markdown(place.docstring.value, place)
 
 
-def as_markdown(text: str, place: griffe.Object, shadowed: Mapping[str, str]) -> str:
-    """The docstring of the object at a place, in Markdown.
-
-    Args:
-        shadowed: the functions that names of modules mean.
-    """
-    return ROLE.sub(lambda role: _reference(role[1], place, shadowed), _fenced(text))
+def as_markdown(text: str, place: griffe.Object) -> str:
+    """The docstring of the object at a place, in Markdown."""
+    return ROLE.sub(lambda role: _reference(role[1], place), _fenced(text))
 
 
 def _objects(place: griffe.Object) -> Iterator[griffe.Object]:
@@ -43,29 +37,10 @@ def _objects(place: griffe.Object) -> Iterator[griffe.Object]:
             yield from _objects(member)
 
 
-def _shadowed(found: Iterable[griffe.Object]) -> dict[str, str]:
-    """Where a package imports a function from its module of the same name, the name means the
-    function: path of the module, path of the function."""
-    modules = [one for one in found if isinstance(one, griffe.Module)]
-    paths = {
-        module.path: f"{module.path}.{module.name}"
-        for module in modules
-        if module.name in module.members
-        and isinstance(module.parent, griffe.Module)
-        and module.name in (module.parent.exports or ())
-    }
-    for module in modules:
-        for name, member in module.members.items():
-            if isinstance(member, griffe.Alias) and member.target_path in paths:
-                paths[f"{module.path}.{name}"] = paths[member.target_path]
-    return paths
-
-
-def _reference(name: str, place: griffe.Object, shadowed: Mapping[str, str]) -> str:
+def _reference(name: str, place: griffe.Object) -> str:
     """A link to what a role names, where that is ours; else its name as code."""
     whole = name.startswith(tuple(f"{package}." for package in OURS))
     path = name if whole else _path(name, place) or name
-    path = shadowed.get(path, path)
     return f"[`{name}`][{path}]" if path.split(".")[0] in OURS else f"`{name}`"
 
 

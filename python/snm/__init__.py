@@ -21,14 +21,17 @@ from .diagnosis.result import Diagnosis, LayerDiagnosis, Part
 from .errors import ConversionError, DeadNeuronWarning, Offence
 from .files import load, save
 from .former import keep_former_places
+from .network.capture import CapturedNetwork
 from .network.first_pass import FirstPass
+from .network.observer import Launch, Observer
 from .network.packed import pack_spikes, unpack_spikes
 from .network.recording import LayerRecording, Recording
+from .network.simulation import Simulation
 from .network.spiking import SpikingNetwork
 from .network.until import Answers, Stop
 from .reports import LayerReport, Report, report
 from .tuning import tune
-from .tuning.result import Tuned
+from .tuning.result import Tuned, TunedLayer
 from .tuning.stopping import calibrate_stop
 
 keep_former_places()
@@ -36,23 +39,28 @@ keep_former_places()
 __all__ = [
     "PRESETS",
     "Answers",
+    "CapturedNetwork",
     "ConversionError",
     "Convertibility",
     "DeadNeuronWarning",
     "Diagnosis",
     "FirstPass",
+    "Launch",
     "LayerDiagnosis",
     "LayerRecording",
     "LayerReport",
+    "Observer",
     "Offence",
     "Part",
     "Recording",
     "Report",
     "SNMRule",
+    "Simulation",
     "SpikingNetwork",
     "Statistics",
     "Stop",
     "Tuned",
+    "TunedLayer",
     "calibrate",
     "calibrate_stop",
     "convert",

@@ -92,9 +92,9 @@ def convert(
             per channel. Both send the same spikes up to float rounding; with norm="neuron" the
             second is for networks of linear layers alone.
         encoder: how images become the frames of the time steps: ``"direct"``, a constant
-            current; ``"poisson"``, random spikes, see :class:`snm.encode.Poisson`; ``"frames"``,
-            as they are given, such as an event camera's. Calibration takes images, the mean of
-            their frames.
+            current; ``"poisson"``, random spikes, see :class:`snm.network.encode.Poisson`;
+            ``"frames"``, as they are given, such as an event camera's. Calibration takes images,
+            the mean of their frames.
         readout: what a call returns: ``"mean"``, the mean current of the output layer;
             ``"count"``, the spikes of a layer of neurons that the output layer drives, one
             threshold for all of them; what is negative counts 0.

@@ -53,6 +53,13 @@ class CapturedNetwork:
         example: images ``[B, ...]`` such as all calls will have.
         timesteps: T, >= 1.
         chunk: how many time steps to simulate at once, >= 1.
+
+    >>> from snm import convert
+    >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU()).eval()
+    >>> net, images = convert(model, torch.rand(32, 4)), torch.rand(2, 4)
+    >>> if torch.cuda.is_available():
+    ...     captured = net.cuda().capture(images.cuda(), timesteps=8)
+    ...     assert captured(images.cuda()).shape == (2, 8)
     """
 
     def __init__(

@@ -39,7 +39,7 @@ class Simulation:
         steps_at_once: int,
     ) -> None:
         self.source = source
-        """Gives the images, :attr:`snm.encode.Source.images`, and their frames."""
+        """Gives the images, ``source.images``, and the frames of the time steps."""
         self.timesteps = timesteps
         self._start = start
         self._steps_at_once = steps_at_once
@@ -64,6 +64,14 @@ class Simulation:
 
         Raises:
             ValueError, TypeError: as for a call.
+
+        >>> from torch import nn
+        >>> from snm import convert
+        >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
+        >>> net, images = convert(model, torch.rand(32, 4)), torch.rand(2, 4)
+        >>> answer = net.simulation(images, timesteps=8).answer(readout_after=2)
+        >>> torch.equal(answer, net(images, timesteps=8, readout_after=2))
+        True
         """
         check_readout_after(readout_after, self.timesteps)
         with torch.no_grad():
@@ -74,6 +82,16 @@ class Simulation:
 
         Raises:
             ValueError, TypeError: as for a call.
+
+        >>> from torch import nn
+        >>> from snm import convert
+        >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
+        >>> net, images = convert(model, torch.rand(32, 4)), torch.rand(2, 4)
+        >>> for steps, answer in enumerate(net.simulation(images, timesteps=3).answers(), 1):
+        ...     print(steps, torch.allclose(answer, net(images, timesteps=steps), atol=1e-5))
+        1 True
+        2 True
+        3 True
         """
         run = self._begin()
         counts: Counts = {}
@@ -92,6 +110,13 @@ class Simulation:
 
         Raises:
             ValueError, TypeError: as for a call.
+
+        >>> from torch import nn
+        >>> from snm import convert
+        >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
+        >>> net, images = convert(model, torch.rand(32, 4), chunk_steps=3), torch.rand(2, 4)
+        >>> [run.steps for run in net.simulation(images, timesteps=8).chunks()]
+        [3, 6, 8]
         """
         run = self._begin()
         for _ in self._advance(run):

@@ -465,7 +465,7 @@ class SpikingNetwork(nn.Module):
             timesteps: T, >= 1.
 
         Returns:
-            :class:`snm.capture.CapturedNetwork`: called with images it returns what this network
+            :class:`snm.CapturedNetwork`: called with images it returns what this network
             does, as a new tensor each time. It does not check images for NaN and infinity; moves
             of this network and other settings after the capture it does not see.
 

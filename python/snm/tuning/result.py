@@ -19,7 +19,16 @@ class Score(NamedTuple):
 
 
 class TunedLayer(NamedTuple):
-    """What was chosen for a layer of neurons."""
+    """What was chosen for a layer of neurons.
+
+    >>> import torch
+    >>> from torch import nn
+    >>> from snm import tune
+    >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
+    >>> [layer] = tune(model, torch.rand(32, 4), timesteps=2).layers
+    >>> layer.path, layer.scale > 0, layer.rule.max_spikes
+    ('1', True, 1)
+    """
 
     path: str
     scale: float
