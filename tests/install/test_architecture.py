@@ -1,4 +1,4 @@
-"""How the packages may depend on each other; CONTRIBUTING.md says what each of them knows."""
+"""What packages may not know of each other; tests/docs/test_contributing.py has their order."""
 
 import importlib
 import re
@@ -13,46 +13,6 @@ from support.imports import Module, circles, is_private, modules_in, modules_of
 ROOT = Path(__file__).resolve().parents[2]
 SNM = modules_in(ROOT / "python" / "snm")
 KERNELS = modules_in(ROOT / "snm_kernels")
-
-FLOORS = (
-    ("errors", "frames", "module_paths", "optional", "table"),
-    ("axes", "nn", "demo"),
-    ("network", "data"),
-    ("conversion.tracing",),
-    ("conversion.analysis",),
-    ("conversion.lowering",),
-    ("conversion",),
-    ("compat", "diagnosis", "files", "tuning"),
-    ("models", "reports"),
-    ("evaluate", "plot"),
-    ("former",),
-    ("",),
-    ("commands",),
-    ("__main__",),
-)
-"""The packages and the files of snm from the ground up. Each may import what is on a floor below
-its own, and what is in the same package; nobody else on its own floor. "" is snm's face."""
-
-
-def part_of(name: str) -> str:
-    """The entry of FLOORS that a module of snm belongs to."""
-    inner = name.removeprefix("snm").removeprefix(".")
-    parts = [part for floor in FLOORS for part in floor if part]
-    fitting = [part for part in parts if inner == part or inner.startswith(f"{part}.")]
-    return max(fitting, key=len, default=inner)
-
-
-def climbs(modules: Mapping[str, Module]) -> list[str]:
-    """Imports that do not lead to a lower floor."""
-    floor_of = {part: number for number, floor in enumerate(FLOORS) for part in floor}
-    return [
-        f"{name} imports {target}"
-        for name, module in modules.items()
-        for target in module.imports
-        if target in modules
-        and part_of(target) != part_of(name)
-        and floor_of[part_of(target)] >= floor_of[part_of(name)]
-    ]
 
 
 def is_within(module: Module, package: str) -> bool:
@@ -91,12 +51,6 @@ def trespasses(modules: Mapping[str, Module], others: Mapping[str, Module]) -> l
 def test_no_modules_import_each_other_in_a_circle(modules: dict[str, Module]) -> None:
     assert len(modules) > 15
     assert circles(modules) == []
-
-
-def test_imports_run_downwards() -> None:
-    unplaced = {part_of(name) for name in SNM} - {part for floor in FLOORS for part in floor}
-    assert unplaced == set(), "FLOORS must say where they are"
-    assert climbs(SNM) == []
 
 
 def test_no_private_name_crosses_a_package() -> None:
@@ -145,7 +99,6 @@ def test_what_is_forbidden_is_noticed() -> None:
         }
     )
     assert circles(made_up) == [["snm.files", "snm.files.blueprint"]]
-    assert climbs(made_up) == ["snm.errors imports snm.network.run"]
     assert trespasses(made_up, {}) == [
         "snm.tuning imports _hidden of snm.network.run",
         "snm.tuning takes _place of snm.network",
