@@ -1,11 +1,11 @@
-"""Takes images out of a batch."""
+"""Takes chosen images out of a batch."""
 
 import torch
 from torch import Tensor
 
 
 def rows_of(value: Tensor, rows: Tensor) -> Tensor:
-    """Some rows of ``[B, ...]``, no more than there are, in the same memory format.
+    """Chosen rows of ``[B, ...]``, at most B of them, in the same memory format.
 
     >>> rows_of(torch.arange(6).view(3, 2), torch.tensor([2, 0])).tolist()
     [[4, 5], [0, 1]]
