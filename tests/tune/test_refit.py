@@ -145,4 +145,6 @@ def test_only_layers_that_are_called_once_are_fitted() -> None:
     model, images = Shared().eval(), torch.rand(96, 6)
     tuned = snm.tune(model, images, timesteps=2)
     assert set(tuned.weights) == {"last"}
-    assert set(layers_with_fitted_weights(tuned.net.model)) == ({"last"} if tuned.chosen == "tuned" else set())
+    assert set(layers_with_fitted_weights(tuned.net.model)) == (
+        {"last"} if tuned.chosen == "tuned" else set()
+    )
