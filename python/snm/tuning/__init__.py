@@ -1,4 +1,4 @@
-"""Tunes a network for few time steps without training: its layers are fitted to the ReLU network."""
+"""Tunes a network for few time steps without training: layers are fitted to the ReLU network."""
 
 import copy
 import math
