@@ -1,4 +1,4 @@
-"""Images in batches, with the classes that they are of."""
+"""Takes images in batches, with the class of each image if it is known."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -18,15 +18,14 @@ _BYTES = 40
 def labelled_batches(
     net: SpikingNetwork, images: Tensor | Iterable[Any], labels: Tensor | None
 ) -> Iterator[tuple[Tensor, Tensor | None]]:
-    """Batches that are not empty, and the class of each image, int64 on the network's device.
+    """The batches that are not empty, each with its images' classes, int64 on the network's device.
 
     Args:
-        net: the network that is to simulate them.
-        images: as for :func:`snm.report`.
-        labels: as for :func:`snm.report`.
+        net: the network that is to simulate the images.
+        images, labels: as for :func:`snm.report`.
 
     Raises:
-        TypeError, ValueError: as :func:`snm.report`.
+        TypeError, ValueError: as for :func:`snm.report`.
     """
     if labels is not None:
         _check_classes(labels)
@@ -80,12 +79,13 @@ def _batches(
     for batch in images:
         if isinstance(batch, tuple | list) and len(batch) > 1:
             _check_classes(batch[1])
-            yield _checked(batch[0]), batch[1]
+            yield _checked_batch(batch[0]), batch[1]
         else:
-            yield _checked(batch[0] if isinstance(batch, tuple | list) and batch else batch), None
+            first = batch[0] if isinstance(batch, tuple | list) and batch else batch
+            yield _checked_batch(first), None
 
 
-def _checked(batch: object) -> Tensor:
+def _checked_batch(batch: object) -> Tensor:
     """A batch of images, which must be a tensor."""
     if not isinstance(batch, Tensor):
         raise TypeError(
