@@ -143,7 +143,7 @@ calibrated on more images
             path: the file to write; its ending says of what kind, such as PNG or SVG.
 
         Raises:
-            ModuleNotFoundError: there is no matplotlib.
+            ModuleNotFoundError: matplotlib is not installed.
 
         >>> import tempfile
         >>> import torch
