@@ -1,6 +1,6 @@
-"""What all pictures share: colours, new axes, stacked bars, a plain frame with its legend.
+"""The parts that all pictures share: colours, new axes, stacked bars, a plain frame with a legend.
 
-Nothing here knows what is drawn, and matplotlib is imported when something is.
+Nothing here knows what is drawn, and matplotlib is imported only when something is.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,22 +16,22 @@ BLACK, GREY, BLUE, ORANGE = "#000000", "#999999", "#0072B2", "#E69F00"
 GREEN, RED, SKY = "#009E73", "#D55E00", "#56B4E9"
 
 CURVES = ((BLUE, "-", "o"), (RED, "--", "s"), (GREEN, "-.", "^"), (BLACK, ":", "D"))
-"""Colour, line and marker of the curves in one picture, one after the other."""
+"""The colours, lines and markers of the curves in a picture, in this order."""
 _FILLS = ((GREY, ""), (GREEN, "xxx"), (RED, "///"), (SKY, "..."), (ORANGE, "\\\\\\"))
-"""Colour and hatch of the parts of stacked bars, one after the other."""
+"""The colours and hatches of the parts of stacked bars, in this order."""
 _PLACES: dict[str, dict[str, Any]] = {
     "within": {"loc": "best"},
     "above": {"loc": "lower left", "bbox_to_anchor": (0, 1)},
     "beside": {"loc": "upper left", "bbox_to_anchor": (1, 1)},
 }
-"""Where a legend may be, in the axes' own units."""
+"""Arguments that put a legend in a place, by the name of the place; in units of the axes."""
 
 
 def new_axes(width: float, height: float) -> "Axes":
-    """The axes of a new figure, whose width and height are in inches.
+    """The axes of a new figure of that width and height, in inches.
 
     Raises:
-        ModuleNotFoundError: there is no matplotlib.
+        ModuleNotFoundError: matplotlib is not installed.
     """
     check_installed("plot", "matplotlib", extra="demo")
     from matplotlib.figure import Figure
@@ -40,7 +40,7 @@ def new_axes(width: float, height: float) -> "Axes":
 
 
 def number_steps(axes: "Axes", steps: int) -> None:
-    """Makes the horizontal axis one of time steps from 1 on, numbered with whole numbers."""
+    """Makes the horizontal axis one of time steps, numbered from 1 in whole numbers."""
     from matplotlib.ticker import MaxNLocator
 
     axes.set_xlim(0.5, steps + 0.5)
@@ -49,8 +49,8 @@ def number_steps(axes: "Axes", steps: int) -> None:
 
 
 def stack(heights: Iterable[float]) -> list[tuple[float, float]]:
-    """Where each part of a stacked bar starts and ends: those above zero lie on one another, those
-    below it hang from one another.
+    """Where each part of a stacked bar starts and ends; parts above zero are stacked upwards, and
+    parts below zero downwards.
 
     >>> stack([2.0, -1.0, 3.0])
     [(0.0, 2.0), (0.0, -1.0), (2.0, 5.0)]
@@ -65,12 +65,12 @@ def stack(heights: Iterable[float]) -> list[tuple[float, float]]:
 
 
 def stacked_bars(axes: "Axes", names: Sequence[str], parts: Mapping[str, Sequence[float]]) -> None:
-    """Draws an upright bar over each name, stacked of parts that differ in colour and hatch.
+    """Draws an upright bar over each name, stacked from parts that differ in colour and hatch.
 
     Args:
-        axes: of matplotlib.
-        names: what stands below the bars.
-        parts: by what the legend calls them, one height for each bar.
+        axes: the axes of matplotlib to draw into.
+        names: the texts below the bars.
+        parts: the heights of each part, one for each bar, by the part's name in the legend.
     """
     bars = [stack(heights) for heights in zip(*parts.values(), strict=True)]
     for number, (part, heights) in enumerate(parts.items()):
@@ -91,12 +91,12 @@ def stacked_bars(axes: "Axes", names: Sequence[str], parts: Mapping[str, Sequenc
 
 
 def finish(axes: "Axes", place: str, columns: int = 1) -> None:
-    """Takes away the frame's upper and right lines, and lays the legend where it hides nothing.
+    """Takes away the frame's upper and right lines, and puts the legend where it hides nothing.
 
     Args:
-        axes: of matplotlib, with all that is drawn.
-        place: of the legend: ``"within"`` the axes, ``"above"`` or ``"beside"`` them.
-        columns: of the legend.
+        axes: the axes of matplotlib, with everything drawn.
+        place: where the legend goes: ``"within"`` the axes, ``"above"`` or ``"beside"`` them.
+        columns: the number of columns in the legend.
     """
     axes.spines[["top", "right"]].set_visible(False)
     if axes.get_legend_handles_labels()[0]:

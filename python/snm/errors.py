@@ -1,4 +1,4 @@
-"""What conversion refuses and warns of."""
+"""The errors and warnings of conversion."""
 
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -8,13 +8,13 @@ class Offence(NamedTuple):
     """One operation of a model that has no spiking counterpart."""
 
     path: str
-    """Path of the module in which it happens; empty for the model itself."""
+    """Path of the module in which the operation happens; empty for the model itself."""
     operation: str
     """The operation's name: a module's class, or the name of a function or method."""
     reason: str
-    """Why it is refused, and what to do instead where there is something."""
+    """Why the operation is refused, and what can be done instead, if anything."""
     line: str = ""
-    """File and line in the source, such as ``resnet.py:102``; empty where that is not known."""
+    """File and line of the operation, such as ``resnet.py:102``; empty if that is not known."""
 
     def __str__(self) -> str:
         where = f" ({self.line})" if self.line else ""
@@ -22,10 +22,10 @@ class Offence(NamedTuple):
 
 
 class ConversionError(ValueError):
-    """A model cannot become a spiking network; names everything that stands in the way.
+    """Says that a model cannot become a spiking network, and names everything that prevents it.
 
     Args:
-        offences: each operation that is refused.
+        offences: all operations that are refused.
 
     >>> reason = "only ReLU has a spiking neuron"
     >>> print(ConversionError([Offence("features.3", "gelu", reason, "vgg.py:40")]))
@@ -34,7 +34,7 @@ class ConversionError(ValueError):
     """
 
     offences: tuple[Offence, ...]
-    """Each operation that is refused, in the order of execution."""
+    """All operations that are refused, in order of execution."""
 
     def __init__(self, offences: Iterable[Offence]) -> None:
         self.offences = tuple(offences)
@@ -49,8 +49,11 @@ class ConversionError(ValueError):
 def refuse(offences: Iterable[Offence]) -> None:
     """Stops a conversion if any operation is refused.
 
+    Args:
+        offences: all operations that are refused.
+
     Raises:
-        ConversionError: at least one is; it names each.
+        ConversionError: there is at least one; the error names each.
 
     >>> refuse([])
     """
@@ -60,4 +63,4 @@ def refuse(offences: Iterable[Offence]) -> None:
 
 
 class DeadNeuronWarning(UserWarning):
-    """Some neurons never fired in calibration; the message says what becomes of them."""
+    """Warns that some neurons never fired in calibration, and says what becomes of them."""

@@ -1,4 +1,4 @@
-"""Where documented things were before their files moved; imports from there still work.
+"""Keeps imports working from where documented things were before their files moved.
 
 >>> from snm.report.page import read
 >>> from snm.convert.calibrate import calibrate
@@ -26,7 +26,7 @@ MODULES = {
     "snm.report.result": result,
     "snm.tune": tuning,
 }
-"""What stands there today, by the former name."""
+"""The module that holds today what a former module held, by the former name."""
 
 
 def keep_former_places() -> None:

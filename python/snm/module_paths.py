@@ -6,13 +6,18 @@ from torch import Tensor, nn
 
 
 def put_at_path(root: nn.Module, path: str, value: Any) -> None:
-    """Puts a module, parameter, buffer or constant at a path; plain modules lead there.
+    """Puts a module, parameter, buffer or constant at a path; plain modules are made to lead there.
 
-    What has been there is replaced. ``root.set_submodule`` does the same for a module whose
-    parents exist.
+    What was there is replaced. ``root.set_submodule`` does the same for a module whose parents
+    exist.
+
+    Args:
+        root: the module that the path starts from.
+        path: names joined by dots.
+        value: what to put there; a tensor becomes a buffer.
 
     Raises:
-        KeyError: a name of the path is empty, or is that of another attribute.
+        KeyError: a name in the path is empty, or is that of another attribute.
 
     >>> import torch
     >>> root = nn.Module()

@@ -1,4 +1,4 @@
-"""The one way to ask for packages that may be missing: they are checked, or imported, by a call."""
+"""Asks for packages that may be missing: the only place that checks or imports them."""
 
 import importlib.util
 from importlib import import_module
@@ -6,19 +6,19 @@ from types import ModuleType
 
 
 class PackageError(ModuleNotFoundError):
-    """An optional package is not installed, or does not load beside this torch."""
+    """Says that an optional package is not installed, or does not load with this torch."""
 
 
 def check_installed(caller: str, *packages: str, extra: str) -> None:
-    """Refuses a call or a command that needs packages which are not installed; imports none.
+    """Refuses a call or a command if packages that it needs are not installed; imports nothing.
 
     Args:
-        caller: what needs them, for the message.
-        packages: their names, as they are imported.
-        extra: the extra of ``snm-kernels`` that brings them.
+        caller: the function or command that needs them, for the message.
+        packages: the names under which they are imported.
+        extra: the extra of ``snm-kernels`` that installs them.
 
     Raises:
-        PackageError: some are not installed; it names them, and the extra.
+        PackageError: some are not installed; the message names them and the extra.
 
     >>> check_installed("to_json", "json", "no_such_package", extra="interchange")
     Traceback (most recent call last):
@@ -35,15 +35,15 @@ pip install 'snm-kernels[interchange]'
 
 
 def import_optional(module: str, package: str, purpose: str) -> ModuleType:
-    """Imports a module of a package that no extra brings, or that may not load.
+    """Imports a module of a package that no extra installs, or that may fail to load.
 
     Args:
-        module: its full name.
-        package: what to install for it.
-        purpose: what needs it, for the message.
+        module: the full name of the module.
+        package: the package to install for it.
+        purpose: what the module is needed for, for the message.
 
     Raises:
-        PackageError: it cannot be imported; it says why.
+        PackageError: the module cannot be imported; the message says why.
 
     >>> import_optional("json", "json", "the example").__name__
     'json'

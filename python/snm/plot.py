@@ -1,8 +1,8 @@
-"""Pictures of what a spiking network does, for notebooks and papers; they need matplotlib.
+"""Draws what a spiking network does, for notebooks and papers; this needs matplotlib.
 
-Each function draws into the axes it is given, or into those of a new figure, and returns them;
-``axes.figure.savefig("picture.pdf")`` writes them. pyplot is not used. Nothing is told by colour
-alone.
+Each function draws into the axes that it is given, or into those of a new figure, and returns them;
+``axes.figure.savefig("picture.pdf")`` writes the picture. pyplot is not used. Nothing is told apart
+by colour alone.
 """
 
 import math
@@ -37,14 +37,16 @@ def accuracy(
     Curves that are drawn into the same axes one after the other differ in line and marker.
 
     Args:
-        found: a report, whose accuracy is drawn, its agreement with the ReLU network and the
-            latter's accuracy, as far as it has them; or shares from 0 to 1, one per step.
-        axes: those of matplotlib to draw into; None for a new figure.
-        label: what the legend says of a curve; empty for what it is.
+        found: a report, of which the accuracy, the agreement with the ReLU network and the accuracy
+            of that network are drawn, as far as it has them; or shares from 0 to 1, one per step.
+        axes: the axes of matplotlib to draw into; None for a new figure.
+        label: the curve's name in the legend, or what comes before the names of a report's curves;
+            empty for none.
 
     Raises:
-        ValueError: the report has neither, or there is not one share per step.
-        ModuleNotFoundError: there is no matplotlib.
+        ValueError: the report has neither accuracy nor agreement, or there is not one share per
+            step.
+        ModuleNotFoundError: matplotlib is not installed.
 
     >>> axes = accuracy([0.25, 0.5, 0.875])
     >>> axes.get_ylabel(), axes.lines[0].get_ydata().tolist()
@@ -95,10 +97,10 @@ def rates(report: Report, axes: "Axes | None" = None) -> "Axes":
 
     Args:
         report: what :func:`snm.report` found.
-        axes: those of matplotlib to draw into; None for a new figure.
+        axes: the axes of matplotlib to draw into; None for a new figure.
 
     Raises:
-        ModuleNotFoundError: there is no matplotlib.
+        ModuleNotFoundError: matplotlib is not installed.
 
     >>> from torch import nn
     >>> from snm import convert, report
@@ -143,10 +145,10 @@ def energy(report: Report, axes: "Axes | None" = None) -> "Axes":
 
     Args:
         report: what :func:`snm.report` found.
-        axes: those of matplotlib to draw into; None for a new figure.
+        axes: the axes of matplotlib to draw into; None for a new figure.
 
     Raises:
-        ModuleNotFoundError: there is no matplotlib.
+        ModuleNotFoundError: matplotlib is not installed.
 
     >>> from torch import nn
     >>> from snm import convert, report
@@ -193,18 +195,18 @@ def energy(report: Report, axes: "Axes | None" = None) -> "Axes":
 def raster(
     recording: Recording, path: str, axes: "Axes | None" = None, *, image: int = 0
 ) -> "Axes":
-    """Draws when each recorded neuron of a layer sends spikes, graded ones as others.
+    """Draws when each recorded neuron of a layer sends spikes; graded spikes look like all others.
 
     Args:
-        recording: one that has spikes.
+        recording: a recording that has spikes.
         path: the path of one of its layers.
-        axes: those of matplotlib to draw into; None for a new figure.
+        axes: the axes of matplotlib to draw into; None for a new figure.
         image: the number of the image in the batch.
 
     Raises:
-        KeyError, AttributeError, RuntimeError: there are no such spikes.
+        KeyError, AttributeError, RuntimeError: no such spikes were recorded.
         IndexError: there is no such image.
-        ModuleNotFoundError: there is no matplotlib.
+        ModuleNotFoundError: matplotlib is not installed.
 
     >>> from torch import nn
     >>> from snm import convert
@@ -251,21 +253,21 @@ def trace(
 ) -> "Axes":
     """Draws a neuron's membrane over time, its threshold and its spikes.
 
-    Each step has two points, one above the other where a spike is sent: the membrane before the
-    spike, which the spike's mark is at, and after it.
+    Each step has two points, one above the other if a spike is sent: the membrane before the spike,
+    which is where the spike is marked, and the membrane after it.
 
     Args:
-        recording: one that has spikes and membranes.
+        recording: a recording that has spikes and membranes.
         path: the path of one of its layers.
-        neuron: its flat index into the neurons of one image; it must have been recorded.
-        axes: those of matplotlib to draw into; None for a new figure.
+        neuron: the neuron, as a flat index into those of one image; it must have been recorded.
+        axes: the axes of matplotlib to draw into; None for a new figure.
         image: the number of the image in the batch.
 
     Raises:
-        KeyError, AttributeError, RuntimeError: there is no such membrane.
+        KeyError, AttributeError, RuntimeError: no such membrane was recorded.
         ValueError: the neuron was not recorded.
         IndexError: there is no such image.
-        ModuleNotFoundError: there is no matplotlib.
+        ModuleNotFoundError: matplotlib is not installed.
 
     >>> from torch import nn
     >>> from snm import convert
@@ -317,10 +319,10 @@ def diagnosis(found: Diagnosis, axes: "Axes | None" = None) -> "Axes":
 
     Args:
         found: what :func:`snm.diagnose` found.
-        axes: those of matplotlib to draw into; None for a new figure.
+        axes: the axes of matplotlib to draw into; None for a new figure.
 
     Raises:
-        ModuleNotFoundError: there is no matplotlib.
+        ModuleNotFoundError: matplotlib is not installed.
 
     >>> from torch import nn
     >>> from snm import convert, diagnose
@@ -334,13 +336,13 @@ def diagnosis(found: Diagnosis, axes: "Axes | None" = None) -> "Axes":
 
 
 def _check_image(layer: LayerRecording, image: int) -> None:
-    """Refuses an image that the recording does not have."""
+    """Refuses the number of an image that the recording does not have."""
     if not 0 <= image < layer.images:
         raise IndexError(f"plot: image must be 0 to {layer.images - 1}, got {image}")
 
 
 def _place_of(layer: LayerRecording, neuron: int) -> int:
-    """Where a neuron is among those recorded; refuses one that was not."""
+    """The place of a neuron among the recorded ones; refuses a neuron that was not recorded."""
     recorded = numbers_in_layer(layer)
     if neuron not in recorded:
         some = f"one of those recorded, {', '.join(map(str, recorded[:20]))}"

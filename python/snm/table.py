@@ -1,10 +1,10 @@
-"""Lays out text in columns, for a terminal."""
+"""Lays out text in columns for a terminal."""
 
 from collections.abc import Sequence
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:
-    """Lays out rows as lines of text, the first column flush left, the others flush right.
+    """Lays out rows of cells as lines of text, the first column flush left, the others flush right.
 
     >>> print(table([("layer", "error"), ("relu1", "2.5"), ("relu10", "10.25")]))
     layer   error

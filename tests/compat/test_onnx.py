@@ -109,8 +109,8 @@ def test_standard_pooling_equals_the_op(case: PoolCase) -> None:
     given = case.inputs()
     x, threshold = given["x"], given.get("threshold")
     pooling = windows(case)
-    expected, _ = pooling.run(x, threshold, None, torch.float32)
-    found, _ = _StandardPooling.of(pooling).run(x, threshold, None, torch.float32)
+    expected, _ = pooling.running_max(x, threshold, None, torch.float32)
+    found, _ = _StandardPooling.of(pooling).running_max(x, threshold, None, torch.float32)
     assert torch.equal(found, expected)
 
 

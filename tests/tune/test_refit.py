@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 import snm
-from snm.network.fitted import before_tuning, fitted_layers, replace_layer
+from snm.network.fitted import before_tuning, layers_with_fitted_weights, replace_layer
 from snm.tuning.weights import can_be_fitted, fit_weights
 
 LAYERS = {
@@ -118,7 +118,7 @@ def test_what_was_there_first_is_kept() -> None:
     first, second, third = model[0][0], nn.Linear(1, 1), nn.Linear(1, 1)
     replace_layer(model, "0.0", second)
     replace_layer(model, "0.0", third)
-    assert fitted_layers(model) == {"0.0": third}
+    assert layers_with_fitted_weights(model) == {"0.0": third}
     given = before_tuning(model)
     assert torch.equal(given[0][0].weight, first.weight)
     assert given[1].weight is model[1].weight
@@ -145,4 +145,6 @@ def test_only_layers_that_are_called_once_are_fitted() -> None:
     model, images = Shared().eval(), torch.rand(96, 6)
     tuned = snm.tune(model, images, timesteps=2)
     assert set(tuned.weights) == {"last"}
-    assert set(fitted_layers(tuned.net.model)) == ({"last"} if tuned.chosen == "tuned" else set())
+    assert set(layers_with_fitted_weights(tuned.net.model)) == (
+        {"last"} if tuned.chosen == "tuned" else set()
+    )

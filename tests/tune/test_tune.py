@@ -17,7 +17,7 @@ from snm.demo.data import load_images, load_network
 from snm.network.relu import relu_pass
 from snm.nn import SNMNeuron
 from snm.tuning.images import images_in_random_order
-from snm.tuning.neurons import LayerFit, Setting
+from snm.tuning.neurons import NeuronSearch, Setting
 from snm.tuning.result import Score, best_of
 from support.networks import NETWORKS, exact_network
 
@@ -141,10 +141,10 @@ def test_no_neuron_sends_more_than_it_may() -> None:
 
 
 def test_a_worse_result_loses_to_a_preset(monkeypatch: pytest.MonkeyPatch) -> None:
-    def ruin(self: LayerFit, *_: object) -> object:
-        return self.fitted(Setting(stretch=50.0), lambda _: 0.0)
+    def ruin(self: NeuronSearch, *_: object) -> object:
+        return self.fit(Setting(stretch=50.0), lambda _: 0.0)
 
-    monkeypatch.setattr(LayerFit, "searched", ruin)
+    monkeypatch.setattr(NeuronSearch, "search", ruin)
     model, images = small()
     tuned = snm.tune(model, images, timesteps=4)
     others = {name: score for name, score in tuned.scores.items() if name != "tuned"}
@@ -318,13 +318,13 @@ def test_a_bias_takes_out_the_mean_error() -> None:
     target = drive.relu()
     neuron = SNMNeuron(target.amax(0))
     over_time = drive.expand(4, *drive.shape)
-    fit = LayerFit(neuron, over_time, None, target, per_neuron=True, shared=False)
-    found = fit.fitted(Setting(v_init=0.2), lambda _: 0.0)
+    search = NeuronSearch(neuron, over_time, None, target, per_neuron=True, shared=False)
+    found = search.fit(Setting(v_init=0.2), lambda _: 0.0)
     bare = SNMNeuron(found.neuron.threshold, found.neuron.rule)
     means = [
-        (fit.rate(n) - target).mean([0, 2, 3]).abs().max().item() for n in (bare, found.neuron)
+        (search.rate(n) - target).mean([0, 2, 3]).abs().max().item() for n in (bare, found.neuron)
     ]
-    assert torch.equal(found.rate, fit.rate(found.neuron))
+    assert torch.equal(found.rate, search.rate(found.neuron))
     assert means[1] < 0.05 * means[0]
 
 
@@ -333,10 +333,10 @@ def test_dither_makes_neighbours_average_out() -> None:
     drive = torch.full((1, 1, 4, 4), 0.3)
     neuron = SNMNeuron(torch.ones(1, 4, 4))
     over_time = drive.expand(2, *drive.shape)
-    fit = LayerFit(neuron, over_time, None, drive, per_neuron=True, shared=False)
-    assert fit.rate(SNMNeuron(torch.ones(1, 4, 4), snm.preset("snm-half"))).mean() == 0.5
-    spread = fit._made(Setting(dither=1.0), torch.ones(1, 1, 1), torch.zeros(1, 1, 1))
-    assert fit.rate(spread).mean() == 0.25
+    search = NeuronSearch(neuron, over_time, None, drive, per_neuron=True, shared=False)
+    assert search.rate(SNMNeuron(torch.ones(1, 4, 4), snm.preset("snm-half"))).mean() == 0.5
+    spread = search._neurons_with(Setting(dither=1.0), torch.ones(1, 1, 1), torch.zeros(1, 1, 1))
+    assert search.rate(spread).mean() == 0.25
 
 
 def test_the_search_tries_every_field() -> None:
@@ -345,7 +345,7 @@ def test_the_search_tries_every_field() -> None:
     # What inhibits comes late.
     drive[8:] -= 0.8
     target = drive.mean(0).relu()
-    fit = LayerFit(
+    search = NeuronSearch(
         SNMNeuron(torch.ones(4, 6, 6)), drive, None, target, per_neuron=True, shared=False
     )
     worst = Setting(v_init=0.0, negative=(4.0, False), dither=1.0, stretch=2.0)
@@ -353,20 +353,22 @@ def test_the_search_tries_every_field() -> None:
     def distance(rate: Tensor) -> float:
         return (rate - target).square().mean().item()
 
-    found = fit.searched(worst, distance, lambda: True)
-    assert found.distance < 0.5 * fit.fitted(worst, distance).distance
+    found = search.search(worst, distance, lambda: True)
+    assert found.distance < 0.5 * search.fit(worst, distance).distance
     for field in ("v_init", "negative", "dither", "stretch"):
         assert getattr(found.setting, field) != getattr(worst, field), field
-    assert fit.searched(worst, distance, lambda: False).setting == worst
+    assert search.search(worst, distance, lambda: False).setting == worst
 
 
 def test_one_dimension_is_dithered_evenly() -> None:
     drive = torch.full((1, 1, 8), 0.3)
     neuron = SNMNeuron(torch.ones(1, 8))
-    fit = LayerFit(neuron, drive.expand(2, 1, 1, 8), None, drive, per_neuron=True, shared=False)
-    assert fit._pattern().tolist() == [-0.25, 0.25] * 4
+    search = NeuronSearch(
+        neuron, drive.expand(2, 1, 1, 8), None, drive, per_neuron=True, shared=False
+    )
+    assert search._pattern().tolist() == [-0.25, 0.25] * 4
     odd = torch.full((1, 1, 7, 7), 0.3)
-    fit = LayerFit(
+    search = NeuronSearch(
         SNMNeuron(torch.ones(1, 7, 7)),
         odd.expand(2, 1, 1, 7, 7),
         None,
@@ -374,7 +376,7 @@ def test_one_dimension_is_dithered_evenly() -> None:
         per_neuron=True,
         shared=False,
     )
-    assert fit._pattern().mean().abs() < 1e-7
+    assert search._pattern().mean().abs() < 1e-7
 
 
 def test_what_a_layer_is_said_to_lose_is_what_it_loses() -> None:

@@ -222,8 +222,9 @@ class _StandardPooling(Pooling):
 
     >>> x = torch.randint(-1, 2, (4, 1, 2, 7, 5)).to(torch.int8)
     >>> pooling, theta = Pooling(output_size=(3, 2)), torch.rand(2, 7, 5)
-    >>> sent, _ = pooling.run(x, theta, None, torch.float32)
-    >>> torch.equal(sent, _StandardPooling.of(pooling).run(x, theta, None, torch.float32)[0])
+    >>> sent, _ = pooling.running_max(x, theta, None, torch.float32)
+    >>> same, _ = _StandardPooling.of(pooling).running_max(x, theta, None, torch.float32)
+    >>> torch.equal(sent, same)
     True
     """
 
@@ -232,10 +233,10 @@ class _StandardPooling(Pooling):
         """Makes the pooling that has the same windows as another."""
         return cls(*(getattr(pooling, name) for name in Pooling.__slots__))
 
-    def run(
+    def running_max(
         self, x: Tensor, threshold: Tensor | None, total: Tensor | None, dtype: torch.dtype
     ) -> tuple[Tensor, Tensor]:
-        """Pools spikes as :meth:`Pooling.run` does, from the first step on."""
+        """Pools spikes as :meth:`Pooling.running_max` does, from the first step on."""
         assert total is None
         assert dtype == torch.float32
         spatial = x.dim() - 3

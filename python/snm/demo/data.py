@@ -33,7 +33,7 @@ class DemoImages(NamedTuple):
 
 
 def normalise(images: Tensor) -> Tensor:
-    """Standardise grey images: ``(images / 255 - MEAN) / STD``, with a channel axis put in.
+    """Standardises grey images as ``(images / 255 - MEAN) / STD``, and adds a channel axis.
 
     Args:
         images: uint8 [N, H, W].
@@ -57,7 +57,7 @@ def normalise(images: Tensor) -> Tensor:
 
 
 def load_images() -> DemoImages:
-    """Read the packaged test and calibration images.
+    """Reads the packaged test and calibration images.
 
     Returns:
         ``DemoImages``: test images float32 [2000, 1, 28, 28] with labels int64 [2000], and
@@ -83,7 +83,7 @@ def load_images() -> DemoImages:
 
 
 def load_network() -> SmallVGG:
-    """The demo network with its trained weights, float32, in eval mode.
+    """Loads the demo network with its trained weights, float32, in eval mode.
 
     Returns:
         ``SmallVGG`` that takes float32 [B, 1, 28, 28] images as ``load_images`` gives them.

@@ -1,6 +1,6 @@
-"""The paper's published way of computing: one time step of one layer after another, in eager mode.
+"""Simulates as the code published with the paper does: step by step, layer by layer, in eager mode.
 
-It is what the demo and the benchmarks compare with. The neuron keeps its memory as a float sum of
+The demo and the benchmarks compare with it. The neuron keeps its memory as a float sum of
 thresholds, and every operation is a pass over memory of its own.
 """
 
@@ -16,9 +16,9 @@ class StepByStepSNM(nn.Module):
 
     Args:
         threshold: θ, float32, broadcastable to a drive ``[B, ...]``; +inf becomes the largest
-            finite number, for 0·inf is no number.
-        float_memory: keep the memory as published, a float sum of thresholds, which drifts; else
-            count spikes.
+            finite number, as 0·inf is NaN.
+        float_memory: whether to keep the memory as published, as a float sum of thresholds, which
+            drifts; if not, spikes are counted.
 
     Source: Wang, Zhang, Chen, Qu, "Signed Neuron with Memory", IJCAI 2022, equations 7 to 9, in
     the order of operations of the code published with it.
@@ -36,12 +36,12 @@ class StepByStepSNM(nn.Module):
         self.reset()
 
     def reset(self) -> None:
-        """Forgets membrane and memory."""
+        """Forgets the membrane and the memory."""
         self.membrane: Tensor | None = None
         self.memory: Tensor | None = None
 
     def forward(self, drive: Tensor) -> Tensor:
-        """Amplitudes ``[B, ...]`` that a drive ``[B, ...]`` of the next time step causes."""
+        """The amplitudes ``[B, ...]`` that the drive ``[B, ...]`` of the next time step causes."""
         if self.membrane is None or self.memory is None:
             self.membrane = torch.zeros_like(drive)
             self.memory = torch.zeros_like(drive)
@@ -61,10 +61,10 @@ class StepByStepNetwork:
     """A network that runs the published way: all layers at one time step, then at the next.
 
     Args:
-        model: a network in eval mode whose neurons are :class:`torch.nn.ReLU` modules, each called
-            once; it is copied.
-        thresholds: θ of each, by module path.
-        float_memory: as of :class:`StepByStepSNM`.
+        model: a network in eval mode whose ReLUs are :class:`torch.nn.ReLU` modules, each of them
+            called once; it is copied.
+        thresholds: the threshold θ of each ReLU's neurons, by the path of its module.
+        float_memory: as for :class:`StepByStepSNM`.
 
     Raises:
         ValueError: the paths are not those of the model's ReLU modules.
@@ -88,7 +88,7 @@ class StepByStepNetwork:
 
     @torch.no_grad()
     def __call__(self, images: Tensor, timesteps: int) -> Tensor:
-        """Logits ``[B, classes]``: the mean over time of the output layer's current."""
+        """The logits ``[B, classes]``: the mean over time of the output layer's current."""
         for neuron in self.neurons.values():
             neuron.reset()
         total = self.network(images)

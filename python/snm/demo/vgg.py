@@ -4,6 +4,7 @@ from torch import Tensor, nn
 
 
 def _conv_block(in_channels: int, out_channels: int, dropout: float) -> list[nn.Module]:
+    """The layers of one convolution: itself, its batch norm, its ReLU and a dropout."""
     return [
         nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=1, bias=False),
         nn.BatchNorm2d(out_channels),
@@ -13,15 +14,15 @@ def _conv_block(in_channels: int, out_channels: int, dropout: float) -> list[nn.
 
 
 class SmallVGG(nn.Module):
-    """A VGG of five convolutions that pools on average, so every neuron is a ReLU.
+    """A VGG of five convolutions with average pooling, so that its only nonlinearities are ReLUs.
 
-    The channels sit where the maps are small: it has 289,130 parameters and takes 10.4 million
-    multiply-accumulates per image, not counting the first convolution, which a spiking network
-    with a constant input computes once.
+    Most channels are where the maps are small: the network has 289,130 parameters and takes 10.4
+    million multiply-accumulates per image, not counting the first convolution, which a spiking
+    network with a constant input computes once.
 
     Args:
-        num_classes: number of outputs of the last linear layer.
-        dropout: share of activations that training leaves out; it also hardens the network for
+        num_classes: the number of outputs of the last linear layer.
+        dropout: the share of activations that training leaves out; it also hardens the network for
             few time steps.
 
     Example:
@@ -33,7 +34,7 @@ class SmallVGG(nn.Module):
     """
 
     def __init__(self, num_classes: int = 10, dropout: float = 0.0) -> None:
-        """Create the layers with untrained weights."""
+        """Creates the layers with untrained weights."""
         super().__init__()
         self.features = nn.Sequential(
             *_conv_block(1, 32, dropout),
@@ -48,7 +49,7 @@ class SmallVGG(nn.Module):
         self.classifier = nn.Sequential(nn.Flatten(), nn.Linear(128 * 3 * 3, num_classes))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Class scores of a batch.
+        """The class scores of a batch of images.
 
         Args:
             images: float [B, 1, 28, 28], standardised as ``snm.demo.data.normalise`` does.

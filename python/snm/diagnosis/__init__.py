@@ -1,4 +1,4 @@
-"""Takes the errors of a spiking network apart."""
+"""Takes a spiking network's errors apart by their causes, layer by layer."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -19,8 +19,9 @@ from .watch import Watch
 __all__ = ["PARTS", "Diagnosis", "LayerDiagnosis", "Part", "diagnose"]
 
 _BATCH = 50
+"""How many images of a tensor are simulated at once, at most."""
 _BYTES = 80
-"""That a neuron takes for one image: its drive, state and the parts of its error."""
+"""How many bytes a neuron takes for one image: its drive, state and the parts of its error."""
 
 
 @torch.no_grad()
@@ -31,40 +32,43 @@ def diagnose(
     *,
     timesteps: int,
 ) -> Diagnosis:
-    """Says of each layer how far its rates are from the ReLU network's activations, and why.
+    """Says for each layer how far its rates are from the ReLU network's activations, and why.
 
-    A neuron's error, its rate θ·m(T)/T minus the activation, is the sum of five parts, each the
-    difference of two stages on the way from the one to the other. With d the mean over time of
-    what drives the neuron, and b its bias, of a tuned network:
+    A neuron's error is its rate θ·m(T)/T minus the activation. It is the sum of five parts, each of
+    them the difference between two stages on the way from the activation to the rate. With d the
+    mean over time of what drives the neuron, and b its bias in a tuned network, the stages are
+    the activation and then:
 
-    - inherited: from the activation to what the ReLU makes of d: what the layers before cost, less
-      what weights that tuning fitted make up for;
-    - correction: to what it makes of d + b: what the bias adds to make up for the other parts;
-    - clipping: to that or the largest rate, which is θ·Γ, less if the count has a bound, and 0 of a
-      silent neuron;
-    - quantisation: to the rate that the neuron has if d itself drives it at every step;
-    - order: to its rate: what drives that come unevenly cost.
+    - inherited: what the ReLU makes of d. The difference is what the layers before cost, minus
+      what weights that tuning fitted make up for.
+    - correction: what the ReLU makes of d + b. The difference is what the bias adds to make up for
+      the other parts.
+    - clipping: the same, but at most the largest rate, which is θ·Γ, less if the count has a bound,
+      and 0 for a silent neuron.
+    - quantisation: the rate that the neuron has if d itself drives it at every step.
+    - order: the neuron's rate. The difference is what it costs that drives come unevenly.
 
     Args:
-        net: with encoder="direct".
-        model: the ReLU network that it was converted from, to be held against the network with
-            ReLUs in the place of its neurons; None to take the latter at its word.
+        net: a network with encoder="direct".
+        model: the ReLU network that it was converted from, to make sure that the network with ReLUs
+            in place of its neurons computes the same; None to trust that it does.
         images: ``[N, ...]`` as for a call of the network, or batches of them, or tuples that start
-            with one. Memory grows with the largest batch; a tensor is cut to fit.
+            with a batch. Memory grows with the largest batch; a tensor is cut to fit.
         timesteps: T, >= 1.
 
     Returns:
-        The errors and their parts, which add up exactly; print it for a table and a sentence of
+        The errors and their parts, which add up exactly. Print it for a table and a sentence of
         advice, or call its ``picture``.
 
     Raises:
-        ValueError: the encoder is not "direct"; there are no images; the model computes something
-            else than the network with ReLUs does. Or as for a call.
+        ValueError: the encoder is not "direct"; there are no images; the model does not compute
+            what the network with ReLUs computes; or as for a call.
         TypeError, ConversionError: as for a call and for :func:`snm.convert`.
 
-    Source of the parts: the clipping and quantisation errors of Bu et al., "Optimal ANN-SNN
-    Conversion for High-accuracy and Ultra-low-latency Spiking Neural Networks", ICLR 2022, whose
-    third, unevenness, is the order here, for which Wang et al., IJCAI 2022, have negative spikes.
+    Source of the parts: the clipping and quantisation errors are those of Bu et al., "Optimal
+    ANN-SNN Conversion for High-accuracy and Ultra-low-latency Spiking Neural Networks", ICLR 2022.
+    Their third error, unevenness, is called order here; it is what the negative spikes of Wang et
+    al., IJCAI 2022, are for.
 
     >>> from snm import convert
     >>> model = nn.Sequential(nn.Linear(1, 1, bias=False), nn.ReLU(), nn.Linear(1, 2)).eval()
@@ -108,10 +112,12 @@ def _batches(net: SpikingNetwork, images: Tensor | Iterable[Any]) -> Iterable[Te
 
 
 def check_same(caller: str, net: SpikingNetwork, found: Tensor, expected: Tensor) -> None:
-    """Refuses a model that computes something else than the network with ReLUs does.
+    """Refuses a model that does not compute what a network with ReLUs for neurons computes.
 
     Args:
-        found: what the latter computes.
+        caller: the name of the function to put before the message.
+        net: the spiking network.
+        found: what the network with ReLUs computes.
         expected: what the model computes of the same images.
     """
     if net.readout == "count":

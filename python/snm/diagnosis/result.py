@@ -1,4 +1,4 @@
-"""What a diagnosis found: numbers, a table, a sentence of advice, a picture."""
+"""The result of a diagnosis: its numbers, and how they become a table, advice and a picture."""
 
 import math
 import os
@@ -18,25 +18,25 @@ if TYPE_CHECKING:
 PARTS = ("inherited", "correction", "clipping", "quantisation", "order")
 """The parts of a layer's error, in the order in which they come about."""
 _LOSSES = PARTS[2:]
-"""The parts that advice is about; of the others, the first is none of the layer's doing, and the
+"""The parts that advice is about. Of the other two, the first is not caused by the layer, and the
 second makes up for losses."""
 
 
 class Part(NamedTuple):
-    """A part of a layer's error, or all of it; means over neurons and images, in units of the
-    drive.
+    """The size of a part of a layer's error, or of all of it, as means over neurons and images, in
+    units of the drive.
 
     >>> Part(signed=-0.5, absolute=0.5, size=0.5).signed
     -0.5
     """
 
     signed: float
-    """The mean. The parts' means add up to the error's."""
+    """The mean of the part, with its sign. The means of the parts add up to that of the error."""
     absolute: float
-    """What it adds to the mean absolute error, negative where it makes up for other parts. What
-    the parts add sums up to what the error adds, all of it."""
+    """What the part adds to the mean absolute error, negative if it makes up for other parts. The
+    parts add up to the mean absolute error."""
     size: float
-    """The mean of its absolute value, whatever the other parts are."""
+    """The mean of the part's absolute value, whatever the other parts are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ class LayerDiagnosis:
     path: str
     """The layer's path in the ReLU network."""
     neurons: int
-    """How many neurons there are per image."""
+    """How many neurons the layer has per image."""
     rule: SNMRule
     """The rule that the layer's neurons follow."""
     activation: float
@@ -68,31 +68,31 @@ class LayerDiagnosis:
     parts: Mapping[str, Part]
     """The error by its cause, one of :data:`PARTS`."""
     silent: float
-    """Share of neurons whose threshold is +inf."""
+    """The share of neurons whose threshold is +inf."""
     dead: float
-    """Share of neurons that sent nothing for any image."""
+    """The share of neurons that sent nothing for any image."""
     saturated: float
-    """Share of counts, one per neuron and image, that are the largest there can be."""
+    """The share of spike counts, one per neuron and image, that are the largest possible."""
     clipped: float
-    """Share of mean drives above 0 that exceed the largest rate of their neuron, silent ones
-    included."""
+    """The share of mean drives above 0 that exceed the largest rate of their neuron, which is 0 for
+    a silent one."""
     muted: float
-    """Share of mean drives above 0 that are those of silent neurons."""
+    """The share of mean drives above 0 that drive silent neurons."""
     residual: float
-    """Mean of abs(v)/θ after the last step, over neurons that are not silent and whose mean drive
-    is above 0."""
+    """The mean of abs(v)/θ after the last step, over neurons that are not silent and whose mean
+    drive is above 0."""
     negative: float
-    """Share of spikes that are negative."""
+    """The share of spikes that are negative."""
     corrected: float
-    """Share of counts that at least one negative spike corrected."""
+    """The share of spike counts that at least one negative spike corrected."""
 
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """Where a spiking network's rates differ from its ReLU network's activations, and why.
+    """Says where a spiking network's rates differ from its ReLU network's activations, and why.
 
-    Printed, it is a table: errors and their parts in percent of the layer's mean activation, with
-    the parts rounded so that they add up; and below it a sentence of advice.
+    Printed, it is a table of the errors and their parts, in percent of the layer's mean activation,
+    rounded such that the parts add up; and below it a sentence of advice.
 
     >>> import torch
     >>> from torch import nn
@@ -110,13 +110,13 @@ calibrated on more images
     images: int
     """How many images were simulated."""
     layers: Mapping[str, LayerDiagnosis]
-    """What each layer loses, by its path, in order of execution."""
+    """What each layer of neurons loses, by the layer's path, in order of execution."""
     tuned: bool = False
     """Whether the network was tuned, for some number of time steps."""
 
     @property
     def advice(self) -> str:
-        """The layer and the cause that cost most, and what helps against it, in one sentence."""
+        """One sentence on the layer and the cause that cost most, and on what helps."""
         if all(layer.error.size == 0 for layer in self.layers.values()):
             return "Nothing is lost: every rate is the ReLU network's activation."
         losses = [
@@ -143,7 +143,7 @@ calibrated on more images
             path: the file to write; its ending says of what kind, such as PNG or SVG.
 
         Raises:
-            ModuleNotFoundError: there is no matplotlib.
+            ModuleNotFoundError: matplotlib is not installed.
 
         >>> import tempfile
         >>> import torch
@@ -171,7 +171,7 @@ calibrated on more images
 
 def in_percent(part: Part, layer: LayerDiagnosis) -> float:
     """What a part adds to a layer's mean absolute error, in percent of the mean activation; NaN if
-    there are no activations."""
+    the layer has no activations."""
     return 100 * part.absolute / layer.activation if layer.activation > 0 else math.nan
 
 
@@ -199,9 +199,9 @@ def draw_parts(diagnosis: Diagnosis, axes: "Axes | None" = None) -> "Axes":
 
 
 def add_up(parts: Iterable[Fraction], grid: Fraction) -> list[float]:
-    """Numbers rounded to multiples of ``grid`` so that they add up to their rounded sum.
+    """Rounds numbers to multiples of ``grid`` such that they add up to their rounded sum.
 
-    It is the running sums that are rounded, and their differences that are returned.
+    To that end the running sums are rounded, and their differences are returned.
 
     >>> add_up([Fraction(1, 3)] * 3, Fraction(1, 10))
     [0.3, 0.4, 0.3]
@@ -229,8 +229,8 @@ def _row(layer: LayerDiagnosis) -> list[str]:
 
 
 def _rounded_percentages(layer: LayerDiagnosis) -> list[str]:
-    """A layer's error and its parts in percent of the mean activation, rounded so that they add
-    up."""
+    """A layer's error and its parts in percent of the mean activation, rounded such that they add
+    up; dashes if the layer has no activations."""
     if layer.activation == 0:
         return ["-"] * (1 + len(PARTS))
     scale = 100 / Fraction(layer.activation)
@@ -240,13 +240,13 @@ def _rounded_percentages(layer: LayerDiagnosis) -> list[str]:
 
 
 def _lost(part: str, layer: LayerDiagnosis) -> str:
-    """Half a sentence that says how much a layer loses to a part of its error."""
+    """The first half of a sentence, on how much a layer loses to a part of its error."""
     percent = in_percent(layer.parts[part], layer)
     return f"layer {layer.path} loses {percent:.1f} % of its mean activation to {part}"
 
 
 def _advice(part: str, layer: LayerDiagnosis, timesteps: int) -> str:
-    """What a layer of a network that is not tuned loses most by, and what helps against it."""
+    """A sentence on what costs a layer most, and on what helps, for a network that is not tuned."""
     rule = layer.rule
     if part == "clipping":
         return _advice_on_clipping(layer, timesteps)
@@ -266,7 +266,7 @@ def _advice(part: str, layer: LayerDiagnosis, timesteps: int) -> str:
 
 
 def _advice_on_clipping(layer: LayerDiagnosis, timesteps: int) -> str:
-    """How much a layer clips, and what helps against it."""
+    """A sentence on how much a layer clips, and on what helps against it."""
     if layer.muted > layer.clipped / 2:
         return (
             f"layer {layer.path} has {100 * layer.muted:.1f} % of its activations in neurons that "

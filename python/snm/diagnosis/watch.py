@@ -1,4 +1,4 @@
-"""Takes the errors of layers apart while a simulation runs."""
+"""Gathers what layers of neurons do while a simulation runs, and takes their errors apart."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -18,12 +18,12 @@ from ..nn import SNMNeuron
 from .result import PARTS, LayerDiagnosis, Part, add_up
 
 _BITS = 32
-"""A layer's values in a batch are rounded to so many bits below the largest, so that all sums are
+"""To how many bits below the largest a layer's values in a batch are rounded, so that all sums are
 exact."""
 
 
 class Watch(Observer):
-    """Gathers what all layers of neurons do, batch by batch.
+    """An observer that gathers what all layers of neurons do, batch by batch.
 
     Args:
         net: the network.
@@ -37,29 +37,29 @@ class Watch(Observer):
         }
 
     def asks(self, fire: Fire) -> tuple[Ask, ...]:  # noqa: ARG002
-        """The drive, and the spikes that it led to."""
+        """Asks for the drive of every layer, and for its spikes."""
         return ("drive", "spikes")
 
     def see(self, launch: Launch) -> None:
-        """Looks at a layer's chunk of time steps."""
+        """Gathers what a layer did over a chunk of time steps."""
         self._layers[launch.fire.path].see(launch)
 
     def compare(self, activations: Mapping[str, Tensor]) -> None:
-        """Holds a batch that has been simulated against the ReLU network's activations.
+        """Compares a batch that has been simulated with the ReLU network's activations.
 
         Args:
-            activations: ``[B, ...]`` by the path of the layer.
+            activations: those of the same images, ``[B, ...]``, by the path of the layer.
         """
         for path, layer in self._layers.items():
             layer.compare(activations[path])
 
     def layers(self) -> dict[str, LayerDiagnosis]:
-        """What was found, by the path of the layer."""
+        """What each layer loses over all batches, by the path of the layer."""
         return {path: layer.result() for path, layer in self._layers.items()}
 
 
 class _LayerWatch:
-    """Gathers what a layer of neurons does.
+    """Gathers what one layer of neurons does.
 
     Args:
         fire: the layer's place in the program.
@@ -78,18 +78,19 @@ class _LayerWatch:
         self.residual, self.silent = 0.0, 0
         self.sent_ever: Tensor | None = None
         self.activation = Fraction(0)
-        # Sums of the parts and of the whole error.
+        # For each part and the whole error, the sums of which the fields of a Part are the means.
         self.sums = {name: [Fraction(0)] * 3 for name in (*PARTS, "error")}
         self._start()
 
     def _start(self) -> None:
+        """Forgets what belongs to one batch only."""
         self.drive: Tensor | float = 0.0
         self.state: SNMState | None = None
         self.taken_back: Tensor | None = None
         self.sent: Tensor | None = None
 
     def see(self, launch: Launch) -> None:
-        """Looks at a chunk of time steps."""
+        """Adds up the drive and the spikes of a chunk of time steps."""
         drive, residual, spikes = launch.drive, launch.residual, launch.spikes
         assert drive is not None
         assert spikes is not None
@@ -97,7 +98,7 @@ class _LayerWatch:
             current = drive[t].float()
             if residual is not None:
                 current = current + residual[t].float()
-            # One by one, so that the sum does not depend on the chunks.
+            # Steps are added one by one, so that the sum does not depend on the chunks.
             self.drive = self.drive + current.double()
         self.state = launch.after
         negative = spikes < 0
@@ -108,7 +109,7 @@ class _LayerWatch:
         self.sent = sent if self.sent is None else self.sent | sent
 
     def compare(self, activation: Tensor) -> None:
-        """Holds a batch that has been simulated against the ReLU network's activations."""
+        """Compares a batch that has been simulated with the ReLU network's activations."""
         assert isinstance(self.drive, Tensor)
         assert self.state is not None
         mean = self.drive / self.timesteps
@@ -132,17 +133,17 @@ class _LayerWatch:
         self._start()
 
     def _most(self, like: Tensor) -> Tensor:
-        """The largest count that each neuron can have."""
+        """The largest spike count that each neuron can have, int64, in the shape of ``like``."""
         most = self.neuron.rule.largest_count(self.timesteps)
         return torch.full_like(like, most, dtype=torch.int64)
 
     def _rate(self, count: Tensor) -> Tensor:
-        """θ·m/T in float64, 0 of silent neurons."""
+        """The rate θ·m/T that a spike count stands for, float64; 0 for silent neurons."""
         threshold = self.neuron.threshold.double()
         return torch.where(threshold.isinf(), 0.0, threshold) * count / self.timesteps
 
     def _add(self, stages: Sequence[Tensor]) -> None:
-        """Adds up the differences between one stage and the next."""
+        """Adds up the differences between each stage and the next."""
         largest = max(stage.abs().amax().item() for stage in stages)
         unit = Fraction(2) ** (math.frexp(largest)[1] - _BITS)
         parts, error = parts_of(stages, float(unit))
@@ -154,8 +155,13 @@ class _LayerWatch:
         self.activation += int(_on_grid(stages[0], float(unit)).sum()) * unit
 
     def _count(self, unbiased: Tensor, positive: Tensor, most: Tensor) -> None:
-        """Counts what is dead, saturated, clipped, silent or corrected, of the mean drive after
-        the ReLU without and with the bias."""
+        """Counts what is dead, saturated, clipped, silent or corrected in a batch.
+
+        Args:
+            unbiased: what the ReLU makes of the mean drive.
+            positive: what the ReLU makes of the mean drive and the bias.
+            most: the largest spike count that each neuron can have.
+        """
         assert self.state is not None
         assert self.sent is not None
         assert self.taken_back is not None
@@ -176,7 +182,7 @@ class _LayerWatch:
         self.residual += torch.where(counting, residual, 0.0).sum().item()
 
     def result(self) -> LayerDiagnosis:
-        """What was found."""
+        """What the layer loses over all batches."""
         assert self.sent_ever is not None
         counts = self.neurons * self.images
         means = _means(self.sums, counts)
@@ -202,11 +208,11 @@ def parts_of(stages: Sequence[Tensor], unit: float) -> tuple[list[Tensor], Tenso
     """The differences between each stage and the next, and between the first and the last.
 
     Args:
-        stages: float64.
-        unit: a power of two, of which all results are multiples.
+        stages: the stages in order, float64.
+        unit: a power of two, to whose multiples stages are rounded.
 
     Returns:
-        int64, so that the differences add up exactly.
+        The differences in units, int64, so that they add up exactly.
 
     >>> parts, whole = parts_of([torch.tensor([x]) for x in (0.5, 0.75, 0.25)], 0.25)
     >>> parts, whole
@@ -218,11 +224,12 @@ def parts_of(stages: Sequence[Tensor], unit: float) -> tuple[list[Tensor], Tenso
 
 
 def _on_grid(value: Tensor, unit: float) -> Tensor:
+    """Values as whole numbers of units, int64."""
     return (value / unit).round().to(torch.int64)
 
 
 def _means(sums: dict[str, list[Fraction]], count: int) -> dict[str, Part]:
-    """Means of the parts and of the error, rounded so that the former add up to the latter."""
+    """The means of the parts and of the error, rounded such that the parts add up to the error."""
     largest = max(abs(value) for kinds in sums.values() for value in kinds) / count
     grid = Fraction(2) ** (math.frexp(largest)[1] - _BITS)
     columns = []

@@ -15,7 +15,7 @@ from snm_kernels import SNMRule
 
 from ..files.whole import write_whole
 from ..models.checkpoint import digest_of_tensors
-from ..network.fitted import fitted_layers, replace_layer
+from ..network.fitted import layers_with_fitted_weights, replace_layer
 from ..network.spiking import SpikingNetwork
 from ..nn import SNMNeuron
 
@@ -72,7 +72,7 @@ class Neurons(NamedTuple):
         }
         weights = {
             f"{path}.{name}": parameter.detach().cpu()
-            for path, layer in fitted_layers(net.model).items()
+            for path, layer in layers_with_fitted_weights(net.model).items()
             for name, parameter in layer.named_parameters()
         }
         kept = torch.empty(0) if example is None else example.float().cpu().contiguous()

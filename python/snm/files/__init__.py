@@ -1,11 +1,11 @@
 """Saves spiking networks to files and loads them; nothing in a file can run code.
 
-A file is a safetensors file: parameters, buffers and thresholds, and two entries of metadata.
-``snm`` is a JSON object: ``format``, 1; ``version``, the snm-kernels that wrote it; ``network``,
-the program that is executed, the modules by class and arguments, the neurons' rules, the encoder,
-the readout and the like. ``sha256`` is the digest of that text and of every tensor's name, dtype,
-shape and bytes; it tells of damage. What keeps a file from running code is that loading knows a
-fixed list of operations, layers and types of values, and makes nothing else.
+A file is a safetensors file with parameters, buffers and thresholds, and two entries of metadata.
+``snm`` is a JSON object with three entries: ``format`` is 1; ``version`` is that of the snm-kernels
+that wrote it; ``network`` has the program that is executed, the modules by class and arguments, the
+neurons' rules, the encoder, the readout and so on. ``sha256`` is the digest of that text and of
+every tensor's name, dtype, shape and bytes; it reveals damage. A file cannot run code because
+loading knows a fixed list of operations, layers and types of values, and makes nothing else.
 """
 
 import hashlib
@@ -28,24 +28,28 @@ from .blueprint import blueprint_of, build
 from .whole import write_whole
 
 _FORMAT = 1
-_TEXT, _DIGEST = "snm", "sha256"
+"""The number of the format that files are written in, and the newest that can be read."""
+_TEXT = "snm"
+"""The metadata entry with the JSON text that describes the network."""
+_DIGEST = "sha256"
+"""The metadata entry with the digest of the text and the tensors."""
 
 
 def save(net: SpikingNetwork, path: str | os.PathLike[str]) -> None:
     """Saves a network to one file, tensors and graph; :func:`load` gives the same network.
 
     The file is a ``.safetensors`` file with the graph as JSON in its metadata; see
-    :mod:`snm.files`. It replaces an older one at once, when it is complete. The state that
+    :mod:`snm.files`. An older file is replaced only when the new one is complete. The state that
     :meth:`SpikingNetwork.step` goes on from is not saved.
 
     Args:
-        net: on any device; its tensors are saved in their dtype and memory format.
-        path: where to; the folder must exist.
+        net: a network on any device; its tensors are saved in their dtype and memory format.
+        path: where to write the file; the folder must exist.
 
     Raises:
-        ValueError: before its first neuron the network holds an operation or a layer that files do
-            not have, or a module has forward hooks; it names it. Nothing is written.
-        TypeError: ``net`` is no :class:`SpikingNetwork`.
+        ValueError: before its first neuron the network holds an operation or a layer that files
+            cannot hold, or a module has forward hooks; the message names it. Nothing is written.
+        TypeError: ``net`` is not a :class:`SpikingNetwork`.
         OSError: the file cannot be written.
 
     >>> from tempfile import TemporaryDirectory
@@ -67,7 +71,7 @@ def save(net: SpikingNetwork, path: str | os.PathLike[str]) -> None:
             {"format": _FORMAT, "version": snm_kernels.__version__, "network": graph},
             allow_nan=False,
         )
-        # So that no file is written that cannot be loaded.
+        # Building the network here makes sure that the file can be loaded.
         build(json.loads(text)["network"], tensors, torch.device("cpu"))
     except Refusal as refusal:
         raise ValueError(f"snm.save: {refusal}") from refusal
@@ -76,7 +80,7 @@ def save(net: SpikingNetwork, path: str | os.PathLike[str]) -> None:
 
 
 def load(path: str | os.PathLike[str], *, device: str | torch.device = "cpu") -> SpikingNetwork:
-    """Loads a network that :func:`save` saved; its results are those of the saved one.
+    """Loads a network that :func:`save` saved; it gives the same results.
 
     Nothing in the file is executed or unpickled, whoever wrote it.
 
@@ -85,8 +89,8 @@ def load(path: str | os.PathLike[str], *, device: str | torch.device = "cpu") ->
         device: where the network is to be.
 
     Raises:
-        ValueError: the file is damaged, is none of :func:`save`'s, is of a newer version, or holds
-            anything but a network.
+        ValueError: the file is damaged, was not written by :func:`save`, was written by a newer
+            version, or holds anything but a network.
         FileNotFoundError: there is no file.
 
     >>> from tempfile import TemporaryDirectory
@@ -115,10 +119,10 @@ def load(path: str | os.PathLike[str], *, device: str | torch.device = "cpu") ->
 
 
 def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
-    """Reads a file's metadata and tensors, into memory of their own."""
+    """Reads a file's metadata and its tensors, the latter into memory of their own."""
     try:
         with safe_open(path, framework="pt") as file:
-            # The tensors it hands out are the file's pages, which another program may change.
+            # safe_open gives tensors that are the file's pages, which other programs may change.
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
             return dict(file.metadata() or {}), tensors
     except SafetensorError as error:
@@ -126,7 +130,7 @@ def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
 
 
 def _network(text: str) -> Any:
-    """The graph that a file's text holds, as JSON."""
+    """The graph of a network, as JSON, from a file's text; refuses a format that is not known."""
     try:
         parts = entries(json.loads(text), "the text of a file")
     except ValueError as error:
@@ -145,7 +149,7 @@ def _network(text: str) -> Any:
 
 
 def _digest(text: str, tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 of a file's text and tensors."""
+    """The SHA-256 digest of a file's text and tensors."""
     digest = hashlib.sha256(text.encode())
     for name, tensor in sorted(tensors.items()):
         head = json.dumps([name, str(tensor.dtype), list(tensor.shape)])

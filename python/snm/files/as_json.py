@@ -1,4 +1,4 @@
-"""The values of a network's graph as JSON and back; only what closed tables hold comes back."""
+"""Turns the values of a network's graph into JSON and back; only what fixed tables hold returns."""
 
 import builtins
 import dataclasses
@@ -23,12 +23,13 @@ from ..network.program import Call, Pooling, Program, Step, Value
 
 
 class Refusal(Exception):
-    """Why a network cannot be saved, or a file not loaded."""
+    """Says why a network cannot be saved, or why a file cannot be loaded."""
 
 
 _CLASSES: dict[str, type] = {
     cls.__name__: cls for cls in (*get_args(Step), Pooling, Program, SNMRule, Value)
 }
+"""The dataclasses of which a file may hold instances, by name."""
 
 MODULES: dict[str, type[nn.Module]] = {
     cls.__name__: cls for cls in (*operations.MODULES, *pooling.MODULES, *pooling.ADAPTIVE_MODULES)
@@ -44,6 +45,7 @@ _FUNCTIONS: tuple[Callable[..., Any], ...] = (
     *(operator.abs, operator.floordiv, operator.mod, operator.pow, builtins.getattr),
     *(program.reshape_steps, program.step_shape, program.step_size),
 )
+"""The functions that a program in a file may call."""
 
 
 _HOMES: dict[str, ModuleType] = {
@@ -53,11 +55,11 @@ _HOMES: dict[str, ModuleType] = {
     "builtins": builtins,
     "snm.program": program,
 }
-"""The modules that hold functions, by their names in files: these stay when a module moves."""
+"""The modules that hold these functions, by their names in files, which stay if a module moves."""
 
 
 def _with_names(functions: Iterable[Callable[..., Any]]) -> dict[str, Callable[..., Any]]:
-    """Functions by the names under which modules hold them, such as ``torch.cat``."""
+    """Functions by the names under which their modules hold them, such as ``torch.cat``."""
     wanted = {id(function) for function in functions}
     return {
         f"{home}.{name}": value
@@ -68,18 +70,21 @@ def _with_names(functions: Iterable[Callable[..., Any]]) -> dict[str, Callable[.
 
 
 FUNCTIONS: dict[str, Callable[..., Any]] = _with_names(_FUNCTIONS)
-"""The functions that a program in a file may call, by name; some have several."""
+"""The functions that a program in a file may call, by name; some have several names."""
 
 _NAMES: dict[Callable[..., Any], str] = {
     function: name for name, function in reversed(FUNCTIONS.items())
 }
+"""The name that each of these functions gets in files."""
 
 
 def _short(value: torch.dtype | torch.memory_format) -> str:
+    """The name of a dtype or a memory format, such as ``"float32"``."""
     return str(value).removeprefix("torch.")
 
 
 _DTYPES = {_short(value): value for value in vars(torch).values() if type(value) is torch.dtype}
+"""The dtypes of torch by name."""
 _MEMORY_FORMATS = {
     _short(value): value
     for value in (
@@ -87,18 +92,21 @@ _MEMORY_FORMATS = {
         *(torch.channels_last, torch.channels_last_3d),
     )
 }
+"""The memory formats of torch by name."""
 _LEAVES = (
     *(NoneType, bool, int, float, str, EllipsisType),
     *(torch.dtype, torch.memory_format, torch.device, Value),
 )
+"""The types of an operation's arguments that are not containers."""
 _WIDTH = 80
+"""The most characters that a value takes in a message."""
 
 
 def to_json(value: Any) -> Any:
-    """A value as JSON: itself if JSON has it, else an object of one entry that names its kind.
+    """A value as JSON: itself if JSON has it, else an object with one entry that names its kind.
 
     Raises:
-        Refusal: a file has no form for it.
+        Refusal: files have no form for such a value.
 
     >>> to_json((1, float("inf"), slice(None, 2, None)))
     {'tuple': [1, {'float': 'inf'}, {'slice': [None, 2, None]}]}
@@ -131,10 +139,12 @@ def to_json(value: Any) -> Any:
 
 
 def _fields(instance: Any) -> dict[str, Any]:
+    """The fields of a dataclass's instance by name."""
     return {field.name: getattr(instance, field.name) for field in dataclasses.fields(instance)}
 
 
 def _call_to_json(call: Call) -> dict[str, Any]:
+    """The fields of a call as JSON, a function by its name; refuses what no file may call."""
     name = str(getattr(call.target, "__name__", call.target))
     values = _fields(call)
     try:
@@ -149,10 +159,10 @@ def _call_to_json(call: Call) -> dict[str, Any]:
 
 
 def from_json(raw: Any) -> Any:
-    """What :func:`to_json` made JSON of.
+    """The value that :func:`to_json` made this JSON of.
 
     Raises:
-        Refusal: it is none of the forms that :func:`to_json` makes.
+        Refusal: :func:`to_json` makes no such JSON.
 
     >>> from_json(to_json((1, torch.float32, Value("x"))))
     (1, torch.float32, Value(name='x'))
@@ -170,6 +180,7 @@ def from_json(raw: Any) -> Any:
 
 
 def _instance(cls: type, raw: Any) -> Any:
+    """An instance of one of the known dataclasses, from JSON of its fields."""
     values = arguments_of(cls, raw)
     if cls is Call:
         try:
@@ -185,8 +196,9 @@ def arguments_of(cls: type, raw: Any, given: Container[str] = ()) -> dict[str, A
     """The arguments of a class's constructor, each of the type that it declares.
 
     Args:
-        raw: JSON of each by name.
-        given: names of those that the caller has.
+        cls: the class.
+        raw: JSON of the arguments, by name.
+        given: the names of arguments that the caller passes itself.
 
     Raises:
         Refusal: an argument is unknown, missing or of the wrong type.
@@ -206,7 +218,13 @@ def arguments_of(cls: type, raw: Any, given: Container[str] = ()) -> dict[str, A
 
 
 def made(cls: type, arguments: Mapping[str, Any], *given: Any) -> Any:
-    """An instance of a class; any error is a refusal of its arguments."""
+    """Makes an instance of a class; any error becomes a refusal of the arguments.
+
+    Args:
+        cls: the class.
+        arguments: keyword arguments of its constructor.
+        given: positional arguments of its constructor.
+    """
     try:
         return cls(*given, **arguments)
     except Exception as error:
@@ -214,10 +232,10 @@ def made(cls: type, arguments: Mapping[str, Any], *given: Any) -> Any:
 
 
 def entries(raw: Any, what: str) -> dict[str, Any]:
-    """A JSON object's entries.
+    """The entries of a JSON object.
 
     Raises:
-        Refusal: it is none.
+        Refusal: ``raw`` is not an object; ``what`` says in the message what it should be.
     """
     if not isinstance(raw, dict):
         raise Refusal(f"{what} must be an object, got {described(raw)}")
@@ -232,6 +250,7 @@ def described(value: Any) -> str:
 
 @cache
 def _hints(cls: type) -> dict[str, Any]:
+    """The types that a class's constructor declares for its arguments."""
     constructor = vars(cls)["__init__"]
     return {name: hint for name, hint in get_type_hints(constructor).items() if name != "return"}
 
@@ -243,7 +262,7 @@ def _check_call(
     kwargs: Mapping[str, Any] | None = None,
     **_others: Any,
 ) -> None:
-    """Refuses a call, its function given by name, of anything outside the tables."""
+    """Refuses a call of anything that is not in the tables; a function is given by name."""
     if not isinstance(target, str):
         raise Refusal("must be called by name")
     if kind == "function":
@@ -257,7 +276,7 @@ def _check_call(
 
 
 def fits(value: Any, hint: Any) -> bool:
-    """Whether a value is what an annotation says; Any stands for what an operation may take.
+    """Whether a value has the annotated type; Any stands for anything that operations may take.
 
     >>> fits((1, "a"), tuple[int, ...]), fits((1, slice(None)), Any), fits(print, Any)
     (False, True, False)
@@ -282,7 +301,7 @@ def fits(value: Any, hint: Any) -> bool:
 
 
 def _is_argument(value: Any) -> bool:
-    """Whether a value is what an operation takes: no step, no rule."""
+    """Whether an operation may take a value as an argument, which rules out steps and rules."""
     if isinstance(value, tuple | list):
         return all(_is_argument(part) for part in value)
     if isinstance(value, dict):
@@ -293,7 +312,7 @@ def _is_argument(value: Any) -> bool:
 
 
 def _chosen(table: Mapping[str, Any]) -> Callable[[Any], Any]:
-    """Reads what stands in a table by name."""
+    """A reader of names, which returns what a table holds under a name."""
 
     def choose(raw: Any) -> Any:
         if not isinstance(raw, str) or raw not in table:
@@ -304,12 +323,14 @@ def _chosen(table: Mapping[str, Any]) -> Callable[[Any], Any]:
 
 
 def _parts(raw: Any) -> list[Any]:
+    """The values of a JSON list."""
     if not isinstance(raw, list):
         raise Refusal(f"{described(raw)} must be a list")
     return [from_json(part) for part in raw]
 
 
 def _size(raw: Any) -> torch.Size:
+    """A size, from a JSON list of integers."""
     parts = _parts(raw)
     if not all(type(part) is int and abs(part) < 2**63 for part in parts):
         raise Refusal(f"{described(raw)} must be integers of 64 bits")
@@ -317,6 +338,7 @@ def _size(raw: Any) -> torch.Size:
 
 
 def _slice(raw: Any) -> slice:
+    """A slice, from a JSON list of its start, stop and step."""
     parts = _parts(raw)
     if len(parts) != 3:
         raise Refusal(f"{described(raw)} must be a start, a stop and a step")
@@ -324,6 +346,7 @@ def _slice(raw: Any) -> slice:
 
 
 def _device(raw: Any) -> torch.device:
+    """A device, from its name."""
     if not isinstance(raw, str):
         raise Refusal(f"{described(raw)} must be the name of a device")
     device: torch.device = made(torch.device, {}, raw)
@@ -341,3 +364,4 @@ _READERS: dict[str, Callable[[Any], Any]] = {
     "slice": _slice,
     "tuple": lambda raw: tuple(_parts(raw)),
 }
+"""What reads the content of a JSON object with one entry, by the name of that entry."""

@@ -1,4 +1,4 @@
-"""What a spiking network consists of, as JSON beside its tensors, and the network built of it."""
+"""Describes a spiking network by JSON and tensors, and builds the network from them again."""
 
 import inspect
 from collections.abc import Iterable, Mapping
@@ -26,37 +26,40 @@ from .as_json import (
 )
 
 _GIVEN = ("model", "program")
-"""What a network's constructor gets that is no setting."""
+"""The arguments of a network's constructor that are not settings."""
 SETTINGS = (
     *("image_shape", "fixed_size", "dtype", "encoder", "readout", "tracer", "origin", "dead"),
     *("chunk_steps", "tuned_for", "tuning"),
 )
-"""What a file says of a network beside its modules and its program: arguments of its constructor,
-which are attributes too. Files of format 1 have just these and ``preprocessing``."""
+"""The settings of a network, which a file holds besides its modules and its program: arguments of
+the constructor, which are attributes too. Files of format 1 have these and ``preprocessing``."""
 _BESIDE = "preprocessing"
-"""The setting that is no argument, but text that the network keeps for others."""
+"""The setting that is not an argument of the constructor, but text that the network keeps."""
 _NO_ARGUMENTS = ("device", "dtype")
+"""The arguments of a layer's constructor that files do not hold."""
 _OF_NEURONS = ("threshold", "bias")
-"""What neurons have as tensors."""
+"""The arguments of a layer of neurons that are tensors."""
 _CALLED: dict[str, type[nn.Module]] = {**MODULES, "SmallMapConv2d": SmallMapConv2d}
+"""The layers that a program in a file may call, by the name of their class."""
 _LAYERS: dict[str, type[nn.Module]] = {**_CALLED, "SNMNeuron": SNMNeuron}
+"""The layers that a file may hold, by the name of their class."""
 
 
 class Blueprint(NamedTuple):
-    """A network in two parts."""
+    """A spiking network taken apart into JSON and tensors."""
 
     graph: dict[str, Any]
-    """JSON: the program, the constructor's other arguments, the modules, and where each parameter
-    and buffer lies in ``tensors``, with its strides if they are not those of a contiguous one."""
+    """JSON of the program, the constructor's other arguments and the modules, and of where each
+    parameter and buffer lies in ``tensors``, with its strides unless it is contiguous."""
     tensors: dict[str, Tensor]
-    """By name, contiguous, on the CPU, none sharing memory with another."""
+    """The tensors by name, contiguous, on the CPU, none sharing memory with another."""
 
 
 def blueprint_of(net: SpikingNetwork) -> Blueprint:
-    """Describes a network.
+    """Describes a network by JSON and tensors.
 
     Raises:
-        Refusal: it holds what a file cannot.
+        Refusal: the network holds something that files cannot hold.
     """
     modules, places = {}, {}
     tensors: dict[str, Tensor] = {}
@@ -89,12 +92,12 @@ def build(graph: Any, tensors: Mapping[str, Tensor], device: torch.device) -> Sp
     """Builds the network that :func:`blueprint_of` described.
 
     Args:
-        graph: JSON from anywhere; all of it is checked.
-        tensors: on the CPU; the network may share memory with them.
+        graph: JSON from any source; all of it is checked.
+        tensors: the tensors by name, on the CPU; the network may share memory with them.
         device: where the network is to be.
 
     Raises:
-        Refusal: the graph is not that of a network.
+        Refusal: the graph does not describe a network.
     """
     parts = entries(graph, "the graph")
     if set(parts) != {"program", "settings", "modules", "tensors"}:
@@ -125,10 +128,12 @@ def build(graph: Any, tensors: Mapping[str, Tensor], device: torch.device) -> Sp
 
 
 def _joined(path: str, name: str) -> str:
+    """The path of what a module holds under a name."""
     return f"{path}.{name}" if path else name
 
 
 def _check_plain(path: str, module: nn.Module) -> None:
+    """Refuses a module that is not one of the layers of files, or whose forward is changed."""
     kind = type(module)
     if kind is not nn.Module and _LAYERS.get(kind.__name__) is not kind:
         raise Refusal(
@@ -140,8 +145,8 @@ def _check_plain(path: str, module: nn.Module) -> None:
 
 
 def _arguments(module: nn.Module) -> dict[str, Any]:
-    """The arguments of a module's constructor that are no tensors; of torch's layers those that
-    are not their defaults, which older versions of torch need not know."""
+    """The arguments of a module's constructor that are not tensors, as JSON. For torch's layers
+    those with their default are left out, as older versions of torch need not know them."""
     arguments = {}
     for name, parameter in inspect.signature(type(module)).parameters.items():
         if isinstance(module, SNMNeuron) and name in _OF_NEURONS:
@@ -158,20 +163,21 @@ def _arguments(module: nn.Module) -> dict[str, Any]:
 
 
 def _stored(name: str, tensor: Tensor) -> Tensor:
+    """A copy of a tensor as files hold it, contiguous and on the CPU."""
     if tensor.is_meta or tensor.layout is not torch.strided:
         raise Refusal(f"{name} is on device {tensor.device} in layout {tensor.layout}")
     return tensor.detach().to("cpu", copy=True).contiguous()
 
 
 def _stride(tensor: Tensor) -> list[int] | None:
-    """A tensor's strides if a contiguous one has others and its elements lie side by side."""
+    """The strides of a tensor that is dense but not contiguous; None for any other tensor."""
     usual = torch.empty(tensor.shape, device="meta").stride()
     unusual = tensor.stride() != usual and _is_dense(tensor.shape, tensor.stride())
     return list(tensor.stride()) if unusual else None
 
 
 def _is_dense(shape: Iterable[int], stride: Iterable[int]) -> bool:
-    """Whether elements lie side by side, in whatever order of dimensions."""
+    """Whether elements with these strides fill their memory, in whatever order of dimensions."""
     expected = 1
     for step, size in sorted(
         (step, size) for step, size in zip(stride, shape, strict=True) if size != 1
@@ -185,7 +191,13 @@ def _is_dense(shape: Iterable[int], stride: Iterable[int]) -> bool:
 def _laid_out(
     places: Any, tensors: Mapping[str, Tensor], device: torch.device
 ) -> dict[str, Tensor]:
-    """The parameters and buffers by path, each in its memory format."""
+    """The parameters and buffers by path, each in its memory format.
+
+    Args:
+        places: JSON that says for each path which tensor it is, and how it is laid out.
+        tensors: the tensors by name.
+        device: where they are to be.
+    """
     found: dict[str, Tensor] = {}
     made_of: dict[str, Tensor] = {}
     for path, raw in entries(places, "tensors").items():
@@ -193,7 +205,7 @@ def _laid_out(
         name, is_parameter = place.get("tensor"), place.get("parameter")
         if not isinstance(name, str) or name not in tensors or not isinstance(is_parameter, bool):
             raise Refusal(f"{path} is to be {described(place)}, which the file does not hold")
-        # What shared memory shares it again.
+        # Parameters that shared memory share it again.
         key = f"{place}"
         if key not in made_of:
             value = _restrided(path, tensors[name], place.get("stride")).to(device)
@@ -206,6 +218,7 @@ def _laid_out(
 
 
 def _restrided(path: str, tensor: Tensor, stride: Any) -> Tensor:
+    """A tensor with the strides that JSON says, or as it is where that says none."""
     if stride is None:
         return tensor
     valid = isinstance(stride, list) and all(type(s) is int and 0 <= s < 2**62 for s in stride)
@@ -215,7 +228,7 @@ def _restrided(path: str, tensor: Tensor, stride: Any) -> Tensor:
 
 
 def _module(path: str, raw: Any, own: dict[str, Tensor]) -> nn.Module:
-    """A layer with its parameters and buffers."""
+    """A layer made from JSON, with its own parameters and buffers."""
     entry = entries(raw, path)
     cls = _LAYERS.get(str(entry.get("class")))
     if cls is None or set(entry) != {"class", "arguments"}:
@@ -227,6 +240,7 @@ def _module(path: str, raw: Any, own: dict[str, Tensor]) -> nn.Module:
 
 
 def _neuron(raw: Any, own: dict[str, Tensor]) -> nn.Module:
+    """A layer of neurons, from JSON of its arguments and its own tensors."""
     known = set(own) in ({"threshold"}, set(_OF_NEURONS))
     if not known or any(tensor.dtype != torch.float32 for tensor in own.values()):
         raise Refusal(
@@ -240,6 +254,7 @@ def _neuron(raw: Any, own: dict[str, Tensor]) -> nn.Module:
 
 
 def _layer(cls: type[nn.Module], entry: dict[str, Any], own: dict[str, Tensor]) -> nn.Module:
+    """A layer that is not one of neurons, from JSON of its arguments and its own tensors."""
     arguments = {}
     for name, content in entries(entry["arguments"], "arguments").items():
         arguments[name] = from_json(content)
@@ -268,10 +283,10 @@ def _hold(layers: nn.Module, path: str, value: nn.Module | Tensor) -> None:
 
 
 class _Check(Interpreter):
-    """Refuses a program that cannot be executed: one that goes to anything but layers, neurons and
+    """Refuses a program that cannot be executed, as it uses anything but the layers, neurons and
     tensors of its network, or reads a value before it is made or after it is freed.
 
-    Of values only their names are known.
+    Nothing is computed: of the values only the names are known.
     """
 
     def __init__(self, net: SpikingNetwork) -> None:
@@ -286,7 +301,7 @@ class _Check(Interpreter):
         self.fires = {fire.name for fire in net.program.neurons}
 
     def check(self) -> None:
-        """Goes through all three parts."""
+        """Goes through all three parts of the program; raises a :class:`Refusal` if one fails."""
         program = self.program
         if program.images_change != (self.net.encoder != "direct"):
             raise Refusal(f"the program is not made for encoder={self.net.encoder!r}")
@@ -304,7 +319,7 @@ class _Check(Interpreter):
             raise Refusal(f"nothing makes the output {program.output!r}")
 
     def execute(self, step: Step, values: Values) -> None:
-        """Checks what a step reads and what it frees."""
+        """Checks that what a step reads is there, and that the program says what it frees."""
         missing = set(step.reads) - set(values)
         if missing:
             raise Refusal(f"{step.name} reads {sorted(missing)}, which no step before it makes")
@@ -322,7 +337,7 @@ class _Check(Interpreter):
         self._require(call, known)
 
     def pool(self, step: RunningMax, values: Values) -> None:  # noqa: ARG002
-        """Checks that what it counts are spikes."""
+        """Checks that a max pooling counts the spikes of layers of neurons."""
         self._require(step, self.fires.issuperset(step.fires))
 
     def fire(self, fire: Fire, values: Values) -> None:
@@ -336,5 +351,6 @@ class _Check(Interpreter):
             values[fire.spikes] = None
 
     def _require(self, step: Step, known: bool) -> None:
+        """Refuses a step unless all that it uses is known."""
         if not known:
             raise Refusal(f"{step.name} reads or calls what is no part of the network")

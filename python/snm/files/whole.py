@@ -1,18 +1,18 @@
-"""Files that are there completely, or not at all: the one place that writes a file in two steps."""
+"""Writes files that are there completely or not at all; nothing else writes a file in two steps."""
 
 import secrets
 from pathlib import Path
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Writes a file beside the one it then replaces, so that there is always a complete one.
+    """Writes a new file beside an old one and then replaces it, so one is always complete.
 
     Args:
-        path: where to; the folder must exist.
-        content: all of the file.
+        path: where the file is to be; the folder must exist.
+        content: all that is in the file.
 
     Raises:
-        OSError: the file cannot be written; an older one stays.
+        OSError: the file cannot be written; an older one is kept.
 
     >>> from tempfile import TemporaryDirectory
     >>> with TemporaryDirectory() as folder:

@@ -1,1 +1,1 @@
-"""What runs a converted network through time."""
+"""Runs a converted network through time, and watches, records and stops what runs."""

@@ -1,4 +1,4 @@
-"""A whole simulation as one CUDA graph."""
+"""Captures a whole simulation in one CUDA graph."""
 
 from collections.abc import Callable, Iterable
 
@@ -8,13 +8,14 @@ from torch import Tensor
 from .run import Run
 
 _WARM_UPS = 2
-"""Runs before the capture: what is chosen, compiled or allocated at first use then is there."""
+"""How many runs come before the capture, so that nothing is left to be chosen, compiled or
+allocated at first use."""
 
 
 def simulate(start: Callable[[Tensor], Run], images: Tensor, timesteps: int, chunk: int) -> Tensor:
-    """What a call of a network with encoder="direct" returns, without its checks.
+    """What a call of a network with encoder="direct" returns, computed without its checks.
 
-    Nothing in it waits for the device.
+    Nothing in it makes the host wait for the device.
 
     Args:
         start: begins a run of the network.
@@ -40,17 +41,17 @@ class CapturedNetwork:
     """A simulation recorded in a CUDA graph; made by :meth:`snm.SpikingNetwork.capture`.
 
     A call launches all layers and time steps at once. It does not check the images for NaN and
-    infinity, which would have to wait for the device. Calls from several streams share the
-    graph's memory, so that the caller has to order them.
+    infinity, as it would have to wait for the device. Calls from several streams share the graph's
+    memory, so the caller has to order them.
 
     The graph reads the parameters and buffers that the network had when it was captured, and keeps
-    them alive: what is written into them is seen, ``net.to(...)``, another rule or another
-    ``chunk_steps`` are not; capture again.
+    them alive. It sees what is written into them, but not ``net.to(...)``, another rule or another
+    ``chunk_steps``, after which the network has to be captured again.
 
     Args:
         start: begins a run of a network with encoder="direct", on a CUDA device.
         kept: the network's parameters and buffers.
-        example: images ``[B, ...]`` such as all calls will have.
+        example: images ``[B, ...]`` like those that all calls will have.
         timesteps: T, >= 1.
         chunk: how many time steps to simulate at once, >= 1.
 
@@ -94,7 +95,7 @@ class CapturedNetwork:
             images: of the example's shape, dtype and device; simulated in its memory format.
 
         Returns:
-            What a call of the network returns; a new tensor, which later calls leave alone.
+            What a call of the network returns, in a new tensor, which later calls do not touch.
 
         Raises:
             ValueError, TypeError: the images are not like the example.
@@ -106,6 +107,7 @@ class CapturedNetwork:
             return self._logits.clone()
 
     def _check(self, images: object) -> None:
+        """Refuses images that are not like the example."""
         expected = self._images
         if not isinstance(images, Tensor):
             raise TypeError(

@@ -1,4 +1,4 @@
-"""Checks of arguments that several functions take."""
+"""Checks arguments that several functions have in common."""
 
 import operator
 
@@ -6,7 +6,7 @@ import torch
 
 
 def check_count(caller: str, argument: str, value: object) -> int:
-    """The integer that a value is; refuses what is none, or less than 1."""
+    """A value as a plain integer; refuses anything that is not an integer of at least 1."""
     if isinstance(value, bool) or not (isinstance(value, int) or hasattr(value, "__index__")):
         raise TypeError(f"{caller}: {argument} must be an integer, got {value!r}")
     count = value if isinstance(value, int) else operator.index(value)

@@ -1,4 +1,4 @@
-"""How images become the frames that a network sees from time step to time step."""
+"""Encoders, which make of images the frames that a network sees from time step to time step."""
 
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
@@ -7,11 +7,13 @@ from typing import Literal, Protocol, get_args
 import torch
 from torch import Tensor
 
-from .program import spread
+from .program import empty_over_time
 
 Encoder = Literal["direct", "poisson", "frames"]
+"""How images become frames: constant, as random spikes, or frames that are given."""
 
 ENCODERS: tuple[str, ...] = get_args(Encoder)
+"""The encoders by name."""
 
 
 class Source(Protocol):
@@ -21,8 +23,15 @@ class Source(Protocol):
     """The images ``[B, ...]``, or the first frame."""
 
     def take(self, steps: int) -> tuple[int, Tensor | None]:
-        """How many of so many steps there still are, and their frames ``[steps * B, ...]``; None
-        for images that are constant in time."""
+        """Takes the next time steps.
+
+        Args:
+            steps: how many are wanted.
+
+        Returns:
+            How many of them there are, and their frames ``[steps * B, ...]``; None in their place
+            if images are constant in time.
+        """
 
 
 class Constant:
@@ -36,7 +45,7 @@ class Constant:
         self.images = images
 
     def take(self, steps: int) -> tuple[int, None]:
-        """All steps."""
+        """Grants every step that is wanted, and needs no frames for them."""
         return steps, None
 
 
@@ -65,8 +74,8 @@ class Poisson:
         self.amplitude = images.sign() * largest
 
     def take(self, steps: int) -> tuple[int, Tensor]:
-        """All steps, and their frames ``[steps * B, ...]``."""
-        frames = spread(self.images, steps)
+        """Grants every step that is wanted; draws their frames ``[steps * B, ...]``."""
+        frames = empty_over_time(self.images, steps)
         for frame in frames:
             spikes = torch.bernoulli(self.probability, generator=self.generator)
             torch.mul(self.amplitude, spikes.to(frame.dtype), out=frame)
@@ -74,10 +83,10 @@ class Poisson:
 
 
 class Frames:
-    """Frames as they come, such as those of an event camera.
+    """Frames that are given one by one, such as those of an event camera.
 
     Args:
-        frames: ``[T, B, ...]``, or yields frames ``[B, ...]``.
+        frames: ``[T, B, ...]``, or an iterable of frames ``[B, ...]``.
         check: refuses a frame that the network cannot take.
 
     Raises:
@@ -96,8 +105,8 @@ class Frames:
         self.begun = False
 
     def take(self, steps: int) -> tuple[int, Tensor]:
-        """As many steps as there are, and their frames ``[steps * B, ...]``."""
-        frames = spread(self.images, steps)
+        """Takes as many steps as there still are, and their frames ``[steps * B, ...]``."""
+        frames = empty_over_time(self.images, steps)
         taken = 0
         if not self.begun:
             frames[0].copy_(self.images)

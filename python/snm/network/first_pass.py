@@ -1,4 +1,4 @@
-"""Where membranes start after a first pass over the same images."""
+"""Finds out by a first pass over the same images where membranes should start."""
 
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -15,25 +15,27 @@ from .program import Fire, Program
 from .run import Run
 
 Method = Literal["srp", "cos"]
+"""How the start of a membrane follows from a first pass; see :class:`FirstPass`."""
 
 METHODS: tuple[str, ...] = get_args(Method)
+"""The methods by name."""
 
 
 @dataclass(frozen=True, slots=True)
 class FirstPass:
     r"""Time steps simulated first, to find out where each neuron's membrane should start.
 
-    A spike that came early and that later inhibition should have prevented shows in the membrane
-    that is left: with v(τ) and m(τ) a neuron's membrane and memory after the τ steps of the first
-    pass, its drive would have been worth ``n = m(τ) + floor(v(τ) / θ)`` spikes, at least 0 and at
+    A spike that was sent too early, before inhibition that should have prevented it, shows in the
+    membrane that is left. With v(τ) and m(τ) a neuron's membrane and memory after the τ steps of
+    the first pass, its drive was worth ``n = m(τ) + floor(v(τ) / θ)`` spikes, at least 0 and at
     most as many as its rule can send in τ steps. Layer by layer, front to back:
 
     - ``"srp"``: a neuron with v(τ) < 0 is masked: it sends nothing, whatever T is.
-    - ``"cos"``: a neuron starts at ``(v_init + n - m(τ)) · θ``, as many thresholds higher as it
-      sent spikes too few, or lower as it sent too many.
+    - ``"cos"``: a neuron starts at ``(v_init + n - m(τ)) · θ``: one threshold higher for each spike
+      that it sent too few, and one lower for each that it sent too many.
 
-    Then the network is simulated from there, with memory 0; spikes of the first pass count
-    nowhere. All in all that takes τ + T time steps, and memory for the τ steps at once. Made for
+    Then the network is simulated from there, with memory 0; the spikes of the first pass do not
+    count. In all that takes τ + T time steps, and memory for all τ steps at once. It is made for
     the presets "if" and "if-half"; rules with negative spikes take most such spikes back by
     themselves.
 
@@ -46,14 +48,14 @@ class FirstPass:
         steps: τ, how many time steps the first pass takes, >= 1.
 
     Raises:
-        ValueError: method is neither, or steps is less than 1.
+        ValueError: method is neither of these, or steps is less than 1.
         TypeError: steps is not an integer.
 
     Source: "srp": Hao, Bu, Ding, Huang, Yu, "Reducing ANN-SNN Conversion Error through Residual
     Membrane Potential", AAAI 2023. "cos": Hao, Ding, Bu, Huang, Yu, "Bridging the Gap between ANNs
     and SNNs by Calibrating Offset Spikes", ICLR 2023.
 
-    The second layer's neuron is driven with 0, 1, 0 and -1, which is worth no spike:
+    Here the second layer's neuron is driven with 0, 1, 0 and -1, which is worth no spike:
 
     >>> from snm import convert
     >>> model = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 1), nn.ReLU()).eval()
@@ -80,10 +82,11 @@ class FirstPass:
 def starting_states(
     first_pass: FirstPass, program: Program, model: nn.Module, images: Tensor
 ) -> dict[str, SNMState]:
-    """The states from which a simulation of the same images starts, by their layer's step.
+    """The states from which a simulation of the same images starts, by the layer's step.
 
     Args:
-        program: what to execute, of images that are constant in time.
+        first_pass: the method, and how many time steps to simulate first.
+        program: what to execute, for images that are constant in time.
         model: the modules that it calls.
         images: ``[B, ...]``.
     """
@@ -93,7 +96,7 @@ def starting_states(
 
 
 class _FirstRun(Run):
-    """A simulation in which each layer starts anew when it is known where it should have."""
+    """A simulation in which each layer is run again from the start that a first run calls for."""
 
     def __init__(
         self, first_pass: FirstPass, program: Program, model: nn.Module, images: Tensor
@@ -103,7 +106,7 @@ class _FirstRun(Run):
         self.starts: dict[str, SNMState] = {}
 
     def fire(self, fire: Fire, values: Values) -> None:
-        """Runs a layer twice: to find out where it should have started, and from there."""
+        """Runs a layer twice: to find out where it should start, and then from there."""
         drive, residual = self.drive_of(fire, values)
         neuron = self.neuron(fire)
         end = neuron(drive, residual=residual, emit="none").state
@@ -113,7 +116,7 @@ class _FirstRun(Run):
 
 
 def _masked(neuron: SNMNeuron, end: SNMState) -> Tensor:
-    """The starting membrane of each neuron that is not masked, and NaN of those that are.
+    """Starting membranes: NaN for neurons that are masked, the usual start for all others.
 
     >>> from snm_kernels import preset
     >>> neuron = SNMNeuron(2.0, preset("if-half"))
@@ -125,7 +128,7 @@ def _masked(neuron: SNMNeuron, end: SNMState) -> Tensor:
 
 
 def _shifted(neuron: SNMNeuron, end: SNMState, steps: int) -> Tensor:
-    """The starting membrane of neurons that sent too few spikes, or too many.
+    """Starting membranes, shifted by how many spikes each neuron sent too few or too many.
 
     >>> from snm_kernels import preset
     >>> neuron = SNMNeuron(2.0, preset("if-half"))
@@ -139,5 +142,5 @@ def _shifted(neuron: SNMNeuron, end: SNMState, steps: int) -> Tensor:
 
 
 def _finite(neuron: SNMNeuron) -> Tensor:
-    """Thresholds, 0 of silent neurons."""
+    """A layer's thresholds, with 0 for silent neurons."""
     return torch.where(neuron.threshold.isinf(), 0.0, neuron.threshold)

@@ -1,4 +1,4 @@
-"""Layers whose weights tuning fitted, beside what they were before."""
+"""Keeps the layers whose weights tuning fitted, along with the layers that they replaced."""
 
 import copy
 from typing import Any, TypeVar
@@ -10,15 +10,15 @@ from ..module_paths import put_at_path
 _Module = TypeVar("_Module", bound=nn.Module)
 
 _BEFORE = "_before_tuning"
-"""The module of a network's modules that keeps them, by their paths."""
+"""Name of the module, among a network's modules, that keeps the replaced layers by their paths."""
 
 
 def replace_layer(model: nn.Module, path: str, layer: nn.Module) -> None:
-    """Puts a layer in the place of another; what was there first is kept.
+    """Replaces a layer by one with fitted weights, and keeps the layer that was there at first.
 
     >>> model = nn.Sequential(nn.Linear(1, 1))
     >>> replace_layer(model, "0", nn.Linear(1, 1, bias=False))
-    >>> model[0].bias, before_tuning(model)[0].bias is None, list(fitted_layers(model))
+    >>> model[0].bias, before_tuning(model)[0].bias is None, list(layers_with_fitted_weights(model))
     (None, False, ['0'])
     """
     if path not in _kept(model):
@@ -26,13 +26,13 @@ def replace_layer(model: nn.Module, path: str, layer: nn.Module) -> None:
     model.set_submodule(path, layer)
 
 
-def fitted_layers(model: nn.Module) -> dict[str, nn.Module]:
-    """The layers that were put in the place of others, by their paths."""
+def layers_with_fitted_weights(model: nn.Module) -> dict[str, nn.Module]:
+    """The layers that replaced others because their weights were fitted, by their paths."""
     return {path: model.get_submodule(path) for path in _kept(model)}
 
 
 def before_tuning(model: nn.Module) -> nn.Module:
-    """The modules with all layers as they were; they share their tensors."""
+    """A network's modules with every layer as it was before tuning; tensors are shared with it."""
     kept = _kept(model)
     if not kept:
         return model
@@ -43,12 +43,13 @@ def before_tuning(model: nn.Module) -> nn.Module:
 
 
 def sharing_tensors(module: _Module) -> _Module:
-    """A copy with the same parameters and buffers."""
+    """A copy of a module that shares its parameters and buffers."""
     memo: dict[int, Any] = {id(t): t for t in (*module.parameters(), *module.buffers())}
     return copy.deepcopy(module, memo)
 
 
 def _kept(model: nn.Module) -> dict[str, nn.Module]:
+    """The layers as they were before tuning, of those that were replaced, by their paths."""
     if _BEFORE not in model._modules:
         return {}
     modules = model.get_submodule(_BEFORE).named_modules()

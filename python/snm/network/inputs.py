@@ -1,4 +1,4 @@
-"""What a network takes: images, time steps, and what goes with them."""
+"""Checks of what a network takes: images, time steps, and what goes with them."""
 
 import math
 import warnings
@@ -14,25 +14,27 @@ from .encode import Encoder
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """What images a network takes.
+    """Describes the images that a network takes.
 
     >>> Inputs((3, 8, 8), False, torch.float32, torch.device("cpu")).check(torch.zeros(2, 3, 9, 9))
     """
 
     shape: tuple[int, ...]
-    """Of one calibration image."""
+    """Shape of one calibration image."""
     fixed_size: bool
-    """Images must be of that shape, not just of as many dimensions."""
+    """Whether images must have that very shape; if not, only as many dimensions."""
     dtype: torch.dtype
+    """The dtype that images must have."""
     device: torch.device
+    """The device that images must be on."""
 
     def check(self, images: object) -> None:
-        """Refuses what is no batch of such images.
+        """Refuses anything but a batch of such images.
 
         Raises:
-            ValueError: they have other dimensions, another size where that is fixed, are on
-                another device, or hold NaN or infinity.
-            TypeError: they are no tensor, or of another dtype.
+            ValueError: the images have another number of dimensions, another size where that is
+                fixed, are on another device, or hold NaN or infinity.
+            TypeError: they are not a tensor, or are of another dtype.
             RuntimeError: autocast is on.
         """
         if not isinstance(images, Tensor):
@@ -69,7 +71,7 @@ class Inputs:
 
 
 def check_direct(caller: str, encoder: Encoder) -> None:
-    """Refuses a network whose images are not constant in time, by its encoder."""
+    """Refuses a network whose encoder makes images change over time."""
     if encoder != "direct":
         raise ValueError(
             f"{caller}: takes a network with encoder='direct', whose images are constant in "
@@ -78,7 +80,7 @@ def check_direct(caller: str, encoder: Encoder) -> None:
 
 
 def check_generator(generator: torch.Generator | None, encoder: Encoder) -> None:
-    """Refuses a generator that nothing would draw from."""
+    """Refuses a random generator that nothing would draw from."""
     if generator is not None and encoder != "poisson":
         raise ValueError(
             f"SpikingNetwork: generator must be None with encoder={encoder!r}, which draws nothing"
@@ -91,8 +93,11 @@ def checked_timesteps(
     """T as a plain integer; None for as many as there are frames.
 
     Args:
-        tuned_for: the number that the network was tuned for, any other of which warns.
-        most: how many spikes the neurons send at most in all, if T is more of which it warns.
+        timesteps: T as it was given.
+        encoder: that of the network; with "frames" T may be None.
+        tuned_for: the number of time steps that the network was tuned for, or None; another T
+            warns.
+        most: the most spikes that a neuron can send in all; a larger T warns.
     """
     if timesteps is None and encoder == "frames":
         return None
@@ -117,7 +122,7 @@ def checked_timesteps(
 
 
 def check_readout_after(readout_after: int, timesteps: int | None) -> None:
-    """Refuses to read out no step of a simulation."""
+    """Refuses a number of steps to skip that leaves no step to read out."""
     if isinstance(readout_after, bool) or not isinstance(readout_after, int):
         raise TypeError(f"SpikingNetwork: readout_after must be an integer, got {readout_after!r}")
     most = math.inf if not isinstance(timesteps, int) else timesteps - 1

@@ -1,4 +1,4 @@
-"""The one loop over the steps of a program; what does something else with them is a subclass."""
+"""The one loop over the steps of a program; whoever does something else with them subclasses it."""
 
 from typing import Any, Literal
 
@@ -55,7 +55,8 @@ class Interpreter:
 
         Args:
             values: what was made before; results are added, and freed once nothing reads them.
-            start, end: only the steps from the one to before the other, None for all.
+            start: number of the first step to execute.
+            end: number of the step before which to stop; None for the end.
         """
         self.part = "temporal"
         for step in self.program.temporal[start:end]:
@@ -87,21 +88,21 @@ class Interpreter:
 
     def call(self, call: Call, values: Values) -> Any:
         """The result of an operation of the model."""
-        return call.run(self.model, values)
+        return call.compute(self.model, values)
 
     def repeat(self, step: Repeat, values: Values) -> Any:
-        """A value that is constant in time, as steps that change over time read it."""
+        """A value that is constant in time, in the form in which steps over time read it."""
         return values[step.value]
 
     def pool(self, step: RunningMax, values: Values) -> Any:
-        """What a max pooling makes of the spikes, or the amplitudes, that it reads."""
+        """What a max pooling makes of the spikes or amplitudes that it reads."""
         raise NotImplementedError
 
     def fire(self, fire: Fire, values: Values) -> None:
-        """Adds what a layer of neurons sends: ``fire.name``, ``fire.spikes`` or both."""
+        """Adds what a layer of neurons sends, under ``fire.name``, ``fire.spikes`` or both."""
         raise NotImplementedError
 
     def free(self, step: Step, values: Values) -> None:
-        """Forgets the values that a step is the last to read."""
+        """Drops the values that a step is the last to read."""
         for name in self.program.frees.get(step.name, ()):
             values.pop(name, None)

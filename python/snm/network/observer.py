@@ -1,4 +1,4 @@
-"""How a layer of neurons is watched while a simulation runs."""
+"""The interface by which layers of neurons are watched while a simulation runs."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -11,7 +11,7 @@ from ..nn import SNMNeuron
 from .program import Fire, RunningMax
 
 Ask = Literal["drive", "spikes", "negative"]
-"""What of a launch costs something, so that it is only there if an observer asks for it."""
+"""The parts of a launch that cost time or memory, so that they are there only if asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,26 +30,29 @@ class Launch:
     """
 
     simulation: object
-    """Tells the launches of one simulation from those of another."""
+    """An object that is the same for all launches of a simulation, and another for each one."""
     fire: Fire
+    """The layer's step in the program."""
     neuron: SNMNeuron
+    """The layer itself."""
     before: SNMState | None
-    """The state from which it went on; None at the start."""
+    """The state of the neurons before the chunk; None at the start."""
     after: SNMState
-    """The state that it left."""
+    """The state of the neurons after the chunk."""
     drive: Tensor | None = None
-    """What drove it, ``[T, B, ...]``; None if no observer asks for it."""
+    """What drove the layer, ``[T, B, ...]``; None if no observer asks for it."""
     residual: Tensor | None = None
-    """What was added to the drive, likewise; None also if nothing was."""
+    """What was added to the drive, ``[T, B, ...]``; None if no observer asks for the drive, or if
+    nothing was added."""
     spikes: Tensor | None = None
-    """The spikes, int8 ``[T, B, ...]``; None if no observer asks for them."""
+    """The spikes that the layer sent, int8 ``[T, B, ...]``; None if no observer asks for them."""
     negative: Tensor | None = None
     """How many negative spikes each neuron has sent since the start, int32 ``[B, ...]``; None if
     no observer asks for them."""
 
 
 class Observer:
-    """Watches the layers of a simulation and changes nothing: the one way to look inside a run.
+    """Watches the layers of a simulation without changing it: the one way to look inside a run.
 
     >>> import torch
     >>> from snm import convert

@@ -1,4 +1,4 @@
-"""Ternary spikes in two bits each."""
+"""Packs ternary spikes into two bits each, and unpacks them again."""
 
 import math
 from collections.abc import Sequence
@@ -7,10 +7,11 @@ import torch
 from torch import Tensor
 
 _PER_BYTE = 4
+"""How many spikes lie in one byte."""
 
 
 def pack_spikes(spikes: Tensor) -> Tensor:
-    """Ternary spikes in two bits each, four in a byte, the first in its lowest bits.
+    """Packs ternary spikes into two bits each, four in a byte, the first in its lowest bits.
 
     Args:
         spikes: -1, 0 and 1, int8 of any shape, memory format and device.
@@ -21,7 +22,7 @@ def pack_spikes(spikes: Tensor) -> Tensor:
 
     Raises:
         TypeError: the spikes are not int8.
-        ValueError: there are others than -1, 0 and 1.
+        ValueError: a spike is not -1, 0 or 1.
 
     >>> packed = pack_spikes(torch.tensor([1, -1, 0, 0, 1], dtype=torch.int8))
     >>> packed, unpack_spikes(packed, (5,))
@@ -43,15 +44,15 @@ def pack_spikes(spikes: Tensor) -> Tensor:
 
 
 def unpack_spikes(packed: Tensor, shape: Sequence[int]) -> Tensor:
-    """The spikes that were packed: int8 of that shape, on the same device.
+    """Unpacks spikes: int8 of the given shape, on the same device.
 
     Args:
         packed: uint8 ``[ceil(n / 4)]``, as :func:`pack_spikes` makes it.
-        shape: of the n spikes.
+        shape: that of the n spikes.
 
     Raises:
-        TypeError: what is packed is not uint8.
-        ValueError: it holds another number of spikes.
+        TypeError: ``packed`` is not uint8.
+        ValueError: ``packed`` holds another number of spikes.
 
     >>> unpack_spikes(torch.tensor([0b1101], dtype=torch.uint8), (2, 2))
     tensor([[ 1, -1],

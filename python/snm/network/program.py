@@ -1,4 +1,4 @@
-"""What a spiking network executes: a traced graph, laid out by what happens how often."""
+"""The steps that a spiking network executes, grouped by how often each of them happens."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,15 +13,17 @@ import snm_kernels
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """Stands for the result of the step of that name."""
+    """Stands in a call's arguments for the result of another step."""
 
     name: str
+    """Name of the value, which is that of the step that makes it."""
 
 
 def replaced(argument: Any, change: Callable[[Any], Any]) -> Any:
-    """An argument of a call with every part changed that is no container.
+    """A call's argument with every part changed that is not itself a container.
 
-    What torch.fx has for it makes lists of its own, which torch.compile does not know.
+    torch.fx has a function for this, but it makes lists of its own kind, which torch.compile does
+    not know.
 
     >>> replaced(([1, 2], {"dim": slice(3, None)}), lambda part: part and -part)
     ([-1, -2], {'dim': slice(-3, None, None)})
@@ -40,14 +42,18 @@ def replaced(argument: Any, change: Callable[[Any], Any]) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """An operation of the model, as it is in the model."""
+    """An operation that is executed just as the model does it."""
 
     name: str
+    """Name of the value that it makes."""
     kind: Literal["module", "function", "method", "attribute"]
+    """What is called, or read."""
     target: str | Callable[..., Any]
-    """Module's or attribute's path, function, or method's name."""
+    """The path of the module or attribute, the function itself, or the name of the method."""
     args: tuple[Any, ...] = ()
+    """Positional arguments, in which a :class:`Value` stands for the result of another step."""
     kwargs: Mapping[str, Any] | None = None
+    """Keyword arguments, with :class:`Value` for results of other steps; None for none."""
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -67,8 +73,13 @@ class Call:
         """Name of the value that it makes."""
         return (self.name,)
 
-    def run(self, layers: nn.Module, values: Mapping[str, Any]) -> Any:
-        """The operation's result; ``values`` holds the results it reads."""
+    def compute(self, layers: nn.Module, values: Mapping[str, Any]) -> Any:
+        """The operation's result.
+
+        Args:
+            layers: the modules, by the paths that calls have for them.
+            values: at least the results that it reads, by name.
+        """
 
         def fetch(argument: Any) -> Any:
             return values[argument.name] if isinstance(argument, Value) else argument
@@ -87,14 +98,16 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Repeat:
-    """Spreads a value ``[B, ...]`` that is constant in time over the steps: ``[T*B, ...]``."""
+    """Copies a value ``[B, ...]`` that is constant in time to every time step: ``[T*B, ...]``."""
 
     name: str
+    """Name of the value that it makes."""
     value: str
+    """Name of the value that it copies."""
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """Name of the value that it spreads."""
+        """Name of the value that it copies."""
         return (self.value,)
 
     @property
@@ -105,33 +118,38 @@ class Repeat:
 
 @dataclass(frozen=True, slots=True)
 class Fire:
-    """A layer of neurons."""
+    """A layer of neurons that is driven, and what becomes of its spikes."""
 
     name: str
+    """Name of the value that holds the amplitudes that it sends."""
     path: str
+    """Path of its :class:`snm.nn.SNMNeuron` among the modules."""
     drive: str
+    """Name of the value that drives it."""
     constant_drive: bool
-    """The drive is ``[B, ...]``, the same at every step, not ``[T*B, ...]``."""
+    """Whether the drive is ``[B, ...]``, the same at every step, instead of ``[T*B, ...]``."""
     residual: str | None
-    """What is added to the drive; None for nothing."""
+    """Name of the value that is added to the drive; None if nothing is."""
     constant_residual: bool
+    """Whether the residual is ``[B, ...]``, the same at every step, instead of ``[T*B, ...]``."""
     sends: bool
-    """Spikes are read by later steps of the same time step."""
+    """Whether later steps of the program read the amplitudes in the same time step."""
     pooled: bool
-    """Integer spikes are read by a running maximum."""
+    """Whether a running maximum reads the integer spikes."""
     read_out: bool
-    """The mean output is read by the tail."""
+    """Whether the tail reads the mean output."""
     reuses_drive: bool
-    """Nothing else reads the drive's memory, so spikes may overwrite it."""
+    """Whether spikes may overwrite the drive, whose memory nothing else reads."""
     per_neuron: bool
-    """Each neuron has a threshold of its own, so the drive must be of the calibrated size."""
+    """Whether each neuron has a threshold of its own, so that the drive must have the calibrated
+    size."""
     cap: tuple[float, ...]
-    """What the ReLU in whose place they are never exceeds, as in ReLU6, in units of the drive: one
+    """The upper bound of the ReLU that the neurons replace, as in ReLU6, in units of the drive: one
     number, or one per channel; empty for no bound."""
 
     @property
     def spikes(self) -> str:
-        """Name of the value that holds integer spikes, int8."""
+        """Name of the value that holds the layer's integer spikes, int8."""
         return spikes_of(self.name)
 
     @property
@@ -141,27 +159,39 @@ class Fire:
 
     @property
     def makes(self) -> tuple[str, ...]:
-        """Names of the values that hold what its spikes carry, and the spikes themselves."""
+        """Names of the values that hold the amplitudes and the integer spikes that it sends."""
         return (self.name, self.spikes)
 
 
 @dataclass(frozen=True, slots=True)
 class Pooling:
-    """The windows of a max pooling, as ``torch.nn.functional`` takes them."""
+    """The windows of a max pooling, given as ``torch.nn.functional`` takes them."""
 
     kernel_size: tuple[int, ...] = ()
+    """Size of a window in each dimension."""
     stride: tuple[int, ...] = ()
+    """Distance between neighbouring windows in each dimension."""
     padding: tuple[int, ...] = ()
+    """Places of padding on either side of each dimension."""
     dilation: tuple[int, ...] = ()
+    """Distance between the values that a window reads, in each dimension."""
     ceil_mode: bool = False
+    """Whether the number of windows is rounded up, not down."""
     output_size: tuple[int | None, ...] | None = None
-    """Of an adaptive pooling, which has none of the others; None for any other."""
+    """Sizes of the output of an adaptive pooling, which has no other field; None if the pooling is
+    not adaptive."""
 
-    def run(
+    def running_max(
         self, x: Tensor, threshold: Tensor | None, total: Tensor | None, dtype: torch.dtype
     ) -> tuple[Tensor, Tensor]:
-        """The running maximum of ``[T, B, C, ...]`` amplitudes, or of int8 spikes that carry
-        ``threshold``; goes on from ``total``."""
+        """The running maximum over time, and the new totals.
+
+        Args:
+            x: amplitudes ``[T, B, C, ...]``, or int8 spikes that carry ``threshold``.
+            threshold: what a spike carries; None if ``x`` holds amplitudes.
+            total: the totals to go on from; None to start afresh.
+            dtype: that of the result.
+        """
         if self.output_size is not None:
             return snm_kernels.adaptive_running_max_pool(
                 x, self.output_size, threshold=threshold, total=total, out_dtype=dtype
@@ -181,17 +211,19 @@ class Pooling:
 
 @dataclass(frozen=True, slots=True)
 class RunningMax:
-    """A max pooling of what changes over time."""
+    """A max pooling of values that change over time, executed as a running maximum."""
 
     name: str
+    """Name of the value that it makes."""
     path: str
-    """Of its module in the ReLU network, or of the module that calls it."""
+    """Path of its module in the ReLU network, or of the module that calls it."""
     value: str
-    """The amplitudes to pool."""
+    """Name of the value that holds the amplitudes to pool."""
     fires: tuple[str, ...]
-    """The layers of neurons whose spikes, side by side along the channels, are those amplitudes;
-    their spikes are counted instead, which is exact. Empty where there are no such layers."""
+    """Names of the layers of neurons whose spikes, side by side along the channels, are those
+    amplitudes; their spikes are counted instead, which is exact. Empty if there are none."""
     pooling: Pooling
+    """The windows."""
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -210,6 +242,7 @@ def spikes_of(fire: str) -> str:
 
 
 Step = Call | Repeat | Fire | RunningMax
+"""Any step of a program."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,25 +254,28 @@ class Program:
     batch: str
     """Name of the value that holds the number of images."""
     images_change: bool
-    """The images are another frame at every time step, not constant in time."""
+    """Whether there is another frame at every time step; if not, images are constant in time."""
     averages_images: bool
-    """The images change, and the tail reads their mean."""
+    """Whether images change over time and the tail reads their mean."""
     tail_reads_images: bool
-    """The tail reads the images, or what is computed from them alone."""
+    """Whether the tail reads the images, or what is computed from them alone."""
     tail_pools: bool
-    """The tail holds a max pooling: of the mean it is the mean since the start alone."""
+    """Whether the tail holds a max pooling; what it makes of a mean is right only if the mean
+    begins at the first step."""
     static: tuple[Call, ...]
-    """Before the first neuron: once per batch."""
+    """Steps before the first neurons, executed once per batch."""
     temporal: tuple[Step, ...]
-    """Between the first and the last neurons: for every time step, time folded into the batch."""
+    """Steps between the first and the last neurons, executed for every time step; several time
+    steps are folded into the batch."""
     tail: tuple[Call, ...]
-    """Behind the last neurons: once, on their mean output."""
+    """Steps behind the last neurons, executed once, on their mean output."""
     output: str
     """Name of the value that holds the logits."""
     frees: Mapping[str, tuple[str, ...]]
-    """Values that a step of the first two parts is the last to read."""
+    """Names of the values that each step of the first two parts is the last to read, by the name of
+    the step."""
     elements_per_step: int
-    """Elements that the values of one time step of one image hold at most at once."""
+    """The most elements that the values of one time step of one image hold at the same time."""
 
     @property
     def steps(self) -> tuple[Step, ...]:
@@ -252,11 +288,11 @@ class Program:
         return tuple(step for step in self.temporal if isinstance(step, Fire))
 
 
-def spread(value: Tensor, steps: int) -> Tensor:
-    """An empty ``[T, B, ...]`` for so many steps of what is like ``value`` ``[B, ...]``, in the
-    same memory format.
+def empty_over_time(value: Tensor, steps: int) -> Tensor:
+    """An uninitialised ``[T, B, ...]`` with room for T = ``steps`` tensors like ``value``
+    ``[B, ...]``, in the same memory format.
 
-    >>> spread(torch.zeros(2, 3), 4).shape
+    >>> empty_over_time(torch.zeros(2, 3), 4).shape
     torch.Size([4, 2, 3])
     """
     one = torch.empty_like(value)
@@ -264,12 +300,12 @@ def spread(value: Tensor, steps: int) -> Tensor:
 
 
 def repeat_over_time(value: Tensor, steps: int) -> Tensor:
-    """``[B, ...]`` copied to ``[T*B, ...]`` in the same memory format.
+    """A value ``[B, ...]`` copied to ``[T*B, ...]``, in the same memory format.
 
     >>> repeat_over_time(torch.tensor([[1.0], [2.0]]), 2).flatten().tolist()
     [1.0, 2.0, 1.0, 2.0]
     """
-    return spread(value, steps).copy_(value).flatten(0, 1)
+    return empty_over_time(value, steps).copy_(value).flatten(0, 1)
 
 
 def step_shape(value: Tensor, batch: int) -> torch.Size:
@@ -291,11 +327,11 @@ def step_size(value: Tensor, batch: int, dim: int) -> int:
 
 
 def reshape_steps(value: Tensor, *sizes: Any) -> Tensor:
-    """Reshapes ``value`` ``[T*B, ...]``; the first size is that of the batch, whatever it says.
+    """Reshapes ``value`` ``[T*B, ...]``; its first size is kept, whatever ``sizes`` says of it.
 
     >>> reshape_steps(torch.zeros(6, 4), 3, 2, -1).shape
     torch.Size([6, 2, 2])
     """
-    # Sizes that torch.export leaves open are no int.
+    # Sizes that torch.export leaves open are not of type int.
     flat = sizes[0] if isinstance(sizes[0], tuple | list) else sizes
     return value.reshape(value.shape[0], *flat[1:])

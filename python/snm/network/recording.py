@@ -1,4 +1,4 @@
-"""What neurons did at every time step of a simulation."""
+"""Records what neurons do at every time step of a simulation."""
 
 import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -14,16 +14,19 @@ from .packed import pack_spikes, unpack_spikes
 from .program import Fire
 
 Quantity = Literal["spikes", "membrane", "memory"]
+"""A quantity that can be recorded."""
 Indices = Tensor | Sequence[int]
+"""Flat indices into the neurons of one image."""
 
 QUANTITIES: tuple[Quantity, ...] = get_args(Quantity)
+"""All quantities that can be recorded."""
 
 
 class LayerRecording:
-    """What neurons of one layer did; :meth:`snm.SpikingNetwork.record` makes it.
+    """What the neurons of one layer did, as :meth:`snm.SpikingNetwork.record` recorded it.
 
     Args:
-        path: of the layer in the ReLU network.
+        path: the layer's path in the ReLU network.
         what: which of "spikes", "membrane" and "memory" to keep.
         neurons: flat indices into the neurons of one image, int64 ``[n]``; None for all.
 
@@ -46,8 +49,9 @@ class LayerRecording:
         self._clear()
 
     def _clear(self) -> None:
+        """Forgets all that was recorded."""
         self.timesteps = 0
-        """How many have been recorded."""
+        """How many time steps have been recorded."""
         self._batch = 0
         self._shape = torch.Size()
         self._rule = SNMRule()
@@ -59,13 +63,14 @@ class LayerRecording:
 
     @property
     def spikes(self) -> Tensor:
-        """What was sent, int8 ``[T, B, *shape]``, or ``[T, B, n]`` of chosen neurons."""
+        """The spikes that were sent, int8 ``[T, B, *shape]``, or ``[T, B, n]`` of n chosen
+        neurons."""
         self._check("spikes")
         return self._unpacked()
 
     @property
     def membrane(self) -> Tensor:
-        """The membrane after each step in units of the drive, float32, of the spikes' shape."""
+        """The membrane after each step, in units of the drive, float32, in the spikes' shape."""
         self._check("membrane")
         if len(self._membrane) > 1:
             self._membrane = [torch.cat(self._membrane)]
@@ -73,33 +78,34 @@ class LayerRecording:
 
     @property
     def memory(self) -> Tensor:
-        """The memory after each step, the net number of spikes sent so far, int32, of the spikes'
-        shape."""
+        """The memory after each step, which is the net number of spikes sent so far, int32, in the
+        spikes' shape."""
         self._check("memory")
         sent = self._unpacked().cumsum(0, dtype=torch.int32)
         return sent if self._before is None else sent.add_(self._before)
 
     @property
     def images(self) -> int:
-        """B, how many images were simulated."""
+        """The number B of images that were simulated."""
         self._check()
         return self._batch
 
     @property
     def shape(self) -> torch.Size:
-        """Of all the neurons of one image, recorded or not."""
+        """The shape of all neurons of one image, recorded or not."""
         self._check()
         return self._shape
 
     @property
     def threshold(self) -> Tensor:
-        """θ of the recorded neurons in units of the drive, float32 ``[*shape]`` or ``[n]``."""
+        """The threshold θ of the recorded neurons in units of the drive, float32 ``[*shape]`` or
+        ``[n]``."""
         self._check()
         return self._threshold
 
     @property
     def rule(self) -> SNMRule:
-        """Which neurons they are."""
+        """The rule that the neurons follow."""
         self._check()
         return self._rule
 
@@ -170,6 +176,7 @@ class LayerRecording:
         return torch.cat(sent)
 
     def _check(self, what: Quantity | None = None) -> None:
+        """Refuses to read a quantity that was not recorded, or anything before the first step."""
         if what is not None and what not in self.what:
             raise AttributeError(
                 f"LayerRecording: {what} of {self.path} was not recorded, only "
@@ -182,6 +189,7 @@ class LayerRecording:
             )
 
     def _unpacked(self) -> Tensor:
+        """The spikes of all chunks in one tensor, int8."""
         size = self._shape if self.neurons is None else self.neurons.shape
         return torch.cat(
             [
@@ -196,11 +204,11 @@ class LayerRecording:
 class Recording(Mapping[str, LayerRecording]):
     """What layers of neurons did at every time step, by their paths in order of execution.
 
-    It is of one simulation: a call of the network starts afresh and takes the place of what was
-    recorded before; :meth:`snm.SpikingNetwork.step` goes on as long as its simulation does.
+    It holds a single simulation: a call of the network starts afresh and replaces what was recorded
+    before; :meth:`snm.SpikingNetwork.step` adds to it as long as its simulation goes on.
 
     Args:
-        layers: what to record.
+        layers: the layers to record, by path.
 
     >>> from snm import convert
     >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU()).eval()
@@ -216,7 +224,7 @@ class Recording(Mapping[str, LayerRecording]):
 
     @property
     def timesteps(self) -> int:
-        """T, how many time steps were recorded; 0 before any call."""
+        """The number T of time steps that were recorded; 0 before any call."""
         return min(layer.timesteps for layer in self._layers.values())
 
     def __getitem__(self, path: str) -> LayerRecording:
@@ -235,10 +243,10 @@ class Recording(Mapping[str, LayerRecording]):
 
 
 class Recorder(Observer):
-    """Fills a recording.
+    """An observer that fills a recording.
 
     Args:
-        recording: empty, or of a simulation that goes on.
+        recording: one that is empty, or that holds a simulation that goes on.
     """
 
     def __init__(self, recording: Recording) -> None:
@@ -250,7 +258,7 @@ class Recorder(Observer):
         )
 
     def asks(self, fire: Fire) -> tuple[Ask, ...]:
-        """The drive of recorded layers where membranes are recorded, else their spikes."""
+        """Asks for the drive of layers whose membranes are recorded, and the spikes of others."""
         if fire.path not in self.recording:
             return ()
         return ("drive",) if "membrane" in self.recording[fire.path].what else ("spikes",)
@@ -270,13 +278,13 @@ class Recorder(Observer):
 
 
 class _Chosen:
-    """Takes chosen neurons out of tensors that have an entry for each.
+    """Takes chosen neurons out of tensors that have an entry for each neuron.
 
     Args:
-        path: of the layer.
+        path: the layer's path, for a message.
         neurons: flat indices, int64 ``[n]``.
-        shape: of the neurons of one image.
-        device: of the tensors.
+        shape: that of the neurons of one image.
+        device: the one that the tensors are on.
     """
 
     def __init__(self, path: str, neurons: Tensor, shape: torch.Size, device: torch.device) -> None:
@@ -291,11 +299,12 @@ class _Chosen:
         self._at = (..., *at)
 
     def of(self, value: Tensor) -> Tensor:
-        """``[..., n]`` of ``[..., *shape]``."""
+        """The chosen neurons' entries ``[..., n]`` of a tensor ``[..., *shape]``."""
         return value.unsqueeze(-1)[self._at]
 
     def over_time(self, value: Tensor) -> Tensor:
-        """``[T, B, n]`` of ``[T, B, *shape]``; what is constant in time stays one step."""
+        """The chosen neurons' entries ``[T, B, n]`` of ``[T, B, *shape]``; what is constant in time
+        keeps its stride of 0."""
         if value.stride(0) == 0:
             return self.of(value[:1]).expand(value.shape[0], -1, -1)
         return self.of(value)
@@ -307,10 +316,11 @@ def recording_of(
     what: Quantity | Iterable[Quantity],
     neurons: Indices | Mapping[str, Indices] | None,
 ) -> Recording:
-    """An empty recording, as :meth:`snm.SpikingNetwork.record` is asked for it.
+    """An empty recording of what :meth:`snm.SpikingNetwork.record` is to record.
 
     Args:
-        layers: paths of all the network's layers of neurons.
+        layers: the paths of all the network's layers of neurons.
+        paths, what, neurons: as :meth:`snm.SpikingNetwork.record` takes them.
     """
     known = list(layers)
     asked = known if paths is None else [paths] if isinstance(paths, str) else list(paths)
@@ -330,7 +340,7 @@ def recording_of(
     quantities = [quantity for quantity in QUANTITIES if quantity in kept]
     return Recording(
         {
-            path: LayerRecording(path, quantities, _checked(chosen[path]))
+            path: LayerRecording(path, quantities, _checked_indices(chosen[path]))
             for path in known
             if path in chosen
         }
@@ -338,6 +348,7 @@ def recording_of(
 
 
 def _check_paths(argument: str, paths: Iterable[str], known: Sequence[str]) -> None:
+    """Refuses paths that are not among the known ones."""
     for path in paths:
         if path not in known:
             raise ValueError(
@@ -346,8 +357,8 @@ def _check_paths(argument: str, paths: Iterable[str], known: Sequence[str]) -> N
             )
 
 
-def _checked(neurons: Indices | None) -> Tensor | None:
-    """Indices as int64 ``[n]``."""
+def _checked_indices(neurons: Indices | None) -> Tensor | None:
+    """Indices as int64 ``[n]``; refuses any that are not integers >= 0."""
     if neurons is None:
         return None
     found = torch.as_tensor(neurons).detach()

@@ -1,4 +1,4 @@
-"""Runs a program as the ReLU network that it was made of, from one layer of neurons to the next."""
+"""Executes a program as the ReLU network that it was made of, one layer of neurons at a time."""
 
 import torch
 from torch import Tensor, nn
@@ -13,12 +13,12 @@ def relu_pass(net: SpikingNetwork, images: Tensor) -> tuple[dict[str, Tensor], T
     """What the ReLU network that a spiking network was made of computes.
 
     Args:
-        net: with encoder="direct".
+        net: a network with encoder="direct".
         images: ``[B, ...]``, as a call takes them.
 
     Returns:
-        The activations ``[B, ...]`` by the path of the layer, in the units that the spiking
-        network's weights have; and the logits. Weights that tuning fitted count as they were.
+        The activations ``[B, ...]`` by the path of the layer, in the units of the spiking
+        network's weights; and the logits. Weights that tuning fitted are taken as they were before.
 
     >>> from snm import convert
     >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
@@ -36,7 +36,7 @@ def relu_pass(net: SpikingNetwork, images: Tensor) -> tuple[dict[str, Tensor], T
 
 
 def relu_logits(net: SpikingNetwork, images: Tensor) -> Tensor:
-    """The logits alone, which takes less memory; see :func:`relu_pass`.
+    """The ReLU network's logits alone, which takes less memory than :func:`relu_pass`.
 
     >>> from snm import convert
     >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
@@ -50,13 +50,13 @@ def relu_logits(net: SpikingNetwork, images: Tensor) -> Tensor:
 
 
 class ReLUWalk(Interpreter):
-    """A pass of images through a program, halting at each layer of neurons.
+    """Takes images through a program and halts at each layer of neurons.
 
-    Between neurons everything is affine or a running maximum, so that the values of a ReLU network
-    follow from one time step, and mean values from the mean rates of neurons.
+    Between neurons everything is affine or a running maximum, so one time step is enough to compute
+    the values of a ReLU network, or the mean values of a spiking network from its neurons' rates.
 
     Args:
-        program: of a network with encoder="direct".
+        program: that of a network with encoder="direct".
         model: the modules that it calls.
         images: ``[B, ...]``.
     """
@@ -68,23 +68,23 @@ class ReLUWalk(Interpreter):
         self._place = 0
 
     def halt_at(self, fire: Fire) -> Tensor:
-        """Computes what comes before a layer; returns its ReLU's activation ``[B, ...]``."""
+        """Computes everything up to a layer; returns its ReLU's activations ``[B, ...]``."""
         self._go_to(self.program.temporal.index(fire))
         return _relu(fire, self._values)
 
     def result_of(self, call: Call) -> Tensor:
-        """Computes an operation and what comes before it; returns its result ``[B, ...]``."""
+        """Computes everything up to an operation; returns the operation's result ``[B, ...]``."""
         self._go_to(self.program.temporal.index(call) + 1)
         result: Tensor = self._values[call.name]
         return result
 
     def go_on(self, fire: Fire, sent: Tensor) -> None:
-        """Leaves the layer that it halted at, which passes on ``sent`` ``[B, ...]``."""
+        """Goes past the layer that it halted at, which passes on ``sent`` ``[B, ...]``."""
         self._leave(fire, sent, self._values)
         self._place += 1
 
     def logits(self, fire: Fire, sent: Tensor) -> Tensor:
-        """What the ReLU network would answer, were this all that the layer it halted at sends."""
+        """What the ReLU network would answer if the layer halted at sent this, ``[B, ...]``."""
         values = dict(self._values)
         self._leave(fire, sent, values)
         self.execute_temporal(values, self._place + 1)
@@ -92,39 +92,45 @@ class ReLUWalk(Interpreter):
         return logits
 
     def answer(self) -> Tensor:
-        """What the ReLU network answers, once it has left its last layer."""
+        """What the ReLU network answers, once the last layer has been passed."""
         logits: Tensor = self.tail()[self.program.output]
         return logits
 
     def tail(self) -> Values:
-        """The values behind the last layer, once it has left that."""
+        """The values behind the last layer, once that layer has been passed."""
         return self._behind(self._values)
 
     def pool(self, step: RunningMax, values: Values) -> Tensor:
         """The maximum over windows of ``[B, C, ...]``."""
         parts = [values[name] for name in step.reads]
         dtype = parts[0].dtype
-        pooled, _ = step.pooling.run(torch.cat(parts, dim=1).unsqueeze(0), None, None, dtype)
+        pooled, _ = step.pooling.running_max(
+            torch.cat(parts, dim=1).unsqueeze(0), None, None, dtype
+        )
         return pooled.flatten(0, 1)
 
     def fire(self, fire: Fire, values: Values) -> None:
-        """Passes on what the ReLU in whose place a layer is makes of its drive."""
+        """Passes on what the ReLU that a layer of neurons replaces makes of the drive."""
         self._pass_on(fire, _relu(fire, values), values)
 
     def _go_to(self, place: int) -> None:
+        """Executes the steps before the one of that number."""
         self.execute_temporal(self._values, self._place, place)
         self._place = place
 
     def _leave(self, fire: Fire, sent: Tensor, values: Values) -> None:
+        """Passes on what a layer sends, and frees what no later step reads."""
         self._pass_on(fire, sent, values)
         self.free(fire, values)
 
     def _pass_on(self, fire: Fire, sent: Tensor, values: Values) -> None:
+        """Stores what a layer sends under all names by which it is read."""
         values[fire.name] = values[fire.spikes] = sent
         if fire.read_out:
             values[_mean_of(fire)] = sent
 
     def _behind(self, values: Values) -> Values:
+        """The values of the tail, given what the layers that it reads have sent."""
         means = {
             fire.name: values[_mean_of(fire)] for fire in self.program.neurons if fire.read_out
         }
@@ -132,12 +138,12 @@ class ReLUWalk(Interpreter):
 
 
 def _mean_of(fire: Fire) -> str:
-    """Name of the value that the tail reads, which no step frees."""
+    """Name under which what a layer sends is kept for the tail, as no step frees it."""
     return f"{fire.name} mean"
 
 
 def rectified(fire: Fire, drive: Tensor) -> Tensor:
-    """The activation of the ReLU in whose place neurons are, for a drive ``[B, ...]``."""
+    """The activations of the ReLU that a layer of neurons replaces, for a drive ``[B, ...]``."""
     activation = drive.relu()
     if not fire.cap:
         return activation
@@ -146,6 +152,7 @@ def rectified(fire: Fire, drive: Tensor) -> Tensor:
 
 
 def _relu(fire: Fire, values: Values) -> Tensor:
+    """The activations of the ReLU that a layer replaces, for the drive among these values."""
     drive: Tensor = values[fire.drive]
     if fire.residual is not None:
         drive = drive + values[fire.residual]

@@ -1,4 +1,4 @@
-"""Executes a program: one batch on its way through time."""
+"""Executes a program for one batch of images, chunk of time steps by chunk."""
 
 from collections.abc import Sequence
 from typing import Literal, get_args
@@ -14,11 +14,13 @@ from .observer import Ask, Launch, Observer
 from .program import Fire, Program, Repeat, RunningMax, repeat_over_time
 
 Readout = Literal["mean", "count"]
+"""What a network answers: logits from the mean output, or counts of the output layer's spikes."""
 
 READOUTS: tuple[str, ...] = get_args(Readout)
+"""The readouts by name."""
 
 Counts = dict[str, Tensor]
-"""How many spikes each neuron has sent, by the name of its layer's step; what the tail reads."""
+"""How many spikes each neuron has sent, int32 ``[B, ...]``, by the name of its layer's step."""
 
 
 class Run(Interpreter):
@@ -29,7 +31,7 @@ class Run(Interpreter):
         model: the modules that it calls.
         images: ``[B, ...]``, or the first frame.
         readout: what :meth:`answer` returns.
-        observers: what watches the layers; a list may change between chunks.
+        observers: watch the layers; a list of them may change between chunks.
     """
 
     def __init__(
@@ -46,25 +48,26 @@ class Run(Interpreter):
         self.readout: Readout = readout
         self.observers = observers
         self.steps = 0
-        """How many time steps lie behind."""
+        """How many time steps have been simulated."""
         self.states: dict[str, SNMState] = {}
-        """How each layer's neurons stand, by the name of its step."""
+        """The state of each layer of neurons, by the name of its step."""
         self.totals: dict[str, Tensor] = {}
-        """What each input of a max pooling has sent in all, by the name of its step."""
+        """The totals that each max pooling has received, by the name of its step."""
         self.negative: dict[str, Tensor] = {}
-        """Negative spikes so far, where an observer asks for them; by the name of the step."""
+        """How many negative spikes each neuron has sent so far, by the name of its layer's step;
+        only for layers of which an observer asks for them."""
         self.image_sum: Tensor | float = 0.0
-        """Of the frames so far, float64, added one by one whatever the chunks."""
+        """The sum of all frames so far, float64, added one by one whatever the chunks."""
         self.dtype = images.dtype
         self.chunk = 0
-        """How many time steps the chunk has that is being simulated."""
+        """How many time steps there are in the chunk that is being simulated."""
         self._counted: dict[str, Tensor] | None = None
         self._dtypes: dict[str, torch.dtype] = {}
         self._constant: Values = {}
         self.see(images)
 
     def see(self, images: Tensor) -> None:
-        """Computes what is constant in time, from now on from these images if it reads them."""
+        """Computes what is constant in time anew, from these images if they are constant too."""
         values: Values = {self.program.batch: self.batch}
         if not self.program.images_change:
             values[self.program.images] = images
@@ -76,9 +79,13 @@ class Run(Interpreter):
         """Simulates the next time steps.
 
         Args:
+            steps: how many, >= 1.
             frames: ``[steps * B, ...]`` if the images change over time, else None.
-            count: return the spikes that are read out, by their layer's step: int8
-                ``[steps, B, ...]``.
+            count: whether to return the spikes that are read out.
+
+        Returns:
+            With ``count`` the spikes that are read out, int8 ``[steps, B, ...]``, by the name of
+            their layer's step; else nothing.
         """
         values = dict(self._constant)
         if frames is not None:
@@ -99,15 +106,15 @@ class Run(Interpreter):
         }
 
     def answer(self, counts: Counts | None = None, steps: int | None = None) -> Tensor:
-        """What the network answers.
+        """What the network answers to the spikes that were sent.
 
         Args:
-            counts: the spikes that are read out; None for all so far.
+            counts: how many spikes were sent, of the layers that are read out; None for all so far.
             steps: in how many time steps they were sent; None for all so far.
 
         Returns:
             With readout="mean" the logits that the tail makes of the mean output; with "count"
-            the spikes of the output layer, int32.
+            how many spikes each neuron of the output layer has sent, int32.
         """
         counts = self.counts() if counts is None else counts
         if self.readout == "count":
@@ -117,7 +124,12 @@ class Run(Interpreter):
         return logits
 
     def means(self, counts: Counts, steps: int) -> Values:
-        """What the tail reads of so many steps, in which neurons sent so much."""
+        """The values that the tail reads.
+
+        Args:
+            counts: how many spikes each neuron sent.
+            steps: in how many time steps.
+        """
         values = dict(self._constant)
         if self.program.averages_images:
             assert isinstance(self.image_sum, Tensor)
@@ -129,13 +141,13 @@ class Run(Interpreter):
         return values
 
     def neuron(self, fire: Fire) -> SNMNeuron:
-        """A layer of neurons."""
+        """The layer of neurons that a step runs."""
         neuron = self.model.get_submodule(fire.path)
         assert isinstance(neuron, SNMNeuron)
         return neuron
 
     def drive_of(self, fire: Fire, values: Values) -> tuple[Tensor, Tensor | None]:
-        """What drives a layer of neurons, and what is added to that: ``[T, B, ...]``."""
+        """What drives a layer of neurons, and the residual that is added: ``[T, B, ...]`` each."""
         drive = self.over_time(values[fire.drive], constant=fire.constant_drive)
         neuron = self.neuron(fire)
         if fire.per_neuron and drive.shape[2:] != neuron.threshold.shape:
@@ -151,7 +163,7 @@ class Run(Interpreter):
         return drive, self.over_time(residual, constant=fire.constant_residual)
 
     def over_time(self, value: Tensor, *, constant: bool) -> Tensor:
-        """A value as ``[T, B, ...]``: what is constant in time with a stride of 0."""
+        """A value as ``[T, B, ...]``; one that is constant in time gets a stride of 0."""
         if constant:
             return value.expand(self.chunk, *value.shape)
         return value.view(self.chunk, self.batch, *value.shape[1:])
@@ -161,7 +173,7 @@ class Run(Interpreter):
         return repeat_over_time(values[step.value], self.chunk)
 
     def fire(self, fire: Fire, values: Values) -> None:
-        """Runs a layer of neurons over the chunk."""
+        """Runs a layer of neurons over the chunk and shows it to the observers."""
         drive, residual = self.drive_of(fire, values)
         if fire.reuses_drive:
             del values[fire.drive]
@@ -204,7 +216,7 @@ class Run(Interpreter):
             values[fire.name] = sent.flatten(0, 1)
 
     def send(self, fire: Fire, spikes: Tensor, values: Values) -> None:
-        """Adds what later steps read of a layer's spikes, int8 ``[T, B, ...]``."""
+        """Adds the values that later steps read of a layer's spikes, int8 ``[T, B, ...]``."""
         if self._counted is not None and fire.read_out:
             self._counted[fire.name] = spikes
         if fire.pooled:
@@ -214,7 +226,7 @@ class Run(Interpreter):
             values[fire.name] = amplitudes.to(self._dtypes[fire.name]).flatten(0, 1)
 
     def pool(self, step: RunningMax, values: Values) -> Tensor:
-        """Runs a running maximum over the chunk; returns ``[T*B, ...]`` amplitudes."""
+        """Runs a running maximum over the chunk; returns amplitudes ``[T*B, ...]``."""
         threshold = None
         if step.fires:
             fires = [fire for fire in self.program.neurons if fire.name in step.fires]
@@ -228,14 +240,14 @@ class Run(Interpreter):
             x = values[step.value]
             dtype = x.dtype
         x = self.over_time(x, constant=False)
-        sent, total = step.pooling.run(x, threshold, self.totals.get(step.name), dtype)
+        sent, total = step.pooling.running_max(x, threshold, self.totals.get(step.name), dtype)
         self.totals[step.name] = total
         for observer in self.observers:
             observer.see_pooling(step, sent)
         return sent.flatten(0, 1)
 
     def _asked_for(self, what: Ask, fire: Fire) -> bool:
-        """Whether an observer wants to see this of a layer's launches."""
+        """Whether any observer asks for this part of a layer's launches."""
         return any(what in observer.asks(fire) for observer in self.observers)
 
 
@@ -245,9 +257,12 @@ def _joined(parts: list[Tensor]) -> Tensor:
 
 
 def _side_by_side(parts: list[tuple[Tensor, torch.Size]]) -> Tensor:
-    """The thresholds of layers ``[C, ...]`` that lie side by side along the channels.
+    """The thresholds of layers ``[C, ...]`` whose spikes lie side by side along the channels.
 
-    One that all neurons of a layer or of its channels share stays shared over the positions.
+    Thresholds that are shared over all positions stay shared if those of every layer are.
+
+    Args:
+        parts: for each layer its threshold and the shape of one image's spikes.
     """
     if len(parts) == 1:
         return parts[0][0]
@@ -259,5 +274,5 @@ def _side_by_side(parts: list[tuple[Tensor, torch.Size]]) -> Tensor:
 
 
 def _positions(threshold: Tensor, dims: int) -> tuple[int, ...]:
-    """Sizes of a threshold behind the channels, for a layer of so many dimensions."""
+    """The sizes of a threshold behind the channels, for a layer of ``dims`` dimensions."""
     return (1,) * (dims - 1) if threshold.dim() < dims else tuple(threshold.shape[1:])

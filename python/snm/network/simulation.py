@@ -1,4 +1,4 @@
-"""One batch of images through all time steps, chunk by chunk."""
+"""Simulates one batch of images through all time steps, chunk by chunk."""
 
 from collections.abc import Callable, Iterator
 
@@ -13,8 +13,8 @@ from .run import Counts, Run
 class Simulation:
     """A simulation of images, as :meth:`snm.SpikingNetwork.simulation` makes it.
 
-    Nothing is computed before :meth:`chunks`, :meth:`answers` or :meth:`answer` is called, one of
-    them once.
+    Nothing is computed until :meth:`chunks`, :meth:`answers` or :meth:`answer` is called; only one
+    of them can be, and only once.
 
     Args:
         source: gives the frames of the time steps.
@@ -47,10 +47,10 @@ class Simulation:
 
     @property
     def run(self) -> Run:
-        """The state of the simulation: steps so far, neurons' states, counts.
+        """The state of the simulation: steps so far, states of the neurons, counts of spikes.
 
         Raises:
-            RuntimeError: it has not begun.
+            RuntimeError: the simulation has not begun.
         """
         if self._run is None:
             raise RuntimeError("Simulation: has not begun; call chunks, answers or answer")
@@ -78,7 +78,7 @@ class Simulation:
             return self._answer(readout_after)
 
     def answers(self) -> Iterator[Tensor]:
-        """Simulates to the end; yields the answer after each step.
+        """Simulates to the end and yields the answer after each step.
 
         Raises:
             ValueError, TypeError: as for a call.
@@ -106,7 +106,7 @@ class Simulation:
                 yield answer
 
     def chunks(self) -> Iterator[Run]:
-        """Simulates to the end; yields the run after each chunk of time steps.
+        """Simulates to the end and yields the run after each chunk of time steps.
 
         Raises:
             ValueError, TypeError: as for a call.
@@ -123,12 +123,14 @@ class Simulation:
             yield run
 
     def _begin(self) -> Run:
+        """A run before its first step; refuses to begin a second time."""
         if self._run is not None:
             raise RuntimeError("Simulation: runs once; make another with net.simulation")
         self._run = run = self._start(self.source.images)
         return run
 
     def _answer(self, readout_after: int) -> Tensor:
+        """Simulates to the end and reads out the steps after the first ``readout_after``."""
         run = self._begin()
         earlier: Counts = {}
         answered: Tensor | float = 0.0
@@ -152,9 +154,9 @@ class Simulation:
     def _advance(
         self, run: Run, *, stop: int = 0, each_step: bool = False
     ) -> Iterator[dict[str, Tensor]]:
-        """Advances the run chunk by chunk to its end; a chunk ends at step ``stop``.
+        """Advances the run to its end and yields after each chunk; one chunk ends at ``stop``.
 
-        Yields the spikes that are read out, if each step's are asked for.
+        With ``each_step`` it yields the spikes that are read out, step by step; else nothing.
         """
         most, timesteps = self._steps_at_once, self.timesteps
         if each_step and run.program.averages_images:

@@ -1,4 +1,4 @@
-"""Simulates a converted network through time."""
+"""The spiking network that a conversion makes, and all the ways to simulate it."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -24,34 +24,36 @@ from .tree import Origin, tree
 from .until import Answers, Stop, simulate_until, stopping
 
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+"""The dtypes that a network may be in."""
 
 
 class SpikingNetwork(nn.Module):
     """A spiking network, as :func:`snm.convert` makes it.
 
-    What is constant in time is computed once, what comes behind the last neurons once on their
-    mean output; in between all layers run over a chunk of time steps, the neurons' state carried
-    from chunk to chunk. A call starts afresh; :meth:`step` goes on from the step before. Under
-    ``torch.compile`` time is unrolled, a graph for each T, and images are not checked for NaN
-    and infinity.
+    What is constant in time is computed once, and so is what comes behind the last neurons, on
+    their mean output. In between all layers run over a chunk of time steps, and the neurons' state
+    is carried from chunk to chunk. A call starts afresh; :meth:`step` goes on from the step before.
+    Under ``torch.compile`` time is unrolled, in a graph for each T, and images are not checked for
+    NaN and infinity.
 
     Args:
-        model: the modules the program calls, :class:`snm.nn.SNMNeuron` in the place of ReLUs.
+        model: the modules that the program calls, with :class:`snm.nn.SNMNeuron` in place of ReLUs.
         program: what to execute.
         image_shape: shape of one calibration image.
-        fixed_size: the network takes images of that shape alone.
-        dtype: of images and spikes.
+        fixed_size: whether the network takes images of that shape only.
+        dtype: that of images and spikes.
         encoder: how images become frames.
         readout: what a call returns.
         tracer: what followed the model's forward, ``"torch.fx"`` or ``"torch.export"``.
         origin: the layers of the ReLU network, for :meth:`print_tree`.
-        dead: for each layer, how many of what has a threshold never fired in calibration.
+        dead: for each layer, how many of its thresholds belong to neurons, channels or layers that
+            never fired in calibration.
         chunk_steps: how many time steps are simulated at once, >= 1; None for as many as fit in
             64 MiB (1 GiB on a GPU) and in a quarter of the free memory. The result does not depend
-            on it, but for rounding in the model's own layers.
-        tuned_for: the number of time steps that :func:`snm.tune` made it for; None if it did not.
-            A call of another number warns.
-        tuning: what it reported; for people to read.
+            on it, except for rounding in the model's own layers.
+        tuned_for: the number of time steps that :func:`snm.tune` made it for; None if it is not
+            tuned. A call with another number warns.
+        tuning: what :func:`snm.tune` reported, for people to read.
 
     Raises:
         ValueError: chunk_steps is less than 1.
@@ -97,8 +99,8 @@ class SpikingNetwork(nn.Module):
         self.tuned_for = tuned_for
         self.tuning = tuning
         self.preprocessing = ""
-        """How ``snm convert`` was told to make images of pictures, as JSON, for ``snm run``; kept
-        in files, and nothing to the network itself."""
+        """How ``snm convert`` was told to make images of pictures, as JSON, for ``snm run``. Files
+        keep it; the network itself does not use it."""
         self._observers: list[Observer] = []
         self._live: Run | None = None
         self._live_shape = torch.Size()
@@ -117,16 +119,16 @@ class SpikingNetwork(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the network is, and where its images have to be."""
+        """The device that the network is on, and that its images have to be on."""
         return next(iter(self.layers.values())).threshold.device
 
     @property
     def inputs(self) -> Inputs:
-        """What images a call takes."""
+        """Describes the images that a call takes."""
         return Inputs(self.image_shape, self.fixed_size, self.dtype, self.device)
 
     def elements_per_step(self, images: Tensor) -> int:
-        """Elements that the values of one time step of one of these images hold at most at once.
+        """The most elements that one time step of one of these images holds at the same time.
 
         >>> from snm import convert
         >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
@@ -143,8 +145,8 @@ class SpikingNetwork(nn.Module):
             ValueError, TypeError: as for a call.
 
         Warns:
-            UserWarning: the network was tuned for another number, or its neurons cannot send as
-                many spikes.
+            UserWarning: the network was tuned for another number of time steps, or its neurons
+                cannot send as many spikes.
 
         >>> from snm import convert
         >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
@@ -173,9 +175,9 @@ class SpikingNetwork(nn.Module):
                 frames ``[T, B, ...]``, or any iterable of frames ``[B, ...]``.
             timesteps: T, >= 1. With encoder="frames" None stands for all frames.
             readout_after: k, from 0 to T - 1: only steps after the first k are read out.
-            generator: with encoder="poisson", what draws; on the images' device.
-            first_pass: with encoder="direct", finds out by so many more steps where membranes
-                should start; None for the start of the neurons' rules.
+            generator: draws the spikes of encoder="poisson"; on the images' device.
+            first_pass: with encoder="direct", time steps to simulate first, to find out where
+                membranes should start; None to start them as the neurons' rules say.
 
         Returns:
             With readout="mean" the logits ``[B, classes]``, of the images' dtype: the mean over
@@ -183,12 +185,12 @@ class SpikingNetwork(nn.Module):
             has sent, int32.
 
         Raises:
-            ValueError: the images hold NaN or infinity, have other dimensions than those of
+            ValueError: the images hold NaN or infinity, have another number of dimensions than in
                 calibration or, with norm="neuron", another size, or are on another device;
                 timesteps is less than 1; readout_after is not less than T; there are fewer frames
-                than timesteps; first_pass meets another encoder than "direct".
+                than timesteps; first_pass is given with another encoder than "direct".
             TypeError: the images are of another dtype; timesteps is not an integer; first_pass is
-                no :class:`snm.FirstPass`.
+                not a :class:`snm.FirstPass`.
             RuntimeError: autocast is on.
 
         >>> from snm import convert
@@ -211,17 +213,17 @@ class SpikingNetwork(nn.Module):
         first_pass: FirstPass | None = None,
         observers: Iterable[Observer] = (),
     ) -> Simulation:
-        """A call that is taken step by step, and watched.
+        """A call that can be taken step by step, and be watched.
 
         Args:
             images, timesteps, generator, first_pass: as for a call.
-            observers: what is shown each layer of neurons after each chunk of time steps; a first
-                pass is not shown.
+            observers: are shown each layer of neurons after each chunk of time steps; a first pass
+                is not shown.
 
         Returns:
             :class:`snm.Simulation`: its ``answer()`` is that of a call, its ``answers()`` are those
             of :meth:`anytime`, and ``chunks()`` goes through the chunks of time steps. Nothing is
-            simulated before one of them is called.
+            simulated until one of them is called.
 
         Raises:
             ValueError, TypeError: as for a call.
@@ -251,7 +253,7 @@ class SpikingNetwork(nn.Module):
         generator: torch.Generator | None = None,
         first_pass: FirstPass | None = None,
     ) -> Tensor:
-        """The answers that each number of time steps up to T gives, from one pass.
+        """The answers after every number of time steps up to T, from a single pass.
 
         Args:
             images, timesteps, generator, first_pass: as for a call.
@@ -285,32 +287,33 @@ class SpikingNetwork(nn.Module):
         max_steps: int | None = None,
         first_pass: FirstPass | None = None,
     ) -> Answers:
-        """Answers each image as soon as its answer is stable enough.
+        """Simulates each image only until its answer is stable enough.
 
-        Images that are answered leave the batch, so that what is left takes less time.
+        Images that are answered leave the batch, so that the others take less time.
 
         Args:
-            images: as for a call, of a network with encoder="direct".
-            confidence: when an answer is stable enough: what :func:`snm.calibrate_stop` found for
-                a stated agreement; or, uncalibrated, how probable the softmax of the logits must
-                make a class, above 0 and below 1, for which 1,000 classes or a network that is
-                not trained for probabilities may want quite another number.
-            min_steps: no image stops before so many.
-            max_steps: every image stops after so many; None for those of a :class:`snm.Stop`,
-                which must be given for a probability.
-            first_pass: as for a call; of all images, and its steps are not among those returned.
+            images: as for a call; the network must have encoder="direct".
+            confidence: when an answer is stable enough. Either what :func:`snm.calibrate_stop`
+                found for a stated agreement; or, uncalibrated, how probable the softmax of the
+                logits must make a class, above 0 and below 1. With 1,000 classes, or a network
+                that is not trained for probabilities, quite another number may be right.
+            min_steps: the fewest time steps that an image takes.
+            max_steps: the most time steps that an image takes; None for the number of a
+                :class:`snm.Stop`. With a probability it must be given.
+            first_pass: as for a call; all images take it, and its steps are not among those
+                returned.
 
         Returns:
-            Classes, logits and the number of time steps of each image. Its logits are those that
-            :meth:`anytime` gives after so many steps, but for rounding in the model's own layers,
-            which may depend on how many images they see at once.
+            The class, the logits and the number of time steps of each image. Its logits are those
+            that :meth:`anytime` gives after as many steps, except for rounding in the model's own
+            layers, which may depend on how many images they see at once.
 
         Raises:
             ValueError: as for a call; the encoder is not "direct"; the answer is not
-                ``[B, classes]`` with at least two classes; a probability is out of range or meets
-                readout="count"; max_steps is missing, less than min_steps, or more than the Stop
-                was made for.
-            TypeError: as for a call; confidence is neither.
+                ``[B, classes]`` with at least two classes; a probability is out of range or is
+                given with readout="count"; max_steps is missing, less than min_steps, or more than
+                the Stop was made for.
+            TypeError: as for a call; confidence is neither a Stop nor a number.
 
         >>> from snm import Stop, convert
         >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
@@ -337,25 +340,24 @@ class SpikingNetwork(nn.Module):
 
     @torch.no_grad()
     def step(self, images: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
-        """One more time step, from the state that the last one left.
+        """Simulates one more time step, from the state that the last one left.
 
-        A sensor can be fed frame by frame: the memory that this takes does not grow. Counts of
-        spikes are int32, and a max pooling of what is not spikes adds up in float32, whose steps
-        grow with the sum; a reset now and then keeps both exact. If a step raises, the state is
-        forgotten.
+        A sensor can be fed frame by frame, as the memory that this takes does not grow. Counts of
+        spikes are int32, and a max pooling of values that are not spikes adds up in float32, whose
+        precision falls as the sum grows; a reset now and then keeps both exact. If a step raises,
+        the state is forgotten.
 
         Args:
-            images: ``[B, ...]``, the frame of this step. With encoder="direct" it is the current
-                of this step.
+            images: ``[B, ...]``, the frame of this step; with encoder="direct" its current.
             generator: as for a call.
 
         Returns:
-            As a call of as many steps as there were since :meth:`reset`.
+            What a call of as many steps as there were since :meth:`reset` returns.
 
         Raises:
-            ValueError, TypeError: as for a call. Or the batch is of another size than at the
-                step before; with encoder="direct", the images are others than at the step before
-                and what comes behind the last neurons reads them.
+            ValueError, TypeError: as for a call. Also if the batch has another size than at the
+                step before, or if with encoder="direct" the images differ from those of the step
+                before and what comes behind the last neurons reads them.
 
         >>> from snm import convert
         >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
@@ -407,33 +409,33 @@ class SpikingNetwork(nn.Module):
         what: Quantity | Iterable[Quantity] = QUANTITIES,
         neurons: Indices | Mapping[str, Indices] | None = None,
     ) -> Iterator[Recording]:
-        """Records what neurons do at every time step of what is simulated within.
+        """Records what neurons do at every time step that is simulated within the with statement.
 
-        Where membranes are asked for, recorded neurons are run once more on what drives them, step
-        by step; the simulation itself stays as it is, bit for bit. On the network's device this
-        keeps for each neuron, image and time step 1/4 byte for spikes, memory or both, or 1 byte
-        with a rule of several spikes a step, and 4 bytes for the membrane.
+        To record membranes, the recorded neurons are run once more, step by step, on what drives
+        them; the simulation itself stays the same, bit for bit. For each neuron, image and time
+        step a recording takes, on the network's device, 1/4 byte for spikes, memory or both (1 byte
+        with a rule of several spikes a step), and 4 bytes for the membrane.
 
-        A call or :meth:`anytime` takes the place of what was recorded before; its first pass is
-        not recorded. :meth:`step` adds to what the steps before it left, from the first one within.
-        Recordings within recordings do not touch each other. :meth:`until`, whose batch shrinks,
-        and a new :meth:`capture` are refused, and calls of a captured network are not seen. Under
+        A call or :meth:`anytime` replaces what was recorded before; its first pass is not recorded.
+        :meth:`step` adds to what the steps before it left, from the first one within. Recordings
+        within recordings do not affect each other. :meth:`until`, whose batch shrinks, and a new
+        :meth:`capture` are refused, and calls of a captured network are not seen. Under
         ``torch.compile`` every recorded layer breaks the graph, so that fullgraph=True raises.
 
         Args:
-            paths: the layer of neurons, by its path in :attr:`layers`, or several; None for all.
+            paths: the path of a layer of neurons in :attr:`layers`, or several; None for all.
             what: "spikes", "membrane" or "memory", or several of them.
-            neurons: which, as flat indices into the neurons of one image, in that order; or such
-                indices by path; None for all.
+            neurons: which neurons, as flat indices into those of one image, in the order in which
+                they are to be recorded; or such indices by path; None for all.
 
         Returns:
-            A context manager of a :class:`snm.Recording`, which stays readable behind it.
+            A context manager that gives a :class:`snm.Recording`, which stays readable afterwards.
 
         Raises:
             ValueError: there is no such layer or quantity; indices are negative, or, once the
-                network is called, more than there are neurons.
+                network is called, exceed the number of neurons.
             TypeError: indices are not integers.
-            RuntimeError: within, of a call that is not recorded.
+            RuntimeError: raised within, by a call that cannot be recorded.
 
         >>> from snm import convert
         >>> model = nn.Sequential(nn.Linear(1, 1, bias=False), nn.ReLU(), nn.Linear(1, 2)).eval()
@@ -455,9 +457,9 @@ class SpikingNetwork(nn.Module):
 
     @torch.no_grad()
     def capture(self, example: Tensor, *, timesteps: int) -> CapturedNetwork:
-        """Records a call's whole simulation in one CUDA graph, which a call then replays.
+        """Captures a call's whole simulation in one CUDA graph, which can then be replayed.
 
-        That spares the host the launches of every layer and chunk.
+        The host is then spared the launches of every layer and chunk.
 
         Args:
             example: images ``[B, ...]`` on a CUDA device, of the shape and dtype that all images
@@ -465,9 +467,9 @@ class SpikingNetwork(nn.Module):
             timesteps: T, >= 1.
 
         Returns:
-            :class:`snm.CapturedNetwork`: called with images it returns what this network
-            does, as a new tensor each time. It does not check images for NaN and infinity; moves
-            of this network and other settings after the capture it does not see.
+            :class:`snm.CapturedNetwork`: called with images, it returns what this network
+            returns, as a new tensor each time. It does not check images for NaN and infinity, and
+            it does not see if this network is moved or its settings change after the capture.
 
         Raises:
             ValueError: the example is not on a CUDA device; the encoder is not "direct"; or as
@@ -501,7 +503,7 @@ class SpikingNetwork(nn.Module):
         return CapturedNetwork(self._start, tensors, example, steps, chunk)
 
     def print_tree(self) -> None:
-        """Prints the ReLU network's layers and what became of each, side by side.
+        """Prints the layers of the ReLU network and what became of each, side by side.
 
         >>> from snm import convert
         >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
@@ -515,7 +517,7 @@ class SpikingNetwork(nn.Module):
         print(tree(self.origin, self.model, pools))
 
     def train(self, mode: bool = True) -> "SpikingNetwork":
-        """Refused: a converted network is not trained."""
+        """Refuses training mode, as a converted network is not trained."""
         if mode:
             raise RuntimeError("SpikingNetwork: has no training mode; train the model it is from")
         super().train(False)
@@ -528,7 +530,7 @@ class SpikingNetwork(nn.Module):
                 f"SpikingNetwork: must be one of {', '.join(map(dtype_name, _DTYPES))}, "
                 f"got {dtype_name(dtype)}"
             )
-        # All of them before any tensor is moved, so that a refusal leaves the network as it was.
+        # All thresholds are tried before any tensor moves: a refusal leaves the network as it was.
         for neuron in self.layers.values():
             neuron.moved(fn)
         self.reset()
@@ -548,7 +550,7 @@ class SpikingNetwork(nn.Module):
         images: Tensor | Iterable[Tensor],
         generator: torch.Generator | None,
     ) -> Source:
-        """What gives the frames of the time steps, by the network's encoder."""
+        """The source of the frames of all time steps that the network's encoder asks for."""
         check_generator(generator, self.encoder)
         if self.encoder == "frames":
             if not isinstance(images, Iterable):
@@ -562,6 +564,7 @@ class SpikingNetwork(nn.Module):
         return Constant(images) if self.encoder == "direct" else Poisson(images, generator)
 
     def _check_first_pass(self, first_pass: FirstPass | None) -> None:
+        """Refuses anything but a first pass, and a first pass unless images are constant."""
         if first_pass is None:
             return
         if not isinstance(first_pass, FirstPass):
@@ -578,7 +581,7 @@ class SpikingNetwork(nn.Module):
         first_pass: FirstPass | None = None,
         observers: Sequence[Observer] = (),
     ) -> Run:
-        """A run of images, or of images like the first frame, before its first step."""
+        """A run before its first step, of these images or of frames like this first one."""
         run = Run(self.program, self.model, images, readout=self.readout, observers=observers)
         if first_pass is not None:
             run.states = starting_states(first_pass, self.program, self.model, images)
@@ -590,16 +593,16 @@ class SpikingNetwork(nn.Module):
             return self.chunk_steps
         bytes_per_step = self.elements_per_step(images) * images.shape[0] * images.element_size()
         if torch.compiler.is_compiling():
-            # A graph is made for each size: how much of the time is unrolled depends on it.
+            # A graph is made for each size, as it decides how many time steps are unrolled.
             bytes_per_step = len(range(bytes_per_step))
         most: int = steps_that_fit(bytes_per_step, images.device)
         if timesteps is None:
             return most
-        # Of one length: a convolution is slow on a few images that are left over.
+        # All chunks are about as long, for a convolution is slow on a few images left over.
         return math.ceil(timesteps / math.ceil(timesteps / most))
 
     def _see(self, run: Run, images: Tensor) -> None:
-        """Shows a run the images of its next step."""
+        """Shows a run the images of its next step; refuses others if the tail reads them."""
         if self.program.tail_reads_images:
             if self._seen is not None and run.steps and not torch.equal(images, self._seen):
                 raise ValueError(

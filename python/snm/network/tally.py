@@ -1,4 +1,4 @@
-"""Counts what layers send while a simulation runs."""
+"""Counts the spikes that layers send while a simulation runs."""
 
 import torch
 from torch import Tensor
@@ -12,10 +12,10 @@ from .program import Fire, RunningMax
 class Tally(Observer):
     """Counts spikes by their sign, in the neurons' own launch and on the network's device.
 
-    It is of one simulation.
+    A tally serves one simulation only.
 
     Args:
-        poolings: count what max poolings send as well.
+        poolings: whether to count what max poolings send as well.
 
     >>> from snm import convert
     >>> model = torch.nn.Sequential(torch.nn.Linear(1, 1, bias=False), torch.nn.ReLU()).eval()
@@ -29,14 +29,15 @@ class Tally(Observer):
     def __init__(self, *, poolings: bool = True) -> None:
         self.poolings = poolings
         self.states: dict[str, SNMState] = {}
-        """How each layer's neurons stand, by its path."""
+        """The state of each layer's neurons, by the layer's path."""
         self.negative: dict[str, Tensor] = {}
         """How many negative spikes each neuron has sent, int32 ``[B, ...]`` by its layer's path."""
         self._signs: dict[str, Tensor] = {}
         self._sizes: dict[str, Tensor] = {}
 
     def sent(self) -> dict[str, Tensor]:
-        """How many spikes of either sign each neuron has sent, int32 ``[B, ...]`` by the path."""
+        """How many spikes of either sign each neuron has sent, int32 ``[B, ...]``, by the layer's
+        path."""
         # Memory is the positive spikes less the negative ones.
         return {
             path: torch.add(self.states[path].m, negative, alpha=2)
@@ -44,11 +45,11 @@ class Tally(Observer):
         }
 
     def asks(self, fire: Fire) -> tuple[Ask, ...]:  # noqa: ARG002
-        """The negative spikes, which memory alone does not tell."""
+        """Asks for the counts of negative spikes, which the memory alone does not tell."""
         return ("negative",)
 
     def see(self, launch: Launch) -> None:
-        """Keeps how a layer of neurons stands."""
+        """Keeps the state of a layer of neurons and its counts of negative spikes."""
         assert launch.negative is not None
         self.states[launch.fire.path] = launch.after
         self.negative[launch.fire.path] = launch.negative
@@ -64,7 +65,7 @@ class Tally(Observer):
             sums[step.name] = sums[step.name].add_(count) if step.name in sums else count
 
     def events(self, name: str) -> tuple[Tensor, Tensor]:
-        """Steps at which each output of a max pooling sent anything, and anything negative: int32
-        ``[B, ...]``."""
+        """The number of steps at which each output of a max pooling sent anything, and of those at
+        which it sent something negative: int32 ``[B, ...]`` each."""
         sizes, signs = self._sizes[name], self._signs[name]
         return sizes.to(torch.int32), ((sizes - signs) / 2).to(torch.int32)

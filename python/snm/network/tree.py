@@ -7,13 +7,14 @@ from torch import nn
 from ..nn import SNMNeuron
 
 Origin = tuple[tuple[str, str], ...]
-"""Path and description of each layer of a ReLU network."""
+"""The path and the description of each layer of a ReLU network."""
 
 _WIDTH = 43
+"""The most characters that the description of a layer takes."""
 
 
 def origin_of(model: nn.Module) -> Origin:
-    """The layers of a model: its modules that hold no others."""
+    """The layers of a model, which are its modules that hold no others."""
     return tuple(
         (path, _described(module))
         for path, module in model.named_modules()
@@ -22,10 +23,11 @@ def origin_of(model: nn.Module) -> Origin:
 
 
 def tree(origin: Origin, model: nn.Module, pools: Iterable[str]) -> str:
-    """A line per layer: its path, what it is in the ReLU network and in the spiking one.
+    """A table with a line per layer: its path, and what it is in each of the networks.
 
     Args:
-        model: what a spiking network's program calls.
+        origin: the layers of the ReLU network.
+        model: the modules that the spiking network's program calls.
         pools: paths of the max poolings that became running maxima.
     """
     neurons = {path: m for path, m in model.named_modules() if isinstance(m, SNMNeuron)}
@@ -47,7 +49,7 @@ def tree(origin: Origin, model: nn.Module, pools: Iterable[str]) -> str:
 
 
 def _with_calls(origin: Origin, neurons: Iterable[str]) -> list[tuple[str, str]]:
-    """The layers, and behind those of its module each ReLU that is no layer of its own."""
+    """The layers, with each ReLU that is not a module behind the layers of the module it is in."""
     rows = list(origin)
     for path in neurons:
         paths = [row[0] for row in rows]
@@ -60,6 +62,7 @@ def _with_calls(origin: Origin, neurons: Iterable[str]) -> list[tuple[str, str]]
 
 
 def _neurons(neuron: SNMNeuron) -> str:
+    """Describes a layer of neurons by its thresholds."""
     threshold = neuron.threshold
     silent = int(threshold.isinf().sum())
     size = "×".join(map(str, threshold.shape)) or "one"
@@ -68,5 +71,6 @@ def _neurons(neuron: SNMNeuron) -> str:
 
 
 def _described(module: nn.Module) -> str:
+    """A module as torch prints it, on one line of bounded length."""
     text = f"{module._get_name()}({module.extra_repr()})".replace("\n", " ")
     return text if len(text) <= _WIDTH else f"{text[: _WIDTH - 3]}..."

@@ -1,4 +1,4 @@
-"""Simulates every image for as many time steps as its answer needs, and no more."""
+"""Simulates each image for only as many time steps as its answer needs."""
 
 import math
 from collections.abc import Callable
@@ -15,25 +15,26 @@ from .checks import check_count
 from .run import Readout, Run
 
 _SHRINK_AT = 0.75
-"""A batch is compacted once no more than this share of it still runs: libraries prepare anew for
-each size of a batch, so there should not be many."""
+"""The share of a batch that still runs at which it is compacted. Libraries prepare anew for each
+size of a batch, so there should not be many sizes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """When an image's answer is good enough: after step t if the largest logit is ahead of the
-    second by ``leads[t - 1]`` or more.
+    """Says when an image's answer is good enough: after step t, if the largest logit is ahead of
+    the second by ``leads[t - 1]`` or more.
 
     :func:`snm.calibrate_stop` finds the leads that keep a stated agreement.
 
     Args:
-        leads: for each step up to the last, >= 0, in units of the logits; +inf for a step after
+        leads: one for each step up to the last, >= 0, in units of the logits; +inf for a step after
             which no image stops. After the last step every image stops.
-        agreement: what share of the calibration images got the answer they should; None if the
+        agreement: the share of the calibration images that got the answer they should; None if the
             leads were not calibrated.
-        mean_steps: how many steps those took on average; None likewise.
-        agreement_at_least: what share of all such images agrees at least, with 95 % confidence
-            or that which was asked for.
+        mean_steps: how many steps the calibration images took on average; None if the leads were
+            not calibrated.
+        agreement_at_least: the share of all such images that agrees at least, with 95 % confidence
+            or the confidence that was asked for; None if the leads were not calibrated.
 
     Raises:
         ValueError: there is no step, or a lead is negative or NaN.
@@ -69,7 +70,11 @@ class Stop:
         return len(self.leads)
 
     def after(self, logits: Tensor, step: int) -> Tensor:
-        """Which images stop, bool ``[B]``, whose logits ``[B, classes]`` after a step these are.
+        """Which images stop after a step, bool ``[B]``.
+
+        Args:
+            logits: ``[B, classes]``, those of the images after the step.
+            step: the step's number, from 1.
 
         Raises:
             ValueError: there is no such step.
@@ -87,7 +92,7 @@ class Stop:
 
 
 class Answers(NamedTuple):
-    """What each image's simulation ended with.
+    """The answer to each image of a batch, and how long it took.
 
     >>> logits = torch.tensor([[0.5, 2.0]])
     >>> Answers(logits.argmax(1), logits, torch.tensor([3])).steps
@@ -97,13 +102,13 @@ class Answers(NamedTuple):
     predictions: Tensor
     """The class of the largest logit, int64 ``[B]``."""
     logits: Tensor
-    """``[B, classes]``, what a call of as many steps returns."""
+    """What a call of as many steps returns for each image, ``[B, classes]``."""
     steps: Tensor
     """How many time steps each image took, int64 ``[B]``."""
 
 
 def lead_of(logits: Tensor) -> Tensor:
-    """By how much the largest of ``[..., classes]`` is ahead of the second, float64.
+    """How far the largest logit of ``[..., classes]`` is ahead of the second, float64 ``[...]``.
 
     >>> lead_of(torch.tensor([[1.0, 4.0, 2.5]]))
     tensor([1.5000], dtype=torch.float64)
@@ -113,7 +118,7 @@ def lead_of(logits: Tensor) -> Tensor:
 
 
 def certain(probability: float) -> Callable[[Tensor, int], Tensor]:
-    """When the softmax of an image's logits has a class of so much probability.
+    """A function of logits and step: whether the softmax gives a class at least ``probability``.
 
     >>> certain(0.9)(torch.tensor([[3.0, 0.0], [2.0, 0.0]]), 1)
     tensor([ True, False])
@@ -128,10 +133,11 @@ def certain(probability: float) -> Callable[[Tensor, int], Tensor]:
 def stopping(
     confidence: object, min_steps: int, max_steps: int | None, readout: Readout
 ) -> tuple[Callable[[Tensor, int], Tensor], range]:
-    """Which images may stop, and after which steps; see :meth:`snm.SpikingNetwork.until`.
+    """Checks the arguments that say when images stop; see :meth:`snm.SpikingNetwork.until`.
 
     Returns:
-        Which images may stop whose logits after a step these are; and those steps.
+        A function of logits ``[B, classes]`` and the step after which they were read, which says
+        which images may stop, bool ``[B]``; and the steps after which images may stop.
     """
     enough: Callable[[Tensor, int], Tensor]
     first = check_count("SpikingNetwork", "min_steps", min_steps)
@@ -171,19 +177,19 @@ def simulate_until(
     steps: range,
     at_once: int,
 ) -> Answers:
-    """What :meth:`snm.SpikingNetwork.until` returns, without its checks.
+    """What :meth:`snm.SpikingNetwork.until` returns, computed without its checks.
 
     Args:
         run: a simulation of the images, before the first step.
         images: ``[B, ...]``.
-        enough: which images may stop, bool ``[B]``, whose logits after a step these are.
-        steps: those after which images may stop; after the last all do.
-        at_once: how many of the steps before are simulated at once.
+        enough: says of logits and a step which images may stop, bool ``[B]``.
+        steps: the steps after which images may stop; after the last one all do.
+        at_once: how many of the steps before these are simulated at once.
 
     Raises:
         ValueError: the network's answer is not ``[B, classes]`` with two classes or more.
     """
-    # Which image each row of the run is of, and whether it still runs.
+    # The number of the image that each row of the run is of, and whether it still runs.
     row_of = torch.arange(images.shape[0], device=images.device)
     running = torch.ones_like(row_of, dtype=torch.bool)
     taken = torch.zeros_like(row_of)
@@ -212,7 +218,7 @@ def simulate_until(
 
 
 def check_classes(logits: Tensor) -> None:
-    """Refuses an answer of which no two classes can be compared."""
+    """Refuses an answer that is not ``[B, classes]`` with at least two classes to compare."""
     if logits.dim() != 2 or logits.shape[1] < 2:
         raise ValueError(
             "SpikingNetwork: the answer must be [B, classes] with at least two classes for an "
@@ -221,7 +227,7 @@ def check_classes(logits: Tensor) -> None:
 
 
 def _keep(run: Run, rows: Tensor, images: Tensor) -> None:
-    """Goes on with these rows of a run alone, whose images are given."""
+    """Reduces a run to some of its rows, whose images are given."""
     run.batch = images.shape[0]
     run.states = {
         name: SNMState(rows_of(state.v, rows), rows_of(state.m, rows))

@@ -1,4 +1,4 @@
-"""Spiking layers as modules: :class:`SNMNeuron` without state, the others multi-step with one."""
+"""Spiking layers as modules: :class:`SNMNeuron`, which keeps no state, and others, which do."""
 
 from .layers import (
     SNM,

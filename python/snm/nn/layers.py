@@ -1,4 +1,4 @@
-"""Multi-step layers that keep their state: to build a spiking network by hand."""
+"""Multi-step layers that keep their state, from which to build a spiking network by hand."""
 
 from typing import Any, Literal
 
@@ -12,6 +12,7 @@ from .neuron import SNMNeuron
 from .threshold import checked_threshold
 
 StepMode = Literal["m", "s"]
+"""Whether a call of a layer takes all time steps (multi-step) or one (single-step)."""
 
 
 class _Stateful(nn.Module):
@@ -19,10 +20,10 @@ class _Stateful(nn.Module):
 
     Args:
         step_mode: ``"m"``, multi-step: a call takes ``[T, B, ...]`` and does all T steps in one
-            launch. ``"s"``, single-step: a call takes ``[B, ...]``, one step.
+            launch. ``"s"``, single-step: a call takes one step, ``[B, ...]``.
 
     Raises:
-        ValueError: step_mode is another.
+        ValueError: step_mode is neither of these.
     """
 
     def __init__(self, step_mode: StepMode) -> None:
@@ -42,7 +43,7 @@ class _Stateful(nn.Module):
             x: ``[T, B, ...]`` with step_mode "m", ``[B, ...]`` with "s".
 
         Raises:
-            ValueError: a step is of another size than at the last call.
+            ValueError: a step has another size than at the last call.
         """
         over_time = x if self.step_mode == "m" else x.unsqueeze(0)
         size = over_time.shape[1:]
@@ -56,11 +57,11 @@ class _Stateful(nn.Module):
         return sent if self.step_mode == "m" else sent.squeeze(0)
 
     def run(self, x: Tensor) -> Tensor:
-        """Runs over ``[T, B, ...]`` and keeps the new state."""
+        """Runs the layer over all time steps ``[T, B, ...]`` and keeps the new state."""
         raise NotImplementedError
 
     def reset(self) -> None:
-        """Forgets the state."""
+        """Forgets the state, so that the next call starts afresh."""
         self.state = None
 
     def extra_repr(self) -> str:
@@ -68,10 +69,10 @@ class _Stateful(nn.Module):
 
 
 def reset(model: nn.Module) -> None:
-    """Lets every layer of this module start afresh, as before the first image.
+    """Resets every layer of a module, so that the next call starts afresh.
 
     Args:
-        model: holds :class:`SNM` or running maxima.
+        model: a module that holds :class:`SNM` or running maxima.
 
     >>> import torch
     >>> model = nn.Sequential(SNM(1.0, step_mode="s"))
@@ -88,11 +89,12 @@ def reset(model: nn.Module) -> None:
 
 
 class SNM(_Stateful):
-    """Signed neurons with memory as a drop-in layer; sends amplitudes θ·s.
+    """Signed neurons with memory as a drop-in layer, which sends amplitudes θ·s.
 
     Args:
-        threshold, rule, backend: as :class:`SNMNeuron`.
-        step_mode: ``"m"``: a call takes ``[T, B, ...]``; ``"s"``: ``[B, ...]``, one step.
+        threshold, rule, backend: as for :class:`SNMNeuron`.
+        step_mode: ``"m"`` if a call takes ``[T, B, ...]``, ``"s"`` if it takes one step
+            ``[B, ...]``.
 
     Raises:
         ValueError: a threshold is NaN, zero or negative; step_mode is unknown.
@@ -128,8 +130,11 @@ class _RunningMax(_Stateful):
     """Max pooling of spikes over ``dims`` dimensions, as a running maximum."""
 
     dims: int
+    """The number of dimensions of a window."""
     threshold: Tensor | None
+    """What a spike carries, float32; None if inputs are amplitudes."""
     state: Tensor | None
+    """What each input has sent in total; None before the first step."""
 
     def __init__(self, threshold: Tensor | float | None, step_mode: StepMode) -> None:
         super().__init__(step_mode)
@@ -148,22 +153,23 @@ class _RunningMax(_Stateful):
         return sent
 
     def pool(self, x: Tensor, threshold: Tensor | None) -> tuple[Tensor, Tensor]:
-        """What the windows send over ``[T, B, C, ...]``, and the new totals."""
+        """What the windows send for an input ``[T, B, C, ...]``, and the new totals."""
         raise NotImplementedError
 
 
 class RunningMaxPool2d(_RunningMax):
-    """Max pooling of spikes: a window sends what its largest running total grows by.
+    """Max pooling of spikes: a window sends the amount by which its largest running total grows.
 
-    With C_i(t) what input i has sent in total, it sends max C_i(t) - max C_i(t-1); its own total
-    is then the maximum of its inputs' totals.
+    With C_i(t) what input i has sent in total, a window sends max C_i(t) - max C_i(t-1), so its own
+    total is the maximum of its inputs' totals.
 
     Args:
-        kernel_size, stride, padding, dilation, ceil_mode: as of ``torch.nn.MaxPool2d``.
-        threshold: None: inputs are amplitudes, float32, float16 or bfloat16. Given, > 0, a number
-            or a tensor broadcastable to ``[C, H, W]``, they are int8 spikes that carry it, and
-            are counted, which is exact.
-        step_mode: ``"m"``: a call takes ``[T, B, C, H, W]``; ``"s"``: ``[B, C, H, W]``, one step.
+        kernel_size, stride, padding, dilation, ceil_mode: as for ``torch.nn.MaxPool2d``.
+        threshold: None if inputs are amplitudes, float32, float16 or bfloat16. Else inputs are int8
+            spikes that carry it, which are counted exactly: > 0, a number or a tensor broadcastable
+            to ``[C, H, W]``.
+        step_mode: ``"m"`` if a call takes ``[T, B, C, H, W]``, ``"s"`` if it takes one step
+            ``[B, C, H, W]``.
 
     Raises:
         ValueError: a threshold is NaN, zero or negative; step_mode is unknown.
@@ -214,23 +220,24 @@ class RunningMaxPool2d(_RunningMax):
 
 
 class RunningMaxPool1d(RunningMaxPool2d):
-    """As :class:`RunningMaxPool2d`, for ``[T, B, C, L]``."""
+    """Max pooling of spikes as in :class:`RunningMaxPool2d`, for ``[T, B, C, L]``."""
 
     dims = 1
 
 
 class RunningMaxPool3d(RunningMaxPool2d):
-    """As :class:`RunningMaxPool2d`, for ``[T, B, C, D, H, W]``."""
+    """Max pooling of spikes as in :class:`RunningMaxPool2d`, for ``[T, B, C, D, H, W]``."""
 
     dims = 3
 
 
 class AdaptiveRunningMaxPool2d(_RunningMax):
-    """As :class:`RunningMaxPool2d`, with the windows of ``torch.nn.AdaptiveMaxPool2d``.
+    """Max pooling of spikes as in :class:`RunningMaxPool2d`, with the windows of
+    ``torch.nn.AdaptiveMaxPool2d``.
 
     Args:
-        output_size: sizes of the output, or one for all; None in a tuple keeps the input's.
-        threshold, step_mode: as of :class:`RunningMaxPool2d`.
+        output_size: the sizes of the output, or one for all; None in a tuple keeps the input's.
+        threshold, step_mode: as for :class:`RunningMaxPool2d`.
 
     >>> import torch
     >>> AdaptiveRunningMaxPool2d(1)(torch.ones(4, 1, 3, 5, 7)).shape
@@ -259,12 +266,12 @@ class AdaptiveRunningMaxPool2d(_RunningMax):
 
 
 class AdaptiveRunningMaxPool1d(AdaptiveRunningMaxPool2d):
-    """As :class:`AdaptiveRunningMaxPool2d`, for ``[T, B, C, L]``."""
+    """Adaptive max pooling as in :class:`AdaptiveRunningMaxPool2d`, for ``[T, B, C, L]``."""
 
     dims = 1
 
 
 class AdaptiveRunningMaxPool3d(AdaptiveRunningMaxPool2d):
-    """As :class:`AdaptiveRunningMaxPool2d`, for ``[T, B, C, D, H, W]``."""
+    """Adaptive max pooling as in :class:`AdaptiveRunningMaxPool2d`, for ``[T, B, C, D, H, W]``."""
 
     dims = 3

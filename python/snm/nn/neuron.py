@@ -24,24 +24,24 @@ from .threshold import checked_threshold
 class SNMNeuron(nn.Module):
     """A layer of signed neurons with memory; the spiking counterpart of ``nn.ReLU``.
 
-    It keeps no state: the caller hands in the state to go on from and gets the new one back;
-    :class:`snm.nn.SNM` keeps it.
+    The layer keeps no state: the caller hands in the state to go on from and gets the new one back.
+    :class:`snm.nn.SNM` does keep its state.
 
     Args:
         threshold: θ in units of the drive, > 0, +inf for a neuron that stays silent: a number,
-            or a tensor broadcastable to ``[B, ...]``, e.g. ``[C, H, W]`` or ``[C, 1, 1]``. Kept
-            in float32; moved to float16 or bfloat16, in which spikes are then sent, it is
-            rounded to so few bits that its multiples up to the most spikes of a step fit: what
-            is subtracted is what is sent.
-        rule: which neuron; see :class:`snm_kernels.SNMRule`.
+            or a tensor broadcastable to ``[B, ...]``, e.g. ``[C, H, W]`` or ``[C, 1, 1]``. It is
+            kept in float32. When the layer is moved to float16 or bfloat16, in which spikes are
+            then sent, it is rounded to few enough bits that its multiples up to the most spikes
+            of a step fit, so that what is subtracted is what is sent.
+        rule: the rule that the neurons follow; see :class:`snm_kernels.SNMRule`.
         bias: added to the drive of every step, in units of the drive, finite: a number, or a
-            tensor broadcastable to ``[B, ...]``, e.g. ``[C, 1, 1]``; None for none. Kept in
-            float32, to whatever dtype the layer is moved.
+            tensor broadcastable to ``[B, ...]``, e.g. ``[C, 1, 1]``; None for none. It is kept in
+            float32, whatever dtype the layer is moved to.
         backend: as in :func:`snm_kernels.snm`.
 
     Raises:
         ValueError: a threshold is NaN, zero or negative; a bias is NaN or infinite.
-        TypeError: rule is no SNMRule.
+        TypeError: rule is not an SNMRule.
 
     Source: Wang, Zhang, Chen, Qu, "Signed Neuron with Memory", IJCAI 2022.
 
@@ -85,13 +85,13 @@ class SNMNeuron(nn.Module):
 
         Args:
             x: drive ``[T, B, ...]``, time first; float32, float16 or bfloat16.
-            state: goes on from this state; None starts afresh.
-            residual: added to the drive, of its shape and dtype.
+            state: the state to go on from; None to start afresh.
+            residual: added to the drive; of its shape and dtype.
             emit: ``"amplitude"`` sends θ·s, ``"spike"`` sends s as int8, ``"none"`` nothing.
             out: written in place and returned as ``spikes``; may be ``x`` itself.
 
         Raises:
-            TypeError, ValueError: as :func:`snm_kernels.snm`.
+            TypeError, ValueError: as for :func:`snm_kernels.snm`.
         """
         return snm(
             x,
@@ -115,14 +115,14 @@ class SNMNeuron(nn.Module):
         emit: Emit = "amplitude",
         out: Tensor | None = None,
     ) -> SNMCounted:
-        """Runs the neurons as a call does, and counts each one's negative spikes beside it.
+        """Runs the neurons as a call does, and counts the negative spikes of each along the way.
 
         Args:
-            negative: int32, how many each neuron has sent before; None for 0.
+            negative: how many negative spikes each neuron has sent before, int32; None for 0.
             x, state, residual, emit, out: as for a call.
 
         Raises:
-            TypeError, ValueError: as :func:`snm_kernels.snm_counted`.
+            TypeError, ValueError: as for :func:`snm_kernels.snm_counted`.
 
         >>> run = SNMNeuron(1.0).counted(torch.tensor([[1.0], [1.0], [-1.0]]))
         >>> run.state.m.item(), run.negative.item()
@@ -142,10 +142,10 @@ class SNMNeuron(nn.Module):
         )
 
     def amplitude(self, spikes: Tensor) -> Tensor:
-        """What integer spikes carry: θ·s, float32, and 0 from a silent neuron.
+        """The amplitude that integer spikes carry: θ·s, float32, and 0 for a silent neuron.
 
         Args:
-            spikes: integer ``[..., B, ...]``: spikes s, or a count of them.
+            spikes: integers ``[..., B, ...]``: spikes s, or counts of them.
         """
         return torch.where(spikes != 0, self.threshold * spikes, 0.0)
 
@@ -158,10 +158,13 @@ class SNMNeuron(nn.Module):
         return self
 
     def moved(self, fn: Callable[[Tensor], Tensor]) -> Tensor:
-        """The threshold after a move to another dtype or device, float32 again.
+        """The threshold as it is after a move of the layer, in float32 again.
+
+        Args:
+            fn: moves a tensor to another dtype or device.
 
         Raises:
-            ValueError: the new dtype cannot hold it.
+            ValueError: the new dtype cannot hold the threshold.
         """
         found = fn(self.threshold)
         rounded = found.float()
@@ -183,7 +186,7 @@ class SNMNeuron(nn.Module):
 
 
 def _checked_bias(bias: Tensor | float) -> Tensor:
-    """A copy of a bias, float32."""
+    """A copy of a bias in float32; refuses NaN and infinity."""
     kept = torch.as_tensor(bias).detach().to(torch.float32, copy=True)
     if not bool(kept.isfinite().all()):
         raise ValueError(f"SNMNeuron: bias must be finite, got {kept[~kept.isfinite()][0].item()}")
@@ -191,7 +194,7 @@ def _checked_bias(bias: Tensor | float) -> Tensor:
 
 
 def _with_room_for(threshold: Tensor, spikes: int, dtype: torch.dtype) -> Tensor:
-    """Rounded so that ``dtype`` holds every multiple up to so many spikes; +inf stays.
+    """A threshold rounded so that ``dtype`` holds its multiples up to ``spikes`` times; +inf stays.
 
     >>> _with_room_for(torch.tensor([1.0078125, torch.inf]), 3, torch.bfloat16)
     tensor([1., inf])

@@ -1,4 +1,4 @@
-"""Convolutions over small maps, at which libraries are slow in channels_last."""
+"""Convolutions over small maps, for which libraries are slow in channels_last."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -8,11 +8,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 _POSITIONS = range(2, 37)
-"""Of a small map: oneDNN reads all weights again for a few rows of so many positions at most, but
-for its own layout, to which it converts contiguous tensors, it does not."""
+"""How many positions a small map has. For such maps oneDNN reads all weights again for every few
+rows, except in its own layout, to which it converts contiguous tensors."""
 _DTYPES = (torch.float32, torch.bfloat16)
+"""The dtypes in which contiguous tensors are faster."""
 _LARGE = 2**18
-"""Elements of weights that no longer fit in half of a second-level cache."""
+"""How many elements of weights no longer fit in half of a second-level cache."""
 
 
 class SmallMapConv2d(nn.Conv2d):
@@ -20,7 +21,7 @@ class SmallMapConv2d(nn.Conv2d):
 
     @classmethod
     def of(cls, conv: nn.Conv2d) -> "SmallMapConv2d":
-        """The same convolution, with the same parameters, its weights contiguous."""
+        """Makes one from another convolution, with its parameters, but contiguous weights."""
         made = cls.__new__(cls)
         made.__dict__.update(conv.__dict__)
         made._parameters = dict(conv._parameters)
@@ -28,7 +29,7 @@ class SmallMapConv2d(nn.Conv2d):
         return made
 
     def forward(self, x: Tensor) -> Tensor:
-        """As ``nn.Conv2d``: ``[B, C, H, W]`` to ``[B, C', H', W']``."""
+        """Convolves as ``nn.Conv2d`` does: ``[B, C, H, W]`` to ``[B, C', H', W']``."""
         padding = self.padding
         if x.device.type != "cpu" or x.dtype not in _DTYPES or isinstance(padding, str):
             return super().forward(x)
@@ -44,7 +45,7 @@ class SmallMapConv2d(nn.Conv2d):
         return self
 
     def _pack(self) -> None:
-        """Spares every call a copy of the weights."""
+        """Makes the weights contiguous on the CPU, which spares every call a copy of them."""
         if self.weight.device.type == "cpu" and not self.weight.is_contiguous():
             grad = self.weight.requires_grad
             self.weight = nn.Parameter(self.weight.detach().contiguous(), requires_grad=grad)
@@ -61,10 +62,11 @@ def _conv2d(
     padding: Sequence[int],
     dilation: Sequence[int],
 ) -> Tensor:
+    """Convolves contiguous copies of the input and the weights."""
     return F.conv2d(x.contiguous(), weight.contiguous(), bias, stride, padding, dilation)
 
 
-# What torch.compile does not look into: it would make the tensors channels_last.
+# torch.compile does not look into a custom op; else it would make the tensors channels_last.
 _opaque_conv2d = torch.library.custom_op("snm::contiguous_conv2d", _conv2d, mutates_args=())
 _opaque_conv2d.register_fake(_conv2d)
 

@@ -1,14 +1,15 @@
-"""Checks the threshold that a layer is given."""
+"""Checks the thresholds that layers are given."""
 
 import torch
 from torch import Tensor
 
 
 def checked_threshold(layer: str, threshold: Tensor | float) -> Tensor:
-    """A copy of a threshold, float32.
+    """A copy of a threshold in float32, checked to be positive.
 
     Args:
-        layer: the name of what takes it.
+        layer: the name of the layer that takes it, for the message.
+        threshold: a number or a tensor.
 
     Raises:
         ValueError: a threshold is NaN, zero or negative.

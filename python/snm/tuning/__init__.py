@@ -1,4 +1,4 @@
-"""Few time steps without training: thresholds, starts and biases fitted to the ReLU network."""
+"""Tunes a network for few time steps without training: layers are fitted to the ReLU network."""
 
 import copy
 import math
@@ -16,20 +16,21 @@ from ..network.checks import check_count
 from ..network.inputs import check_direct
 from ..network.spiking import SpikingNetwork
 from .candidates import expected_logits, preset_candidates, scores_of, seconds_per_image
-from .fitting import Clock, Fitting
+from .fitting import Clock, FittingRun
 from .images import affordable, check_size, held_back, images_in_random_order, most_seen
 from .result import Tuned, best_of
 
 _SEEN_TIME = 0.2
-"""Share of the time that one simulation of the images takes at most that layers are fitted to."""
+"""The largest share of the budget that simulating the images that layers are fitted to once may
+take."""
 _HELD_TIME = 0.1
-"""The same of the images held back."""
+"""The largest share of the budget that simulating the images held back once may take."""
 _PROBED = 8
-"""Images whose simulation is timed to find that out."""
+"""How many images are simulated to find out how long a simulation takes."""
 _ENOUGH = 16
-"""Images below which what layers are fitted to says little."""
+"""How many images layers should be fitted to at least; fewer say little."""
 _PRESETS_UNTIL = 0.3
-"""Share of the time after which no other preset is scored."""
+"""The share of the budget after which no other preset is scored."""
 
 
 @torch.no_grad()
@@ -46,42 +47,42 @@ def tune(
 ) -> Tuned:
     r"""Makes a spiking network answer as its ReLU network in few time steps, without training.
 
-    Layer by layer, front to back, candidates run on the drive that the layer has in the spiking
-    network, and what they send on average, θ·m(T) / T, is held against the activations of the
-    ReLU network, so that a layer also makes up for what those before it lost. For each channel
-    the threshold of least squared error; then, per channel and in closed form, a bias that takes
-    out the mean error (T times the bias is what a shift of the channel's starting membrane would
-    add); the start of the membrane, the negative threshold, a common stretch of
-    the thresholds and a dither of neighbouring neurons (a spread of their biases over up to one
-    threshold, so that what rounding costs them averages out) such that the logits are closest to
-    the ReLU network's if all later layers were ReLUs. The weights between neurons follow by least
-    squares: what a convolution or linear layer makes of mean spikes is held against what it makes
-    of activations. In the end the network is compared with all presets on images held back. Of
-    those whose answers agree with the ReLU network's most often, within one standard error, the
-    one whose logits are closest is returned, which may be a preset.
+    Layers are fitted one by one, front to back. Candidates for a layer run on the drive that the
+    layer has in the spiking network, and what they send on average, θ·m(T) / T, is compared with
+    the activations of the ReLU network, so that a layer also makes up for what those before it
+    lost. Each channel gets the threshold of least squared error; then, in closed form, a bias that
+    takes out the channel's mean error (T times the bias is what a shift of the channel's starting
+    membrane would add). The start of the membrane, the negative threshold, a common stretch of
+    the thresholds and a dither of neighbouring neurons (biases that differ by up to one threshold,
+    so that what rounding costs the neurons averages out) are chosen such that the logits would be
+    closest to the ReLU network's if all later layers were ReLUs. The weights between neurons follow
+    by least squares: what a convolution or linear layer makes of mean spikes is compared with what
+    it makes of activations. In the end the network is compared with all presets on images held
+    back. Of those whose answers agree with the ReLU network's most often, within one standard
+    error, the one whose logits are closest is returned, which may be a preset.
 
     Args:
         net: a converted network with encoder="direct"; or a ReLU network, which is converted as
-            :func:`snm.convert` does by default. It stays as it is.
-        calibration: unlabelled images ``[N, ...]`` or batches of them, as for
-            :func:`snm.convert`, two at least; 1,000 are used at most.
-        timesteps: T, for which the network is tuned, >= 1.
+            :func:`snm.convert` does by default. It is not changed.
+        calibration: at least two unlabelled images ``[N, ...]``, or batches of them, as for
+            :func:`snm.convert`; at most 1,000 are used.
+        timesteps: T, the number of time steps that the network is tuned for, >= 1.
         max_spikes: Γ, the most spikes that a neuron may send in one step, 1 to 127.
-        weights: fit those of layers that are called once, as modules; False leaves all weights as
-            they are. The network keeps what they were, for :func:`snm.diagnose`.
-        budget: about how long it may take; when time is short, fewer candidates are tried.
+        weights: whether to fit the weights of layers that are called once, as modules, too. The
+            network keeps the weights from before, for :func:`snm.diagnose`.
+        budget: about how many seconds it may take; when time is short, fewer candidates are tried.
         progress: wraps the layers of neurons, as ``tqdm`` does.
-        seed: which images are used, and for what. The same seed gives the same network unless
-            time was short.
+        seed: decides which images are used, and for what. The same seed gives the same network
+            unless time was short.
 
     Returns:
-        :class:`Tuned`: the network and what was chosen for each layer; ``print`` shows a table,
-        which the network keeps as ``tuning`` and files hold.
+        :class:`Tuned`: the network and what was chosen for each layer. ``print`` shows it as a
+        table, which the network keeps as ``tuning`` and files hold too.
 
     Raises:
-        ValueError: net has another encoder than "direct", or is tuned; there are fewer than two
-            images, or they are not as the network takes them; timesteps, max_spikes or budget is
-            out of range.
+        ValueError: net has another encoder than "direct", or is tuned already; there are fewer than
+            two images, or the network cannot take them; timesteps, max_spikes or budget is out of
+            range.
         TypeError: an argument is of the wrong type.
         ConversionError: the ReLU network cannot be converted.
 
@@ -136,21 +137,24 @@ def tune(
     scores = scores_of(candidates, held, expected, steps, lambda: clock.share() < _PRESETS_UNTIL)
     complete = complete and fully and len(scores) == len(candidates)
     best = best_of(scores, len(held))
-    fitting = Fitting(candidates[best], seen, max_spikes, weights, clock, progress)
-    tuned, layers, refits = fitting.fit(steps)
-    if layers or refits:
-        tuned.tuned_for = steps
-        candidates["tuned"] = tuned
-        scores |= scores_of({"tuned": tuned}, held, expected, steps, lambda: True)
+    fitting = FittingRun(candidates[best], seen, max_spikes, weights, clock, progress)
+    fitted, layers, fitted_weights = fitting.fit_all(steps)
+    if layers or fitted_weights:
+        fitted.tuned_for = steps
+        candidates["tuned"] = fitted
+        scores |= scores_of({"tuned": fitted}, held, expected, steps, lambda: True)
     chosen = best_of(scores, len(held))
     made = copy.deepcopy(candidates[chosen])
     complete = complete and fitting.complete
-    result = Tuned(made, steps, chosen, scores, layers, refits, len(seen), len(held), complete)
+    result = Tuned(
+        made, steps, chosen, scores, layers, fitted_weights, len(seen), len(held), complete
+    )
     made.tuning = str(result)
     return result
 
 
 def _check_numbers(max_spikes: object, budget: object, seed: object) -> None:
+    """Refuses numbers of the wrong type or out of range."""
     if check_count("snm.tune", "max_spikes", max_spikes) > 127:
         raise ValueError(f"snm.tune: max_spikes must be 1 to 127, got {max_spikes}")
     if isinstance(budget, bool) or not isinstance(budget, int | float):
@@ -162,6 +166,7 @@ def _check_numbers(max_spikes: object, budget: object, seed: object) -> None:
 
 
 def _check_network(net: SpikingNetwork) -> None:
+    """Refuses a network whose images are not constant in time, or that is tuned already."""
     check_direct("snm.tune", net.encoder)
     if net.tuned_for is not None:
         raise ValueError(

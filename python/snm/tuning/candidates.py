@@ -1,4 +1,4 @@
-"""The networks that tuning compares, and how well they answer."""
+"""Makes the networks that tuning compares, and scores how well they answer."""
 
 import dataclasses
 import time
@@ -18,10 +18,12 @@ from ..nn import SNMNeuron
 from .result import Score
 
 _BATCH = 64
+"""How many images are simulated at once."""
 
 
 def preset_candidates(net: SpikingNetwork, max_spikes: int) -> dict[str, SpikingNetwork]:
-    """The network with each preset that sends no more spikes, and as it was given."""
+    """A network with each preset that sends at most ``max_spikes`` in a step, by the preset's name;
+    and the network with its own rules, as ``"as given"``, where no preset has these."""
     rules: dict[str, SNMRule] = {}
     for name in ("snm-zero", *snm_kernels.PRESETS):
         options = {"max_spikes": max_spikes} if name == "burst" else {}
@@ -39,13 +41,18 @@ def preset_candidates(net: SpikingNetwork, max_spikes: int) -> dict[str, Spiking
 
 
 def with_rules(net: SpikingNetwork, rules: Mapping[str, SNMRule]) -> SpikingNetwork:
-    """A network with neurons of other rules, and no hooks on them, that shares all else."""
+    """A copy of a network whose neurons follow other rules and have no hooks; it shares the rest.
+
+    Args:
+        net: the network to copy.
+        rules: the rule of each layer of neurons, by path.
+    """
     layers = net.layers
     made = sharing_tensors(net)
     made.reset()
     for path, rule in rules.items():
-        given = layers[path]
-        neuron = SNMNeuron(given.threshold, rule, bias=given.bias, backend=given.backend)
+        old = layers[path]
+        neuron = SNMNeuron(old.threshold, rule, bias=old.bias, backend=old.backend)
         made.model.set_submodule(path, neuron.to(net.dtype).eval())
     return made
 
@@ -53,7 +60,7 @@ def with_rules(net: SpikingNetwork, rules: Mapping[str, SNMRule]) -> SpikingNetw
 def seconds_per_image(
     candidates: Mapping[str, SpikingNetwork], images: Tensor, steps: int
 ) -> float:
-    """What a simulation takes, once libraries are warm."""
+    """How many seconds a simulation takes per image, once libraries are warm."""
     net = next(iter(candidates.values()))
     seconds = []
     for _ in range(2):
@@ -75,7 +82,15 @@ def scores_of(
     steps: int,
     go_on: Callable[[], bool],
 ) -> dict[str, Score]:
-    """How candidates compare; of the first in any case, of the others while there is time."""
+    """The scores of candidates by name.
+
+    Args:
+        candidates: the networks to compare, by name.
+        images: those to compare them on.
+        expected: the ReLU network's logits for these images.
+        steps: how many time steps to simulate.
+        go_on: whether there is time for another candidate; the first one is scored in any case.
+    """
     variance = expected.var(correction=0).clamp(min=torch.finfo(torch.float32).tiny)
     scores: dict[str, Score] = {}
     for name, net in candidates.items():
@@ -88,16 +103,16 @@ def scores_of(
 
 
 def _agreement(answers: Tensor, expected: Tensor) -> float:
-    """Share of the answers of the same class; 1 where there are no classes."""
+    """The share of answers with the same class as expected; 1 where there are no classes."""
     if answers.dim() < 2:
         return 1.0
     return (answers.argmax(1) == expected.argmax(1)).float().mean().item()
 
 
 def _answer(net: SpikingNetwork, images: Tensor, steps: int) -> Tensor:
-    """Logits, of counted spikes too, float32."""
+    """A network's logits, float32; of a network that counts spikes, what its counts stand for."""
     with warnings.catch_warnings():
-        # That a preset bounds counts below T is what the score says.
+        # A preset whose counts are bounded below T warns; its score tells as much.
         warnings.simplefilter("ignore", UserWarning)
         answer: Tensor = net(images, timesteps=steps)
     if net.readout == "count":

@@ -16,32 +16,41 @@ from ..network.relu import ReLUWalk, relu_logits
 from ..network.run import Run
 from ..network.spiking import SpikingNetwork
 from .candidates import with_rules
-from .neurons import LayerFit, Setting
+from .neurons import NeuronSearch, Setting
 from .result import FittedWeights, TunedLayer
 from .weights import can_be_fitted, fit_weights
 
 _WEIGHTS_TIME = 0.3
-"""Share of the time that weights are fitted for, at most."""
+"""The largest share of the budget that fitting weights may take, of all layers together."""
 _SEARCH_UNTIL = 0.75
-"""Share of the time after which no other setting is tried."""
+"""The share of the budget after which no other setting of neurons is tried."""
 _FIT_UNTIL = 0.85
-"""Share of the time after which layers are left as they are."""
+"""The share of the budget after which layers are left as they are."""
 
 
 class Clock:
-    """How much of the time is gone."""
+    """Tells how much of a time budget, in seconds, has been used since the clock was made."""
 
     def __init__(self, seconds: float) -> None:
         self.start = time.monotonic()
         self.seconds = seconds
 
     def share(self) -> float:
-        """The share of the time that is gone; more than 1 once it is over."""
+        """The share of the budget that has been used; more than 1 once it is exceeded."""
         return (time.monotonic() - self.start) / self.seconds
 
 
-class Fitting(Run):
-    """A simulation in which each layer of neurons is fitted when its drive is known."""
+class FittingRun(Run):
+    """A simulation in which each layer is fitted as soon as what it reads is known.
+
+    Args:
+        net: the network to fit; it is not changed.
+        images: ``[B, ...]``, those to fit layers to.
+        max_spikes: Γ, the most spikes that a neuron may send in one step.
+        weights: whether to fit weights too, not only neurons.
+        clock: says how much time is left.
+        progress: wraps the layers of neurons, as ``tqdm`` does; None for no such wrapper.
+    """
 
     def __init__(
         self,
@@ -54,52 +63,59 @@ class Fitting(Run):
     ) -> None:
         self.net = with_rules(net, {path: neuron.rule for path, neuron in net.layers.items()})
         self._tail: Values = {}
-        self._to_refit: frozenset[str] = frozenset()
+        self._weight_calls: frozenset[str] = frozenset()
         super().__init__(self.net.program, self.net.model, images)
         self.max_spikes = max_spikes
         self.clock = clock
         self.complete = True
-        """All layers were searched to the end."""
+        """Whether every layer was searched to the end."""
+        # One pass as the ReLU network alone, one with the rates of the neurons fitted so far.
         self._exact, self._mixed = (ReLUWalk(self.program, self.model, images) for _ in range(2))
         self._logits = relu_logits(self.net, images)
-        self._found: list[TunedLayer] = []
-        self._refits: dict[str, FittedWeights] = {}
-        self._to_refit = _calls_to_fit(self.program, self.model) if weights else frozenset()
+        self._tuned_layers: list[TunedLayer] = []
+        self._fitted_weights: dict[str, FittedWeights] = {}
+        self._weight_calls = _calls_to_fit(self.program, self.model) if weights else frozenset()
         neurons = self.program.neurons
         self._layers: Iterator[Any] = iter(neurons if progress is None else progress(neurons))
 
-    def fit(
+    def fit_all(
         self, steps: int
     ) -> tuple[SpikingNetwork, tuple[TunedLayer, ...], dict[str, FittedWeights]]:
-        """Simulates so many time steps.
+        """Fits all layers, in a simulation of T = ``steps`` time steps.
 
         Returns:
-            The fitted network; what was chosen for its layers of neurons; and what fitting the
-            weights of layers gave, by their paths.
+            The fitted network; what was chosen for its layers of neurons; and, by their paths, what
+            fitting the weights of layers achieved.
         """
         self.advance(steps, None)
         next(self._layers, None)
         self._tail = self._exact.tail()
         self.execute_tail(self.means(self.counts(), steps))
-        return self.net, tuple(self._found), self._refits
+        return self.net, tuple(self._tuned_layers), self._fitted_weights
 
     def call(self, call: Call, values: Values) -> Any:
-        """Runs an operation of the model, with weights fitted first if they can be."""
-        if call.name in self._to_refit:
+        """Computes an operation of the model, after fitting its weights if they can be fitted."""
+        if call.name in self._weight_calls:
             inputs: Tensor = values[call.args[0].name]
             if self.part == "tail":
-                self._refit(call, inputs, self._tail[call.name])
+                self._fit_weights_of(call, inputs, self._tail[call.name])
             else:
                 steps = len(inputs) // self.batch
                 over_time = inputs.view(steps, self.batch, *inputs.shape[1:])
                 mean = over_time.mean(0, dtype=torch.float32)
-                self._refit(call, mean, self._exact.result_of(call))
+                self._fit_weights_of(call, mean, self._exact.result_of(call))
         return super().call(call, values)
 
-    def _refit(self, call: Call, inputs: Tensor, wanted: Tensor) -> None:
-        """Fits the weights of the layer that a call calls."""
+    def _fit_weights_of(self, call: Call, inputs: Tensor, wanted: Tensor) -> None:
+        """Fits the weights of the layer that is called, and replaces the layer if they are better.
+
+        Args:
+            call: the call of the layer.
+            inputs: ``[B, ...]``, what the layer reads in the spiking network, on average.
+            wanted: ``[B, ...]``, what it makes in the ReLU network.
+        """
         path = str(call.target)
-        until = self.clock.share() + _WEIGHTS_TIME / len(self._to_refit)
+        until = self.clock.share() + _WEIGHTS_TIME / len(self._weight_calls)
 
         def go_on() -> bool:
             going = self.clock.share() < min(until, _FIT_UNTIL)
@@ -109,31 +125,32 @@ class Fitting(Run):
         found = fit_weights(self.model.get_submodule(path), inputs, wanted, go_on)
         if found is not None:
             replace_layer(self.model, path, found.layer)
-            self._refits[path] = FittedWeights(found.change, found.error, found.before)
+            self._fitted_weights[path] = FittedWeights(found.change, found.error, found.before)
 
     def fire(self, fire: Fire, values: Values) -> None:
-        """Runs a layer of neurons once it is fitted to its drive."""
+        """Fits a layer of neurons to its drive, then runs it."""
         next(self._layers, None)
-        self._fit(fire, *self.drive_of(fire, values))
+        self._fit_neurons(fire, *self.drive_of(fire, values))
         super().fire(fire, values)
 
-    def _fit(self, fire: Fire, drive: Tensor, residual: Tensor | None) -> None:
+    def _fit_neurons(self, fire: Fire, drive: Tensor, residual: Tensor | None) -> None:
+        """Replaces a layer of neurons by the best that a search finds, unless time is up."""
         target = self._exact.halt_at(fire)
         self._exact.go_on(fire, target)
         self._mixed.halt_at(fire)
-        given = self.neuron(fire)
-        fit = LayerFit(
-            given,
+        untuned = self.neuron(fire)
+        search = NeuronSearch(
+            untuned,
             drive,
             residual,
             target,
             per_neuron=fire.per_neuron,
             shared=self.net.readout == "count" and fire.name == self.program.output,
         )
-        before = fit.rate(given)
+        untuned_rate = search.rate(untuned)
         if self.clock.share() >= _FIT_UNTIL:
             self.complete = False
-            self._mixed.go_on(fire, before.to(target.dtype))
+            self._mixed.go_on(fire, untuned_rate.to(target.dtype))
             return
 
         def distance(rate: Tensor) -> float:
@@ -141,14 +158,14 @@ class Fitting(Run):
             return (logits - self._logits).float().square().mean().item()
 
         start = Setting(max_spikes=self.max_spikes)
-        found = fit.searched(start, distance, self._may_search)
+        found = search.search(start, distance, self._may_search)
         self.model.set_submodule(fire.path, found.neuron)
         self._mixed.go_on(fire, found.rate.to(target.dtype))
         assert found.neuron.bias is not None
         fires = found.neuron.threshold.isfinite()
-        scale = (found.neuron.threshold / given.threshold)[fires]
+        scale = (found.neuron.threshold / untuned.threshold)[fires]
         bias = (len(drive) * found.neuron.bias / found.neuron.threshold)[fires]
-        self._found.append(
+        self._tuned_layers.append(
             TunedLayer(
                 path=fire.path,
                 scale=scale.mean().nan_to_num(1.0).item(),
@@ -156,18 +173,19 @@ class Fitting(Run):
                 dither=found.setting.dither,
                 bias=bias.abs().mean().nan_to_num(0.0).item(),
                 error=_error(found.rate, target),
-                before=_error(before, target),
+                before=_error(untuned_rate, target),
             )
         )
 
     def _may_search(self) -> bool:
+        """Whether there is time to try another setting; notes it if there is not."""
         going = self.clock.share() < _SEARCH_UNTIL
         self.complete &= going
         return going
 
 
 def _calls_to_fit(program: Program, model: nn.Module) -> frozenset[str]:
-    """The names of the calls of layers whose weights can be fitted to what neurons send."""
+    """The names of the calls whose layer has weights that can be fitted to what neurons send."""
     calls = [step for step in (*program.static, *program.temporal) if isinstance(step, Call)]
     modules = Counter(call.target for call in (*calls, *program.tail) if call.kind == "module")
     changing = {step.name for step in program.temporal}
@@ -187,6 +205,6 @@ def _calls_to_fit(program: Program, model: nn.Module) -> frozenset[str]:
 
 
 def _error(rate: Tensor, target: Tensor) -> float:
-    """Mean squared error, in mean squares of the target."""
+    """The mean squared error of a rate, in units of the target's mean square."""
     power = target.float().square().mean().clamp(min=torch.finfo(torch.float32).tiny)
     return ((rate - target).square().mean() / power).item()

@@ -1,4 +1,4 @@
-"""The images that tuning uses, and for what."""
+"""Chooses the images that tuning uses: those that layers are fitted to, and those held back."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -12,10 +12,17 @@ from ..network.memory import images_that_fit
 from ..network.spiking import SpikingNetwork
 
 _MOST_IMAGES = 1000
-_SEEN_MOST, _SEEN_STEPS, _SEEN_LEAST = 128, 1024, 32
-"""Images that layers are fitted to: at most; times the time steps; and at least."""
-_HELD_STEPS, _HELD_LEAST = 2048, 64
-"""Images held back: times the time steps; and at least."""
+"""How many calibration images are used at most."""
+_SEEN_MOST = 128
+"""How many images layers are fitted to at most, however few time steps there are."""
+_SEEN_STEPS = 1024
+"""How many images times time steps layers are fitted to."""
+_SEEN_LEAST = 32
+"""How many images layers are fitted to at least, however many time steps there are."""
+_HELD_STEPS = 2048
+"""How many images times time steps are held back."""
+_HELD_LEAST = 64
+"""How many images are held back at least, however many time steps there are."""
 
 
 def images_in_random_order(
@@ -24,14 +31,21 @@ def images_in_random_order(
     dtype: torch.dtype | None,
     seed: int,
 ) -> Tensor:
-    """The images to use, in random order."""
+    """The calibration images to use, in an order that ``seed`` draws.
+
+    Args:
+        calibration: images or batches of them, as :func:`snm.tune` takes them.
+        device: the device that they have to be on; None for any.
+        dtype: the dtype that they have to be of; None for any.
+        seed: that of the order.
+    """
     generator = torch.Generator().manual_seed(seed)
     if isinstance(calibration, Tensor) and calibration.dim() > 1:
         order = torch.randperm(len(calibration), generator=generator)
         calibration = rows_of(calibration, order[:_MOST_IMAGES])
         for images in batches_of((calibration,), None, device, dtype, "snm.tune"):
-            return _checked(images)
-        return _checked(calibration)
+            return _at_least_two(images)
+        return _at_least_two(calibration)
     found: list[Tensor] = []
     for batch in batches_of(calibration, None, device, dtype, "snm.tune"):
         found.append(batch)
@@ -43,18 +57,20 @@ def images_in_random_order(
         if sum(map(len, found)) >= _MOST_IMAGES:
             break
     if not found:
-        return _checked(torch.empty(0))
+        return _at_least_two(torch.empty(0))
     images = torch.cat(found)[:_MOST_IMAGES]
-    return _checked(rows_of(images, torch.randperm(len(images), generator=generator)))
+    return _at_least_two(rows_of(images, torch.randperm(len(images), generator=generator)))
 
 
-def _checked(images: Tensor) -> Tensor:
+def _at_least_two(images: Tensor) -> Tensor:
+    """The images themselves; refuses fewer than two."""
     if len(images) < 2:
         raise ValueError(f"snm.tune: calibration must hold at least two images, got {len(images)}")
     return images
 
 
 def check_size(net: SpikingNetwork, images: Tensor) -> None:
+    """Refuses images that the network cannot take, also by their size where it matters."""
     net.inputs.check(images)
     bound = net.fixed_size or any(fire.per_neuron for fire in net.program.neurons)
     if bound and tuple(images.shape[1:]) != net.image_shape:
@@ -65,19 +81,24 @@ def check_size(net: SpikingNetwork, images: Tensor) -> None:
 
 
 def held_back(images: Tensor, steps: int) -> tuple[Tensor, Tensor]:
-    """The images that are held back, and the others."""
+    """Splits images into those that are held back and all others."""
     held = min(len(images) // 3 or 1, max(_HELD_STEPS // steps, _HELD_LEAST))
     return images[:held], images[held:]
 
 
 def most_seen(net: SpikingNetwork, images: Tensor, steps: int) -> int:
-    """How many images layers are fitted to, if there is time."""
+    """How many images to fit layers to, if there is time, by how many fit in memory."""
     bytes_per_image = images.element_size() * steps * net.elements_per_step(images)
     wanted = min(_SEEN_MOST, max(_SEEN_STEPS // steps, _SEEN_LEAST))
     return int(min(wanted, images_that_fit(bytes_per_image, images.device)))
 
 
 def affordable(images: Tensor, count: float) -> tuple[Tensor, bool]:
-    """As many images as there is time for, and whether these are all."""
+    """The first images, as many as there is time for, and whether these are all.
+
+    Args:
+        images: those to take from.
+        count: how many there is time for; at least one is taken.
+    """
     taken = max(1, int(min(count, len(images))))
     return images[:taken], taken == len(images)

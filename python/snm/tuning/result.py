@@ -13,9 +13,9 @@ class Score(NamedTuple):
     """How close a spiking network comes to its ReLU network on held-back images."""
 
     error: float
-    """The mean squared difference of the logits, in variances of the ReLU network's."""
+    """The mean squared difference of the logits, in units of the variance of the ReLU network's."""
     agreement: float
-    """Share of the answers whose largest logit is that of the ReLU network."""
+    """The share of answers whose largest logit is that of the ReLU network."""
 
 
 class TunedLayer(NamedTuple):
@@ -31,34 +31,41 @@ class TunedLayer(NamedTuple):
     """
 
     path: str
+    """The layer's path in the ReLU network."""
     scale: float
-    """Its thresholds, in those that it was given with, on average over neurons that fire."""
+    """The factor on the thresholds that it had before, on average over neurons that can fire."""
     rule: SNMRule
+    """The rule that its neurons follow."""
     dither: float
-    """How many thresholds the totals of neighbouring neurons are spread over."""
+    """Over how many thresholds the totals of neighbouring neurons are spread."""
     bias: float
-    """What the bias adds in all time steps, in thresholds: the mean size over such neurons."""
+    """The size of what the bias adds in all time steps together, in thresholds, on average over
+    neurons that can fire."""
     error: float
-    """Mean squared error of what it sends, in mean squares of the ReLU network's activations."""
+    """The mean squared error of what it sends, in units of the mean square of the ReLU network's
+    activations."""
     before: float
-    """The same with the best preset's rule and the given thresholds, on the same drive."""
+    """The error that it had on the same drive before, with the best preset's rule and untuned
+    thresholds."""
 
 
 class FittedWeights(NamedTuple):
-    """What fitting the weights of a layer gave, on images that they were not fitted to."""
+    """What fitting the weights of a layer achieved, on images that they were not fitted to."""
 
     change: float
-    """Of the weights, in their norms."""
+    """The norm of the change of the weights, over the norm of the weights before."""
     error: float
-    """Mean squared error of the layer's output, in variances of that in the ReLU network."""
+    """The mean squared error of the layer's output, in units of the variance of the ReLU network's
+    output."""
     before: float
-    """The same with the weights that it had."""
+    """The error that the layer had with the weights before, in the same units."""
 
 
 _HEAD = (
     *("layer", "threshold ×", "start θ", "negative θ", "spikes", "dither θ", "bias θ"),
     *("error %", "preset's error %"),
 )
+"""The head of the table of layers of neurons."""
 
 
 class Tuned(NamedTuple):
@@ -74,22 +81,24 @@ class Tuned(NamedTuple):
     """
 
     net: SpikingNetwork
+    """The network that answers best."""
     timesteps: int
+    """The number of time steps that it was made for."""
     chosen: str
-    """``"tuned"``, ``"as given"`` or the preset that was better."""
+    """Which network that is: ``"tuned"``, ``"as given"`` or the name of a preset."""
     scores: dict[str, Score]
-    """Of all that was compared, on held-back images."""
+    """The scores of all networks that were compared, on held-back images."""
     layers: tuple[TunedLayer, ...]
-    """What the search chose, whether it is what was chosen in the end or not; without the layers
-    for which there was no time."""
+    """What the search chose for each layer of neurons, even if another network was chosen in the
+    end; layers for which there was no time are missing."""
     weights: dict[str, FittedWeights]
-    """Of the layers whose weights were fitted, by path."""
+    """What fitting weights achieved, for each layer whose weights were fitted, by path."""
     fitted_to: int
     """How many images the layers were fitted to."""
     held_back: int
-    """How many images networks were compared on."""
+    """How many held-back images the networks were compared on."""
     complete: bool
-    """Nothing was left out for want of time."""
+    """Whether nothing was left out for lack of time."""
 
     def __str__(self) -> str:
         used = "" if self.chosen == "tuned" else f"; not used, {self.chosen} is better"
@@ -109,13 +118,15 @@ class Tuned(NamedTuple):
 
 
 def best_of(scores: Mapping[str, Score], images: int) -> str:
-    """The name of the best score; of equal ones the first.
+    """The name of the network with the best score; of several, the first.
 
-    Which answers agree is what matters, but of few images a rough number: of all networks that are
-    within one standard error of the most agreement, the one with the smallest error is taken.
+    What matters is how often answers agree, but few images tell that only roughly. So of all
+    networks within one standard error of the best agreement, the one with the smallest error is
+    taken.
 
     Args:
-        images: how many the scores are of.
+        scores: the scores of the networks by name.
+        images: how many images the scores were found on.
 
     >>> scores = {"a": Score(0.2, 0.90), "b": Score(0.1, 0.89), "c": Score(0.0, 0.5)}
     >>> best_of(scores, 100), best_of(scores, 10_000)
@@ -128,6 +139,7 @@ def best_of(scores: Mapping[str, Score], images: int) -> str:
 
 
 def _row(layer: TunedLayer) -> tuple[str, ...]:
+    """A layer's row of the printed table."""
     rule = layer.rule
     ratio = rule.negative_threshold or 0.0
     return (

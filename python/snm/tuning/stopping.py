@@ -1,4 +1,4 @@
-"""Finds out how far ahead an answer has to be for an image to stop."""
+"""Finds out how far the largest logit must be ahead of the second for an image to stop."""
 
 import math
 from collections.abc import Iterable
@@ -16,9 +16,13 @@ from ..network.spiking import SpikingNetwork
 from ..network.until import Stop, check_classes, lead_of
 
 _BATCH = 100
+"""How many images of a tensor are simulated at once."""
 _NO_DEVIATION = 1e-30
+"""The deviation that a step without any deviation is taken to have."""
 _ROUNDING = 1e-9
+"""What is added to a number of images, so that rounding cannot make it one less."""
 _USUAL = 0.95
+"""The confidence of ``agreement_at_least`` if none is asked for."""
 
 
 @torch.no_grad()
@@ -34,39 +38,39 @@ def calibrate_stop(
 ) -> Stop:
     """Finds when to stop simulating an image, for :meth:`snm.SpikingNetwork.until`.
 
-    A logit after t steps is off by what the network has not yet evened out. For each t that is
-    measured: the root mean square, over the images, of how far the lead of the largest logit over
-    the second still is from what it is after ``max_steps``. An image stops once its lead is κ times
-    that or more, and κ is the smallest with which, and with every larger one, the images agree as
-    often as asked.
+    After t steps a logit is off by what the network has not yet evened out. How much that is, is
+    measured for each t: the root mean square, over the images, of how far the lead of the largest
+    logit over the second still is from the lead after ``max_steps``. An image stops once its lead
+    is at least κ times that. κ is the smallest factor with which, and with every larger one, the
+    images agree as often as asked.
 
     Args:
-        net: of encoder "direct".
+        net: a network with encoder="direct".
         model: the ReLU network, in evaluation mode, whose classes are to be given; None for those
             that the network itself gives after ``max_steps``.
-        images: ``[N, ...]``, or batches of them, or tuples that start with one, without labels:
-            such as those to come, and best neither trained nor calibrated on, for of these both
-            networks are surer than of others.
+        images: ``[N, ...]``, or batches of them, or tuples that start with a batch; no labels are
+            needed. They should be like the images to come, and best be neither trained nor
+            calibrated on, as both networks are surer of such images than of others.
         agreement: the share of images that are to get the class they should, in (0, 1).
-        confidence: None for that share of these very images, of which others fall short in about
-            half of all cases, for κ is fitted to these; or how sure it is to be that as large a
-            share of all such images agrees, in (0, 1), such as 0.95, which takes more steps.
-        min_steps: no image stops before so many.
-        max_steps: every image stops after so many.
+        confidence: None to reach that share on these very images; others then fall short of it in
+            about half of all cases, as κ is fitted to these. Or how sure to be, in (0, 1), such as
+            0.95, that as large a share of all such images agrees, which takes more steps.
+        min_steps: the fewest time steps that an image takes.
+        max_steps: the most time steps that an image takes.
 
     Returns:
-        The leads, and with them what share of these images agree and their mean number of steps.
-        ``agreement_at_least`` is the share of all such images to rely on with 95 % confidence, or
-        that which was asked for.
+        The leads, what share of these images agrees with them, and how many steps the images take
+        on average. ``agreement_at_least`` is the share of all such images that can be relied on to
+        agree, with 95 % confidence or the confidence that was asked for.
 
     Raises:
         ValueError: fewer images agree even after ``max_steps``, there are too few images for the
-            confidence, an argument is out of its range, or the encoder is not "direct". Or the
+            confidence, an argument is out of its range, or the encoder is not "direct"; or the
             images are not as for a call.
         TypeError: an argument is of the wrong type.
 
     Source: stopping where confidence passes a threshold: Li et al., "SEENN: Towards Temporal
-    Spiking Early Exit Neural Networks", NeurIPS 2023. One κ after another tested until the first
+    Spiking Early Exit Neural Networks", NeurIPS 2023. Testing one κ after another until the first
     that fails: Angelopoulos et al., "Learn then Test: Calibrating Predictive Algorithms to Achieve
     Risk Control", 2021, arXiv:2110.01052.
 
@@ -98,7 +102,7 @@ def calibrate_stop(
             f"calibrate_stop: agreement must be at most the {(count - disagreeing) / count:.4f} "
             f"that {last} steps reach on these {count} images, got {agreement}"
         )
-    # Where nothing is off any more, any lead will do.
+    # Where leads are no longer off, any lead will do.
     deviation = deviation.clamp(min=_NO_DEVIATION)
     ratios = leads / deviation.unsqueeze(1)
     ratios[: first - 1] = -torch.inf
@@ -116,6 +120,7 @@ def calibrate_stop(
 
 
 def _check_share(argument: str, value: object) -> None:
+    """Refuses anything but a number above 0 and below 1."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"calibrate_stop: {argument} must be a number, got {value!r}")
     if not 0 < value < 1:
@@ -123,7 +128,7 @@ def _check_share(argument: str, value: object) -> None:
 
 
 def _allowed(agreement: float, confidence: float | None, count: int) -> int:
-    """How many of the images may get another class."""
+    """How many of ``count`` images may get another class than they should."""
     most = math.floor((1 - agreement) * count + _ROUNDING)
     if confidence is None:
         return most
@@ -139,9 +144,15 @@ def _allowed(agreement: float, confidence: float | None, count: int) -> int:
 
 
 def at_least(agreeing: int, count: int, confidence: float) -> float:
-    """The smallest share of all images that is compatible with so many of so many.
+    """The smallest share of all images that may agree, given how many of a sample do.
 
-    With a smaller one, as many or more would agree in less than 1 - ``confidence`` of all draws.
+    With a smaller share, as many or more of the sample would agree in less than 1 - ``confidence``
+    of all draws.
+
+    Args:
+        agreeing: how many images of the sample agree.
+        count: how many images there are in the sample.
+        confidence: how sure to be, in (0, 1).
 
     Source: Clopper, Pearson, "The Use of Confidence or Fiducial Limits Illustrated in the Case of
     the Binomial", Biometrika 1934.
@@ -164,6 +175,7 @@ def at_least(agreeing: int, count: int, confidence: float) -> float:
 
 
 def _check_networks(net: SpikingNetwork, model: nn.Module | None) -> None:
+    """Refuses a network whose images change over time, and a model that is not in eval mode."""
     if not isinstance(net, SpikingNetwork):
         raise TypeError(f"calibrate_stop: net must be a SpikingNetwork, got {type(net).__name__}")
     if model is not None:
@@ -174,8 +186,12 @@ def _check_networks(net: SpikingNetwork, model: nn.Module | None) -> None:
 def _observe(
     net: SpikingNetwork, model: nn.Module | None, images: Tensor | Iterable[Any], steps: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """For each step and image the lead and whether the class is right, ``[T, N]``; and for each
-    step by how much leads are off, ``[T]``, root mean square."""
+    """Simulates the images and reads their answers after each step.
+
+    Returns:
+        For each step and image the lead, and whether the class is right, ``[T, N]`` each; and for
+        each step by how much leads are off, as a root mean square, ``[T]``.
+    """
     leads, right = [], []
     squares = torch.zeros(steps, dtype=torch.float64)
     for batch in batches_of(
@@ -201,7 +217,7 @@ def _observe(
 
 
 def _classes(model: nn.Module, images: Tensor, like: Tensor) -> Tensor:
-    """What the ReLU network says of images for which the spiking network's logits are given."""
+    """The classes that the ReLU network gives images; ``like`` are the spiking network's logits."""
     logits: Tensor = result_of(model, images)
     if logits.shape != like.shape:
         raise ValueError(
@@ -215,16 +231,16 @@ def _smallest_factor(ratios: Tensor, right: Tensor, allowed: int) -> float:
     """The smallest κ at which, and above which, no more images than allowed end up wrong.
 
     Args:
-        ratios: ``[T - 1, N]``: after each step but the last, the largest κ that stops the image.
-        right: ``[T, N]``: whether an image that stops there is right.
-        allowed: no fewer than are wrong after the last step.
+        ratios: ``[T - 1, N]``, after each step but the last the largest κ that stops the image.
+        right: ``[T, N]``, whether an image that stops after a step is right.
+        allowed: how many images may be wrong, at least as many as are after the last step.
     """
     count = right.shape[1]
     stops = [right.shape[0] - 1] * count
     rights: list[list[bool]] = right.tolist()
     wrong = count - sum(rights[-1])
     larger = math.inf
-    # From the largest κ down, one more pair of step and image after another stops.
+    # As κ falls from the largest one, pairs of a step and an image come to stop one by one.
     ratio_of: list[float] = ratios.flatten().tolist()
     order = sorted(range(len(ratio_of)), key=ratio_of.__getitem__, reverse=True)
     for place, following in zip_longest(order, order[1:]):
@@ -238,7 +254,7 @@ def _smallest_factor(ratios: Tensor, right: Tensor, allowed: int) -> float:
         if following is not None and ratio_of[following] == ratio:
             continue
         if wrong > allowed:
-            # In between, so that rounding cannot let these stop.
+            # κ lies between the two, so that rounding cannot let these images stop.
             return (ratio + larger) / 2
         larger = ratio
     return 0.0

@@ -11,29 +11,33 @@ from torch.func import functional_call
 from ..nn.small_maps import SmallMapConv2d
 
 _LINEAR = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, SmallMapConv2d)
+"""The layers whose output is linear in their weights."""
 _ITERATIONS = 32
+"""How many iterations there are at most."""
 _PATIENCE = 3
-"""Iterations that make nothing better before they end."""
+"""After how many iterations without improvement to end."""
 _CHECKED = 4
-"""One image in so many says when to end, and is not fitted to."""
+"""One image in so many is not fitted to, but decides when to end."""
 _FEWEST = 8
-"""Images for which that is worth while."""
+"""The fewest images for which fitting weights is worth while."""
 
 
-class WeightFit(NamedTuple):
-    """A layer with fitted weights."""
+class FittedLayer(NamedTuple):
+    """A layer with fitted weights, and how much better it is."""
 
     layer: nn.Module
+    """The layer."""
     change: float
-    """Of the weights, in their norms."""
+    """The norm of the change of the weights, over the norm of the weights before."""
     error: float
-    """Mean squared error of its output, in variances of what is wanted, on images not fitted to."""
+    """The mean squared error of its output on images not fitted to, in units of the variance of
+    what is wanted."""
     before: float
-    """The same with the weights that it had."""
+    """The error with the weights before, on the same images and in the same units."""
 
 
 def can_be_fitted(layer: nn.Module) -> bool:
-    """Whether a layer's output is linear in its weights, and nobody listens to it.
+    """Whether a layer's output is linear in its weights and no hook listens to it.
 
     >>> can_be_fitted(nn.Linear(2, 2)), can_be_fitted(nn.PReLU())
     (True, False)
@@ -44,23 +48,24 @@ def can_be_fitted(layer: nn.Module) -> bool:
 @torch.no_grad()
 def fit_weights(
     layer: nn.Module, inputs: Tensor, wanted: Tensor, go_on: Callable[[], bool]
-) -> WeightFit | None:
-    """Weights with which a layer makes of its inputs what is wanted, as far as it can.
+) -> FittedLayer | None:
+    """Fits a layer's weights so that it makes what is wanted of its inputs, as far as it can.
 
-    Conjugate gradients of the least squares, from the weights that it has and ended early: by the
-    error on every fourth image, which the others are not fitted to.
+    Least squares are solved by conjugate gradients that start at the weights before and end early,
+    when the error on every fourth image, which weights are not fitted to, falls no more.
 
     Args:
-        layer: stays as it is.
+        layer: the layer before; it is not changed.
         inputs: ``[B, ...]``, as the layer takes them.
-        wanted: as the layer makes it, ``[B, ...]``.
+        wanted: ``[B, ...]``, in the form of the layer's output.
         go_on: whether there is time for another iteration.
 
     Returns:
-        None if nothing became better.
+        The layer with fitted weights; None if there are too few images, or if no other weights are
+        better.
 
     Source: Hestenes and Stiefel, "Methods of Conjugate Gradients for Solving Linear Systems",
-    1952. Weights that make up for what those before lose, layer by layer on unlabelled images:
+    1952. Weights that make up for what layers before lose, layer by layer on unlabelled images:
     Hubara et al., "Accurate Post Training Quantization With Small Calibration Sets", ICML 2021.
 
     >>> _ = torch.manual_seed(0)
@@ -74,28 +79,28 @@ def fit_weights(
     made = copy.deepcopy(layer).float()
     weight, bias = cast(Tensor, made.weight), cast(Tensor | None, made.bias)
     inputs, wanted = inputs.float(), wanted.float()
-    fitted = torch.arange(len(inputs), device=inputs.device) % _CHECKED != 0
-    fit, check = _Output(made, inputs[fitted]), _Output(made, inputs[~fitted])
-    error, mean = fit.centred(wanted[fitted] - fit.of(weight))
-    other = wanted[~fitted] - check.of(weight) - mean
+    fitted_to = torch.arange(len(inputs), device=inputs.device) % _CHECKED != 0
+    output, checked_output = _Output(made, inputs[fitted_to]), _Output(made, inputs[~fitted_to])
+    error, mean = output.centred(wanted[fitted_to] - output.of(weight))
+    other = wanted[~fitted_to] - checked_output.of(weight) - mean
     change = best = torch.zeros_like(weight)
     before = least = other.square().mean()
     since = 0
-    gradient = fit.gradient(error)
+    gradient = output.gradient(error)
     direction, power = gradient, gradient.square().sum()
     for _ in range(_ITERATIONS):
         if not power > 0 or since == _PATIENCE or not go_on():
             break
-        step, mean = fit.centred(fit.of(direction))
+        step, mean = output.centred(output.of(direction))
         length = power / step.square().sum()
         change = change + length * direction
         error = error - length * step
-        other = other - length * (check.of(direction) - mean)
+        other = other - length * (checked_output.of(direction) - mean)
         distance = other.square().mean()
         since = 0 if distance < least else since + 1
         if since == 0:
             best, least = change, distance
-        gradient = fit.gradient(error)
+        gradient = output.gradient(error)
         previous, power = power, gradient.square().sum()
         direction = gradient + power / previous * direction
     if not least < before:
@@ -103,16 +108,16 @@ def fit_weights(
     relative = (best.norm() / weight.norm()).item()
     weight.add_(best)
     if bias is not None:
-        bias.add_(fit.centred(wanted - made(inputs))[1].flatten())
+        bias.add_(output.centred(wanted - made(inputs))[1].flatten())
     variance = wanted.var(correction=0).clamp(min=torch.finfo(torch.float32).tiny)
     dtype = cast(Tensor, layer.weight).dtype
-    return WeightFit(
+    return FittedLayer(
         made.to(dtype), relative, (least / variance).item(), (before / variance).item()
     )
 
 
 class _Output:
-    """What a layer makes of some inputs, without its bias: linear in its weights."""
+    """What a layer makes of some inputs without its bias, as a linear function of its weights."""
 
     def __init__(self, layer: nn.Module, inputs: Tensor) -> None:
         self.layer = layer
@@ -121,19 +126,19 @@ class _Output:
         self.others: dict[str, Any] = {} if bias is None else {"bias": torch.zeros_like(bias)}
 
     def of(self, weight: Tensor) -> Tensor:
-        """The output for these weights."""
+        """The output that the layer has with these weights."""
         out: Tensor = functional_call(self.layer, {"weight": weight, **self.others}, (self.inputs,))
         return out
 
     def gradient(self, error: Tensor) -> Tensor:
-        """By the weights, of the sum of the output times ``error``."""
+        """The gradient, with respect to the weights, of the sum of the output times ``error``."""
         with torch.enable_grad():
             weight = torch.zeros_like(cast(Tensor, self.layer.weight), requires_grad=True)
             (gradient,) = torch.autograd.grad(self.of(weight), weight, error)
         return gradient
 
     def centred(self, value: Tensor) -> tuple[Tensor, Tensor]:
-        """An output less each channel's mean, and the means."""
+        """An output minus each channel's mean, and the means."""
         channels = value.dim() - 1 if isinstance(self.layer, nn.Linear) else 1
         others = [dim for dim in range(value.dim()) if dim != channels]
         mean = value.mean(others, keepdim=True)

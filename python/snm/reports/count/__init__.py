@@ -1,1 +1,1 @@
-"""Counts of what a network sends and computes."""
+"""Counts what a network sends, and what it computes for that."""

@@ -1,4 +1,4 @@
-"""Images in batches, with the classes that they are of."""
+"""Takes images in batches, with the class of each image if it is known."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -19,15 +19,14 @@ _BYTES = 40
 def labelled_batches(
     net: SpikingNetwork, images: Tensor | Iterable[Any], labels: Tensor | None
 ) -> Iterator[tuple[Tensor, Tensor | None]]:
-    """Batches that are not empty, and the class of each image, int64 on the network's device.
+    """The batches that are not empty, each with its images' classes, int64 on the network's device.
 
     Args:
-        net: the network that is to simulate them.
-        images: as for :func:`snm.report`.
-        labels: as for :func:`snm.report`.
+        net: the network that is to simulate the images.
+        images, labels: as for :func:`snm.report`.
 
     Raises:
-        TypeError, ValueError: as :func:`snm.report`.
+        TypeError, ValueError: as for :func:`snm.report`.
     """
     if labels is not None:
         _check_classes(labels)

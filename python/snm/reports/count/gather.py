@@ -1,4 +1,4 @@
-"""Gathers what a report says, batch by batch."""
+"""Gathers all that a report says, by simulating batch after batch."""
 
 import math
 import time
@@ -27,17 +27,17 @@ from .senders import NeuronTally, SenderTally
 from .synapses import Target, Wiring, wiring
 
 _CHECKED = 4
-"""How many images a model is compared on."""
+"""On how many images the model is compared with the network with ReLUs."""
 
 
 class Gathering:
-    """What has been simulated so far.
+    """Gathers what is counted and timed in all batches that have been simulated so far.
 
     Args:
-        net: the network.
+        net: the network to simulate.
         timesteps: T.
-        model: the ReLU network, or None.
-        generator: what draws, with encoder="poisson".
+        model: the ReLU network to compare it with; None for no comparison.
+        generator: draws the spikes of encoder="poisson".
     """
 
     def __init__(
@@ -57,18 +57,21 @@ class Gathering:
         self.wiring: Wiring | None = None
         self.peak = Peak(self.device)
         self.seconds, self.relu_seconds = 0.0, 0.0
-        # Of answers after each step: how many are right, and the model's; of its own: how many.
         self.right: list[Tensor] = []
+        """For each batch how many answers are right after each step."""
         self.agreeing: list[Tensor] = []
+        """For each batch how many answers are the model's after each step."""
         self.relu_right: list[Tensor] = []
+        """For each batch how many of the model's own answers are right."""
         self.labelled = 0
+        """How many images have a known class."""
 
     def add(self, images: Tensor, labels: Tensor | None) -> None:
-        """Simulates a batch.
+        """Simulates a batch and adds what is counted.
 
         Args:
-            images: as a call takes them.
-            labels: int64 ``[B]``.
+            images: as a call of the network takes them.
+            labels: the class of each image, int64 ``[B]``; None if it is not known.
         """
         tally = Tally()
         simulation = self.net.simulation(
@@ -93,6 +96,7 @@ class Gathering:
     def _compare(
         self, answers: Iterator[Tensor], labels: Tensor | None, theirs: Tensor | None
     ) -> None:
+        """Counts the answers after each step that are right, and those that are the model's."""
         right, agreeing = [], []
         for answer in answers:
             if answer.dim() != 2 or answer.shape[1] < 2:
@@ -112,23 +116,24 @@ class Gathering:
             self.agreeing.append(torch.stack(agreeing))
 
     def _relu_network(self, images: Tensor) -> Tensor | None:
-        """The classes that the model answers, int64 ``[B]``."""
+        """The classes that the model answers, int64 ``[B]``; None if there is no model."""
         if self.model is None:
             return None
-        # Forward may write into what it is given.
+        # The model may write into the images that it is given.
         given = images.clone()
         with self._clocked("relu_seconds"):
             logits: Tensor = self.model(given)
         return logits.argmax(1)
 
     def _check_model(self, images: Tensor) -> None:
+        """Refuses a model that is not the one that the network was converted from."""
         if self.model is not None and self.net.encoder == "direct":
             few = images[:_CHECKED]
             check_same("report", self.net, relu_logits(self.net, few), result_of(self.model, few))
 
     @contextmanager
     def _clocked(self, name: str) -> Iterator[None]:
-        """Adds the seconds that what is within takes."""
+        """Adds the seconds that what runs within takes to the attribute of that name."""
         self._wait()
         start = time.perf_counter()
         yield
@@ -136,10 +141,12 @@ class Gathering:
         setattr(self, name, getattr(self, name) + time.perf_counter() - start)
 
     def _wait(self) -> None:
+        """Waits until the device has done all that it was given."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
 
     def _count(self, tally: Tally) -> None:
+        """Adds what every layer of neurons and every max pooling sent in a batch."""
         for name, sender in self.senders.items():
             if isinstance(sender, NeuronTally):
                 sender.end(tally.states[sender.path], tally.negative[sender.path])
@@ -147,7 +154,7 @@ class Gathering:
                 sender.add(*tally.events(name))
 
     def result(self, diagnosis: Diagnosis | None) -> Report:
-        """What was found."""
+        """The report on all batches, with a diagnosis if there is one."""
         assert self.wiring is not None
         net, targets = self.net, self.wiring.targets
         operations = [self._operation(target) for target in targets]
@@ -197,16 +204,17 @@ class Gathering:
         )
 
     def _times(self, part: str) -> int:
-        """How often that part is computed for an image."""
+        """How often a part of the network is computed for an image."""
         once = part == "readout" or (part == "first" and self.net.encoder == "direct")
         return 1 if once else self.timesteps
 
     def _macs(self, part: str) -> int:
+        """The multiply-accumulates with analog values of a part of the network, per image."""
         assert self.wiring is not None
         return self._times(part) * sum(t.analog for t in self.wiring.targets if t.part == part)
 
     def _operation(self, target: Target) -> Operation:
-        """What it does for one image."""
+        """What an operation reads and computes for one image."""
         arriving = sum(
             int(self.senders[s.sender].sent[s.fan_out > 0].sum()) for s in target.synapses
         )
@@ -224,7 +232,7 @@ class Gathering:
 
 
 def _senders(net: SpikingNetwork, timesteps: int) -> dict[str, SenderTally]:
-    """What counts the spikes of each layer of neurons and max pooling, by its step."""
+    """The tallies of all layers of neurons and max poolings, by the name of their step."""
     used = {fire.path for fire in net.program.neurons}
     paths = {fire.name: fire.path for fire in net.program.neurons}
     senders: dict[str, SenderTally] = {}
@@ -240,11 +248,12 @@ def _senders(net: SpikingNetwork, timesteps: int) -> dict[str, SenderTally]:
 
 
 def _shares(counts: list[Tensor], total: int) -> tuple[float, ...]:
-    """Of answers, by step."""
+    """Counts of answers after each step as shares of ``total``; empty if nothing was counted."""
     if not counts:
         return ()
     return tuple(count / total for count in torch.stack(counts).sum(0).tolist())
 
 
 def _share(counts: list[Tensor], total: int) -> float:
+    """Counts of answers as a share of ``total``; NaN if nothing was counted."""
     return int(torch.stack(counts).sum()) / total if counts else math.nan

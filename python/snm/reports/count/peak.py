@@ -1,4 +1,4 @@
-"""How much memory something takes at its peak."""
+"""Measures how much memory something takes at its peak."""
 
 import ctypes
 import gc
@@ -9,14 +9,16 @@ from pathlib import Path
 import torch
 
 _PROCESS = Path("/proc/self")
+"""Where Linux says how much memory this process takes."""
 
 
 class Peak:
-    """How far what runs within :meth:`measured` raises the memory in use.
+    """Measures by how much whatever runs within :meth:`measured` raises the memory in use.
 
-    On a GPU that is what torch has allocated. On the CPU it is the resident memory of the whole
-    process, above what it was when all that was free had been given back to the system; only Linux
-    says it. Giving it back takes time, so what is no larger than before is not measured.
+    On a GPU that is the memory that torch has allocated. On the CPU it is the resident memory of
+    the whole process, compared with what it was when all free memory had been given back to the
+    system; only Linux tells it. Giving memory back takes time, so what is no larger than something
+    measured before is not measured.
 
     >>> peak = Peak(torch.device("cpu"))
     >>> with peak.measured(1):
@@ -29,14 +31,15 @@ class Peak:
         self.device = device
         self._largest = 0
         self.bytes = 0
-        """The most of all times; 0 if the system does not say."""
+        """The largest rise of all that was measured, in bytes; 0 if the system does not tell."""
 
     @contextmanager
     def measured(self, size: int) -> Iterator[None]:
-        """Measures what runs within.
+        """Measures what runs within the with statement.
 
         Args:
-            size: > 0, such as the number of images; only what is larger than before is measured.
+            size: how large it is, such as its number of images, > 0; only what is larger than all
+                before is measured.
         """
         if size <= self._largest:
             yield
@@ -47,8 +50,8 @@ class Peak:
         self.bytes = max(self.bytes, self._highest() - before)
 
     def _restart(self) -> int:
-        """Begins a new peak; returns what is in use."""
-        # What is only found to be unused within would hide some of it.
+        """Begins a new peak; returns how many bytes are in use."""
+        # Memory that is found to be unused only later would hide some of the rise.
         gc.collect()
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
@@ -59,18 +62,19 @@ class Peak:
         return _status("VmRSS")
 
     def _highest(self) -> int:
+        """The most bytes in use since the peak began; 0 if the system does not tell."""
         if self.device.type == "cuda":
             return torch.cuda.max_memory_allocated(self.device)
         return _status("VmHWM") if _resettable() else 0
 
 
 def _resettable() -> bool:
-    """Whether the system keeps a peak that begins anew on demand."""
+    """Whether the system keeps a peak of memory that can be begun anew."""
     return (_PROCESS / "clear_refs").exists()
 
 
 def _status(name: str) -> int:
-    """A number of bytes that the system has of this process; 0 if it has none."""
+    """A number of bytes from the system's status of this process; 0 if it has no such entry."""
     table = _PROCESS / "status"
     if not table.exists():
         return 0
@@ -82,7 +86,7 @@ def _status(name: str) -> int:
 
 
 def _give_back() -> None:
-    """Returns to the system what the heap holds and nothing uses, where the heap is glibc's."""
+    """Gives unused memory of the heap back to the system, where the heap is glibc's."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)

@@ -12,19 +12,20 @@ from ..result import RATE_BINS, LayerReport
 from .synapses import Synapses
 
 _PART = 2**17
-"""Neurons that are added up at once on the CPU."""
+"""How many neurons are added up at once on the CPU."""
 
 
 class SenderTally:
-    """What one layer or max pooling sent. It stays on the device until the end.
+    """Adds up what a max pooling sent; the sums stay on the device until the end.
 
     Args:
         path: its name in the report.
         timesteps: T.
-        most: how many spikes a step may send.
+        most: the most spikes that it may send in one step.
     """
 
     kind = "max pooling"
+    """What it is in the report."""
 
     def __init__(self, path: str, timesteps: int, most: int = 1) -> None:
         self.path = path
@@ -36,36 +37,36 @@ class SenderTally:
         self._counts: Tensor | int = 0
 
     def add(self, sent: Tensor, negative: Tensor) -> None:
-        """Adds images.
+        """Adds what was sent for a batch of images.
 
         Args:
-            sent: spikes of either sign, int32 ``[B, ...]``.
-            negative: those that are negative, likewise.
+            sent: how many spikes of either sign, int32 ``[B, ...]``.
+            negative: how many of these are negative, int32 ``[B, ...]``.
         """
         self.images += sent.shape[0]
-        # Of the images at hand int32 holds the sums, which is faster.
+        # int32 holds the sums over the images of one batch, and is faster.
         self._negative = self._negative + negative.sum(0, dtype=torch.int32).sum()
         self._sent = self._sent + sent.sum(0, dtype=torch.int32).to(torch.int64)
-        # How often each count came; their weighted sum is the sum of all counts.
+        # How often each count occurred; the sum of all counts follows from that.
         lengths = self.timesteps * self.most + 1
         self._counts = self._counts + sent.flatten().bincount(minlength=lengths)
 
     @property
     def sent(self) -> Tensor:
-        """Spikes of each neuron over all images, int64."""
+        """How many spikes each neuron sent over all images, int64."""
         assert isinstance(self._sent, Tensor)
         return self._sent
 
     def operations(self, synapses: Synapses) -> int:
-        """Synaptic operations over some of the synapses that leave it."""
+        """How many synaptic operations its spikes cause over some of the synapses that leave it."""
         return exact_sum(self.sent * synapses.fan_out)
 
     def result(self, connections: int, operations: int) -> LayerReport:
-        """What was found.
+        """What the report says of it.
 
         Args:
-            connections: synapses that leave it, per image.
-            operations: synaptic operations over them.
+            connections: how many synapses leave it.
+            operations: how many synaptic operations its spikes cause over these.
         """
         assert isinstance(self._counts, Tensor)
         assert isinstance(self._negative, Tensor)
@@ -88,13 +89,17 @@ class SenderTally:
         )
 
     def _shares(self) -> tuple[float, float, float]:
+        """The share of dead neurons, that of saturated counts, and the mean residual membrane in
+        thresholds; NaN for a max pooling."""
         return math.nan, math.nan, math.nan
 
 
 class NeuronTally(SenderTally):
-    """The same of neurons, and how they ended.
+    """Adds up what a layer of neurons sent, and the state in which its neurons ended.
 
     Args:
+        path: its name in the report.
+        timesteps: T.
         neuron: the layer.
     """
 
@@ -106,8 +111,13 @@ class NeuronTally(SenderTally):
         self._residual: Tensor | float = 0.0
 
     def end(self, state: SNMState, negative: Tensor) -> None:
-        """Adds a batch that has been simulated."""
-        # On the CPU in parts that stay in the cache, of memory that the heap has at hand.
+        """Adds a batch that has been simulated.
+
+        Args:
+            state: the state of the neurons after the last step.
+            negative: how many negative spikes each neuron sent, int32 ``[B, ...]``.
+        """
+        # On the CPU it is done in parts that stay in the cache and in memory the heap has at hand.
         images = len(negative)
         if negative.device.type == "cpu":
             images = max(1, _PART * images // max(1, negative.numel()))
@@ -115,13 +125,14 @@ class NeuronTally(SenderTally):
             self._end(v, m, taken)
 
     def _end(self, v: Tensor, m: Tensor, negative: Tensor) -> None:
+        """Adds some images of a batch."""
         self.add(torch.add(m, negative, alpha=2), negative)
         rule, threshold = self.neuron.rule, self.neuron.threshold
         most = rule.largest_count(self.timesteps)
-        # Which is 1 and which 0, in numbers: on the CPU several times as fast as in bools.
+        # 1 and 0 as numbers: on the CPU that is several times as fast as with bools.
         full = (m - (most - 1)).clamp_(min=0)
         left = v / threshold
-        # What drove a neuron in all is what it sent and what is left.
+        # What drove a neuron in total is what it sent plus what is left.
         driven = torch.add(left, m).sub_(rule.v_init).clamp_(min=0).sign_()
         if most == 0 or rule.v_init < 0:
             full, driven = full * threshold.isfinite(), driven * threshold.isfinite()
@@ -130,6 +141,7 @@ class NeuronTally(SenderTally):
         self._residual = self._residual + left.abs_().mul_(driven).sum(dtype=torch.float64)
 
     def _shares(self) -> tuple[float, float, float]:
+        """The share of dead neurons, that of saturated counts, and the mean residual membrane."""
         return (
             int((self.sent == 0).count_nonzero()) / self.sent.numel(),
             int(self._saturated) / (self.sent.numel() * self.images),
@@ -138,7 +150,11 @@ class NeuronTally(SenderTally):
 
 
 def rates_of(counts: list[int], timesteps: int) -> tuple[int, ...]:
-    """The histogram of rates that a histogram of spike counts in so many steps is.
+    """The histogram of rates that follows from a histogram of spike counts.
+
+    Args:
+        counts: how often each count occurred, from 0 on.
+        timesteps: the number of steps in which the spikes were counted.
 
     >>> rates_of([1, 0, 0, 0, 2, 3], 4)[0], rates_of([1, 0, 0, 0, 2, 3], 4)[-2:]
     (1, (2, 3))
@@ -151,7 +167,7 @@ def rates_of(counts: list[int], timesteps: int) -> tuple[int, ...]:
 
 
 def exact_sum(values: Tensor) -> int:
-    """The sum of int64 values >= 0, whether int64 holds it or not.
+    """The sum of int64 values >= 0, exact even where int64 cannot hold it.
 
     >>> exact_sum(torch.full((4,), 2**62)) == 2**64
     True

@@ -1,4 +1,4 @@
-"""How many synapses leave each neuron, and what is multiplied without spikes."""
+"""Counts how many synapses leave each neuron, and what is multiplied without spikes."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -15,58 +15,64 @@ from .windows import pooling_windows, window_sums
 
 @dataclass(frozen=True, slots=True)
 class Synapses:
-    """Those over which the spikes of a layer reach an operation."""
+    """The synapses over which the spikes of one layer reach one operation."""
 
     sender: str
-    """The step of the layer of neurons or the max pooling."""
+    """Name of the step of the layer of neurons or the max pooling that sends."""
     fan_out: Tensor
-    """How many leave each of its neurons, int64 of the layer's shape."""
+    """How many of these synapses leave each neuron, int64 in the layer's shape."""
 
 
 @dataclass(slots=True)
 class Target:
-    """What reads spikes or analog values: a weighted operation, a max pooling, neurons."""
+    """An operation with weights, a max pooling or a layer of neurons, as a reader of values."""
 
     path: str
+    """Path of its module, or name of its step."""
     weights: int
-    """How many it has; 0 if it reads values as they are."""
+    """How many weights it has; 0 if it reads values as they are."""
     inputs: int
-    """Values that it reads, per image."""
+    """How many values it reads per image."""
     outputs: int
-    """Values that it computes, per image."""
+    """How many values it computes per image."""
     analog: int = 0
-    """Multiply-accumulates with analog values, per image and time step, or of one pass over the
-    images, or of the mean."""
+    """How many multiply-accumulates with analog values it does each time that it is computed for an
+    image: for every time step, or once."""
     relu: int = 0
-    """Multiply-accumulates in the ReLU network, per image."""
+    """How many multiply-accumulates it does per image in the ReLU network."""
     part: str = "steps"
-    """``"first"`` before the first neurons, ``"steps"`` between, ``"readout"`` behind the last."""
+    """Where it is: ``"first"`` before the first neurons, ``"readout"`` behind the last ones,
+    ``"steps"`` in between."""
     synapses: tuple[Synapses, ...] = ()
+    """The synapses over which spikes reach it, of each sender."""
 
 
 @dataclass(frozen=True, slots=True)
 class Wiring:
-    """All that a network's operations read."""
+    """All connections of a network."""
 
     targets: tuple[Target, ...]
+    """All that reads values, in order of execution."""
     shapes: dict[str, tuple[int, ...]]
-    """Of what layers of neurons and max poolings send per image, by their steps."""
+    """The shape of what each layer of neurons and each max pooling sends for an image, by its
+    step."""
 
 
 def wiring(net: SpikingNetwork, size: tuple[int, ...]) -> Wiring:
-    """Follows what one time step of one image reads.
+    """Finds all connections of a network, by following one time step of one image.
 
-    A synapse is a weight that is not 0 between a neuron and what an operation computes; what a
-    neuron's spike reaches by sums, views, padding and average pooling on the way does not matter.
-    The number of those that leave a neuron is the derivative, by what it sends, of the sum of
-    all that the operation computes with every weight replaced by 1. Neurons or a max pooling that
-    read a spike without weights take one synapse each.
+    A synapse is a weight other than 0 between a neuron and a value that an operation computes. The
+    sums, views, padding and average pooling through which a spike gets there do not matter. To
+    count the synapses that leave a neuron, every weight is replaced by 1: their number is the
+    derivative of the sum of all values that the operation computes with respect to what the neuron
+    sends. Neurons or a max pooling that read a spike without weights take one synapse each.
 
     Args:
-        size: of an image.
+        net: the network.
+        size: the shape of an image.
 
     Raises:
-        ValueError: an operation is none that can be counted; it is named.
+        ValueError: there is an operation that cannot be counted; the message names it.
 
     >>> from torch import nn
     >>> from snm import convert
@@ -83,7 +89,7 @@ def wiring(net: SpikingNetwork, size: tuple[int, ...]) -> Wiring:
 
 
 class _Walk(Interpreter):
-    """A pass of traces through a program; see :class:`snm.reports.count.traces.Traces`."""
+    """Takes traces through a program; see :class:`snm.reports.count.traces.Traces`."""
 
     def __init__(self, net: SpikingNetwork, size: tuple[int, ...]) -> None:
         super().__init__(net.program, net.model)
@@ -92,14 +98,16 @@ class _Walk(Interpreter):
         self.targets: list[Target] = []
         self.shapes: dict[str, tuple[int, ...]] = {}
         self.senders: dict[str, Tensor] = {}
-        """What each layer sends: ones, of which derivatives are taken."""
+        """What each layer sends, by its step: ones, with respect to which derivatives are taken."""
         self.path = ""
+        """Path or name of the step that is being executed."""
         self.counted: set[str] = set()
-        """The calls that are in the ReLU network's sum."""
+        """The names of the calls that are counted for the ReLU network."""
         self.new = True
+        """Whether the call that is being executed is not counted for the ReLU network yet."""
 
     def follow(self) -> None:
-        """Follows all three parts."""
+        """Follows all three parts of the program."""
         images = self._traces(torch.zeros(1, *self.size), analog=1.0, after=False)
         constant = self.execute_static(
             {self.program.batch: len(images), self.program.images: images}
@@ -112,11 +120,12 @@ class _Walk(Interpreter):
         self.execute_tail({**constant, **means})
 
     def weigh(self, sums: Tensor, *, weights: int, inputs: int, outputs: int, after: bool) -> None:
-        """Notes an operation.
+        """Notes an operation, or another reader of values, as a :class:`Target`.
 
         Args:
-            sums: the rows of traces, summed over all that it computes with weights of 1.
-            after: neurons come before it.
+            sums: for each row of traces, the sum of all that it computes with weights of 1.
+            weights, inputs, outputs: as for :class:`Target`.
+            after: whether neurons come before it.
         """
         spikes, analog, relu = sums.unbind()
         part = "first"
@@ -138,6 +147,7 @@ class _Walk(Interpreter):
         )
 
     def _synapses(self, spikes: Tensor) -> tuple[Synapses, ...]:
+        """The synapses of each sender, from the sum of all that its spikes cause."""
         if not spikes.requires_grad:
             return ()
         by = torch.autograd.grad(
@@ -150,15 +160,15 @@ class _Walk(Interpreter):
         )
 
     def call(self, call: Call, values: Values) -> Any:
-        """What an operation makes of traces; the ledger gets what it costs."""
+        """What an operation makes of traces; one with weights is noted."""
         self.path = str(call.target) if call.kind == "module" else call.name
-        # What the tail computes once more on the mean, the ReLU network computes once.
+        # What the tail computes again, on the mean, the ReLU network computes only once.
         self.new = call.name not in self.counted
         self.counted.add(call.name)
         return super().call(call, values)
 
     def fire(self, fire: Fire, values: Values) -> None:
-        """Sends one spike of every neuron."""
+        """Notes that a layer of neurons reads its drive, and sends one spike from every neuron."""
         self.path = fire.path
         operands = [values[name] for name in fire.reads]
         for operand in operands:
@@ -168,7 +178,7 @@ class _Walk(Interpreter):
         values[fire.name] = values[fire.spikes] = traces
 
     def pool(self, step: RunningMax, values: Values) -> Tensor:
-        """Sends one spike of every output that reads a spike."""
+        """Notes what a max pooling reads, and sends one spike from each output that reads one."""
         self.path = step.path or step.name
         parts = [values[name] for name in step.reads]
         rows = torch.cat([part.rows for part in parts], dim=1)
@@ -179,7 +189,7 @@ class _Walk(Interpreter):
         return self._stacked(sent, analog, after=any(part.after for part in parts))
 
     def _as_they_are(self, rows: Tensor) -> None:
-        """Notes spikes that are read without weights."""
+        """Notes that spikes are read as they are, without weights."""
         sums = rows.flatten(1).sum(1)
         if sums[0].requires_grad:
             size = rows[0].numel()
@@ -188,14 +198,17 @@ class _Walk(Interpreter):
             )
 
     def _sender(self, name: str, like: Tensor) -> Tensor:
+        """What a sender sends: ones, with respect to which derivatives can be taken."""
         sent = torch.ones_like(like).requires_grad_()
         self.senders[name] = sent
         self.shapes[name] = tuple(like.shape[1:])
         return sent
 
     def _traces(self, spikes: Tensor, *, analog: float, after: bool) -> Tensor:
+        """Traces with these spikes, with an analog value everywhere or nowhere."""
         spikes = spikes.to(self.device, torch.float64)
         return self._stacked(spikes, torch.full_like(spikes, analog), after=after)
 
     def _stacked(self, spikes: Tensor, analog: Tensor, *, after: bool) -> Traces:
+        """Traces with these spikes and analog values, and the ReLU network's values everywhere."""
         return Traces.of(torch.cat((spikes, analog, torch.ones_like(analog))), after, self)

@@ -1,4 +1,4 @@
-"""What operations make of spikes and analog values of which only the number matters."""
+"""Traces, which only say where spikes and analog values are, and what operations make of them."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
@@ -11,43 +11,45 @@ from ...network.program import Pooling, replaced
 from .windows import pooling_windows, resizing_windows, window_sums
 
 ROWS = 3
+"""How many rows traces have."""
 
 
 class Ledger(Protocol):
-    """Where operations with weights are noted."""
+    """Takes note of operations with weights."""
 
     path: str
-    """Of the operation that is at work."""
+    """Path or name of the operation that is being executed."""
 
     def weigh(self, sums: Tensor, *, weights: int, inputs: int, outputs: int, after: bool) -> None:
-        """Notes one; see :class:`snm.reports.count.synapses.Target`."""
+        """Notes an operation; see :class:`snm.reports.count.synapses.Target`."""
 
 
 class Traces(Tensor):
-    """Three rows, float64, in the place of a batch of images.
+    """Three rows, float64, in place of a batch of images.
 
     - The first says how many spikes reach a place in a time step in which every neuron sends one.
     - The second is 1 where there is an analog value that changes from image to image, else 0.
-    - The third is 1 where the ReLU network has such a value; there is none in padding.
+    - The third is 1 where the ReLU network has such a value, which it does not have in padding.
 
-    Operations let traces through as they let spikes through. Where one multiplies with weights,
-    each weight that is not 0 counts as 1, what it computes is analog, and the ledger gets the sums.
+    Operations pass traces on as they pass spikes on. In an operation that multiplies with weights,
+    each weight other than 0 counts as 1, the results are analog, and the ledger gets their sums.
     """
 
     after: bool
-    """Neurons come before it."""
+    """Whether neurons come before this place."""
     ledger: Ledger
+    """What takes note of operations with weights."""
 
     @classmethod
     def of(cls, rows: Tensor, after: bool, ledger: Ledger) -> "Traces":
-        """Traces of these rows."""
+        """Makes traces from a plain tensor of the rows."""
         made = rows.as_subclass(cls)
         made.after, made.ledger = after, ledger
         return made
 
     @property
     def rows(self) -> Tensor:
-        """A plain tensor of the rows."""
+        """The rows as a plain tensor."""
         with torch._C.DisableTorchFunctionSubclass():
             return self.as_subclass(Tensor)
 
@@ -64,16 +66,18 @@ class Traces(Tensor):
 
 
 class Weighed(NamedTuple):
-    """An operation with weights."""
+    """What an operation with weights computes."""
 
     sums: Tensor
-    """Rows whose sum is that of all it computes, with weights of 1."""
+    """Rows whose sums are those of all that it computes with weights of 1."""
     weights: int
+    """How many weights it has."""
     shape: Sequence[int]
-    """Of what it computes, the rows first."""
+    """The shape of what it computes, the rows first."""
 
 
 def _operate(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """What an operation makes of arguments with traces among them; refuses one that is unknown."""
     name, traces = name_of(func), _traces_in((args, kwargs))
     after, ledger = any(one.after for one in traces), traces[0].ledger
     plain_args, plain_kwargs = replaced((args, kwargs), _plain)
@@ -110,11 +114,12 @@ def _operate(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
 
 
 def _are_rows(result: Any) -> bool:
+    """Whether a result is a tensor of rows."""
     return isinstance(result, Tensor) and result.dtype == torch.float64 and len(result) == ROWS
 
 
 def name_of(func: Any) -> str:
-    """An operation's name, whether called as a function, a method or an operator.
+    """The name of an operation, the same whether it is a function, a method or an operator.
 
     >>> name_of(torch.mul), name_of(Tensor.__rdiv__), name_of(torch.ops.aten.mul.Tensor)
     ('mul', 'div', 'mul')
@@ -126,14 +131,16 @@ def name_of(func: Any) -> str:
 
 
 _OPERATORS = {"rdiv": "div", "truediv": "div", "neg": "neg", "pos": "positive"}
+"""The names of operations whose operators have other names."""
 
 
 def _settled(rows: Tensor) -> Tensor:
-    """Analog values are there or not, however many of them were summed."""
+    """Rows in which analog values are just there or not, however many of them were summed."""
     return torch.cat((rows[:1], (rows[1:] != 0).to(rows.dtype)))
 
 
 def _traces_in(value: Any) -> list[Traces]:
+    """All traces in an argument, which may be nested."""
     found: list[Traces] = []
 
     def note(part: Any) -> Any:
@@ -146,19 +153,20 @@ def _traces_in(value: Any) -> list[Traces]:
 
 
 def _plain(part: Any) -> Any:
+    """The rows of traces; anything else as it is."""
     return part.rows if isinstance(part, Traces) else part
 
 
 def _absent(part: Any) -> Any:
-    """What is no trace, as a term of a sum: nothing is there that changes."""
+    """A term of a sum as rows; one that is not traces counts as 0, as nothing changes in it."""
     if isinstance(part, Traces):
         return part.rows
     return torch.zeros_like(part, dtype=torch.float64) if isinstance(part, Tensor) else 0.0
 
 
 def _factors(*operands: Any) -> list[Any] | None:
-    """Operands of a product: weights, and values that stay the same over time, where they are not
-    0. None if several change over time."""
+    """The operands of a product as factors: of weights, and of values that stay the same over time,
+    1 where they are not 0. None if several operands change over time."""
     if sum(part.after for part in operands if isinstance(part, Traces)) > 1:
         return None
     changes = any(part.after for part in operands if isinstance(part, Traces))
@@ -172,7 +180,8 @@ def _factors(*operands: Any) -> list[Any] | None:
 
 
 def _weights_in(*operands: Any) -> int:
-    """Elements of what is multiplied with the traces that change, or with those that are left."""
+    """How many elements there are in all operands of a product but one: the traces that change over
+    time, or the last ones if none do."""
     traces = sorted((p for p in operands if isinstance(p, Traces)), key=lambda p: p.after)
     fixed = traces[:-1]
     constant = (p.numel() for p in operands if isinstance(p, Tensor) and not isinstance(p, Traces))
@@ -180,32 +189,39 @@ def _weights_in(*operands: Any) -> int:
 
 
 def _kept(func: Any, *args: Any, dtype: Any = None, **kwargs: Any) -> Any:  # noqa: ARG001
+    """Does with the rows what the operation does."""
     args, kwargs = replaced((args, kwargs), _plain)
     return func(*args, **kwargs)
 
 
 def _same(_func: Any, input: Tensor, *_args: Any, **_kwargs: Any) -> Any:
+    """Leaves the rows as they are."""
     return _absent(input)
 
 
 def _sum(_func: Any, input: Any, other: Any, **_kwargs: Any) -> Any:
+    """Adds the rows, for a difference as well."""
     return _absent(input) + _absent(other)
 
 
 def _joined(func: Any, tensors: Sequence[Any], *args: Any, **kwargs: Any) -> Any:
+    """Joins rows as the operation joins tensors."""
     return func([_absent(part) for part in tensors], *args, **kwargs)
 
 
 def _mean(_func: Any, input: Traces, dim: Any = None, keepdim: bool = False, **_: Any) -> Any:
+    """Sums the rows over what a mean is taken of."""
     return NotImplemented if dim is None else input.rows.sum(dim, keepdim)
 
 
 def _product(_func: Any, input: Any, other: Any, **_kwargs: Any) -> Any:
+    """Multiplies the factors, element by element."""
     factors = _factors(input, other)
     return NotImplemented if factors is None else factors[0] * factors[1]
 
 
 def _quotient(func: Any, input: Any, other: Any, **kwargs: Any) -> Any:
+    """Divides by traces as a product would, as long as they stay the same over time."""
     if isinstance(other, Traces):
         known = not other.after
         return (
@@ -225,6 +241,7 @@ def _normalised(
     *_args: Any,
     **_kwargs: Any,
 ) -> Any:
+    """Keeps the rows of a batch norm's channels whose weight is not 0."""
     if weight is None:
         return input.rows
     return input.rows * (weight != 0).double().view(-1, *[1] * (input.rows.dim() - 2))
@@ -237,10 +254,12 @@ def _padded(
     mode: str = "constant",
     value: Any = None,  # noqa: ARG001
 ) -> Any:
+    """Pads the rows, with zeros where the operation pads with a constant."""
     return func(input.rows, pad) if mode == "constant" else func(input.rows, pad, mode)
 
 
 def _each(value: Any, dims: int) -> tuple[Any, ...]:
+    """An argument of a pooling for each of its dimensions."""
     values = tuple(value) if isinstance(value, tuple | list) else (value,)
     return values * dims if len(values) == 1 else values
 
@@ -256,6 +275,7 @@ def _averaged(
     *_divisor: Any,
     **_kwargs: Any,
 ) -> Tensor:
+    """Sums the rows over the windows of an average pooling."""
     return _in_windows(dims, input, kernel_size, stride, padding, 1, ceil_mode)
 
 
@@ -270,6 +290,7 @@ def _largest(
     ceil_mode: bool = False,
     return_indices: bool = False,
 ) -> Any:
+    """Sums the rows over the windows of a max pooling."""
     if return_indices:
         return NotImplemented
     return _in_windows(dims, input, kernel_size, stride, padding, dilation, ceil_mode)
@@ -284,6 +305,7 @@ def _in_windows(
     dilation: Any,
     ceil_mode: bool,
 ) -> Tensor:
+    """Sums the rows over the windows of a pooling."""
     each = (kernel_size, kernel_size if stride in (None, [], ()) else stride, padding, dilation)
     kernels, strides, paddings, dilations = (_each(value, dims) for value in each)
     pooling = Pooling(kernels, strides, paddings, dilations, bool(ceil_mode))
@@ -293,6 +315,7 @@ def _in_windows(
 def _adaptive(
     dims: int, _func: Any, input: Traces, output_size: Any, return_indices: bool = False
 ) -> Any:
+    """Sums the rows over the windows of an adaptive pooling."""
     if return_indices:
         return NotImplemented
     pooling = Pooling(output_size=_each(output_size, dims))
@@ -300,6 +323,8 @@ def _adaptive(
 
 
 def _resized(func: Any, input: Traces, *args: Any, **kwargs: Any) -> Tensor:
+    """Sums the rows over the values that each result of an interpolation is made of."""
+
     def resize(values: Tensor) -> Tensor:
         made: Tensor = func(values, *args, **kwargs)
         return made
@@ -317,9 +342,10 @@ def _convolution(
     dilation: Any = 1,
     groups: int = 1,
 ) -> Any:
+    """Convolves the rows with weights of 1; all filters of a group are summed to one."""
     if isinstance(weight, Traces):
         return NotImplemented
-    # Filters of a group are summed first: their outputs are summed in the end.
+    # The filters of a group are summed first, as their outputs are summed in the end.
     filters = (weight != 0).unflatten(0, (groups, -1)).sum(1).double()
     sums = func(input.rows, filters, None, stride, padding, dilation, groups)
     return Weighed(sums, weight.numel(), (ROWS, weight.shape[0], *sums.shape[2:]))
@@ -336,6 +362,7 @@ def _transposed(
     groups: int = 1,
     dilation: Any = 1,
 ) -> Any:
+    """Convolves the rows, transposed, with weights of 1; a group's filters are summed to one."""
     if isinstance(weight, Traces):
         return NotImplemented
     filters = (weight != 0).sum(1, keepdim=True).double()
@@ -344,6 +371,7 @@ def _transposed(
 
 
 def _linear(_func: Any, input: Any, weight: Any, bias: Any = None) -> Any:  # noqa: ARG001
+    """Multiplies the rows with a matrix of ones, all of its outputs summed to one."""
     if isinstance(weight, Traces) or not isinstance(input, Traces):
         return NotImplemented
     rows = input.rows
@@ -352,6 +380,7 @@ def _linear(_func: Any, input: Any, weight: Any, bias: Any = None) -> Any:  # no
 
 
 def _matrices(_func: Any, input: Any, other: Any) -> Any:
+    """Multiplies the factors as matrices, the right one's columns summed to one."""
     factors = _factors(input, other)
     if factors is None:
         return NotImplemented
@@ -362,6 +391,7 @@ def _matrices(_func: Any, input: Any, other: Any) -> Any:
 
 
 def _einsum(func: Any, equation: str, *operands: Any) -> Any:
+    """Takes the sum of products over the factors; it has weights if it sums over any index."""
     if isinstance(operands[0], tuple | list):
         operands = tuple(operands[0])
     factors = _factors(*operands)
@@ -378,7 +408,7 @@ def _einsum(func: Any, equation: str, *operands: Any) -> Any:
 LIKE = frozenset(
     ("zeros_like", "ones_like", "full_like", "empty_like", "new_zeros", "new_ones", "new_full")
 )
-"""Make constants of a value's size."""
+"""The names of operations that make constants in the size of a value."""
 
 QUERIES = frozenset(
     (
@@ -386,7 +416,7 @@ QUERIES = frozenset(
         *("is_contiguous", "is_floating_point", "get_device", "element_size", "is_complex"),
     )
 )
-"""Read no value."""
+"""The names of operations that read sizes and the like, but no value."""
 
 POINTWISE = frozenset(
     (
@@ -398,7 +428,8 @@ POINTWISE = frozenset(
         *("normalize", "maximum", "minimum"),
     )
 )
-"""Before the first neurons they make a value of each value, without weights."""
+"""The names of operations that make a value of each value, without weights; they are known only
+before the first neurons."""
 
 RULES: dict[str, Callable[..., Any]] = {
     **dict.fromkeys(("sum", "cumsum", "flip", "fliplr", "flipud", "repeat", "getitem"), _kept),
@@ -428,4 +459,4 @@ RULES: dict[str, Callable[..., Any]] = {
     "mean": _mean,
     "pad": _padded,
 }
-"""What operations make of traces."""
+"""What each operation that is known makes of traces, by its name."""

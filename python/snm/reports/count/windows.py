@@ -13,12 +13,12 @@ def pooling_windows(pooling: Pooling, size: Sequence[int]) -> list[Tensor]:
     """Which values each window of a pooling reads, in each dimension.
 
     Args:
-        pooling: with windows of one size, or adaptive.
-        size: the size of what is pooled, its channels left out.
+        pooling: the windows, of one size or adaptive.
+        size: the size of what is pooled, without its channels.
 
     Returns:
-        For each dimension float64 ``[windows, values]``, 1 where the window reads the value, else
-        0.
+        For each dimension a float64 ``[windows, values]``, 1 where the window reads the value,
+        else 0.
 
     >>> pooling_windows(Pooling((3,), (2,), (1,), (1,)), (4,))
     [tensor([[1., 1., 0., 0.],
@@ -48,15 +48,15 @@ def resizing_windows(resize: Callable[[Tensor], Tensor], size: Sequence[int]) ->
     """Which values each result of an interpolation is made of, in each dimension.
 
     Args:
-        resize: the interpolation of ``[B, C, ...]``, in each dimension by itself.
-        size: the size of what it resizes, its channels left out.
+        resize: interpolates ``[B, C, ...]``, in each dimension by itself.
+        size: the size of what it resizes, without its channels.
 
     Returns:
-        As of :func:`pooling_windows`, a window for each result.
+        For each dimension a float64 as that of :func:`pooling_windows`, a window for each result.
     """
     found = []
     for dim, values in enumerate(size):
-        # One value after the other is 1, all along the other dimensions.
+        # In each row another value is 1, all along the other dimensions.
         shape = [1] * len(size)
         shape[dim] = values
         ones = torch.eye(values, dtype=torch.float64).view(values, 1, *shape)
@@ -73,7 +73,7 @@ def window_sums(rows: Tensor, windows: Sequence[Tensor]) -> Tensor:
 
 
 def _adaptive(values: int, windows: int) -> list[range]:
-    """Which of so many values each of so many windows of an adaptive pooling reads."""
+    """The values, by their numbers, that each window of an adaptive pooling reads."""
     return [
         range(window * values // windows, -(-(window + 1) * values // windows))
         for window in range(windows)
