@@ -59,7 +59,7 @@ test: build-strict .venv/peers
 	$(BIN)/mypy
 	$(BIN)/python bench/render.py --check
 	$(BIN)/python bench/machine_code.py --check
-	$(BIN)/python -m pytest -n auto tests bench/test_peers.py
+	$(BIN)/python -m pytest -n auto tests
 
 $(OLDEST)/installed: requirements-oldest.txt
 	rm -f $@

@@ -11,9 +11,15 @@ from pathlib import Path
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
+from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).parent.resolve()
 VERSION = "0.1.0"
+OF_A_CHECKOUT = {
+    *("conversions", "conversion_tables", "few_steps", "few_steps_networks", "few_steps_tables"),
+    *("machine_code", "profiled_run", "render", "sanitized_run", "scaling"),
+}
+"""Scripts of bench/, and what they alone import: for records and pages, which no wheel has."""
 
 
 def version() -> str:
@@ -42,6 +48,16 @@ def package_folder(name: str) -> Path:
     if spec is None or spec.origin is None:
         raise SystemExit(f"building snm-kernels needs the package {name}: pip install {name}")
     return Path(spec.origin).parent
+
+
+class InstalledModules(build_py):
+    """Of ``snm.bench`` takes what ``snm bench`` and the comparison of its records run."""
+
+    def find_package_modules(self, package: str, package_dir: str) -> list[tuple[str, str, str]]:
+        found = super().find_package_modules(package, package_dir)
+        if package != "snm.bench":
+            return found
+        return [module for module in found if module[1] not in OF_A_CHECKOUT]
 
 
 class CMakeBuild(build_ext):
@@ -81,6 +97,6 @@ setup(
     version=version(),
     # Named so that setuptools marks the wheel as binary; CMake decides what is built.
     ext_modules=[Extension("snm_kernels._host", sources=[])],
-    cmdclass={"build_ext": CMakeBuild},
+    cmdclass={"build_py": InstalledModules, "build_ext": CMakeBuild},
     options={"build": {"build_base": str(build_folder().relative_to(ROOT))}},
 )

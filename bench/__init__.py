@@ -1,5 +1,5 @@
 """The benchmark that ``snm bench`` runs: what is timed, the rivals, the record and its tables.
 
-``suite`` runs everything, the modules ``test_*`` say what is timed, ``peers`` has the rivals, and
+``suite`` runs everything, the modules of ``timed`` say what is timed, ``peers`` has the rivals, and
 ``record``, ``tables`` and ``picture`` are what comes out.
 """

@@ -67,18 +67,18 @@ def parts(device: str, scale: str, suites: Sequence[str] = ()) -> Iterator[Part]
     wanted, on_cpu = SCALES[scale], device == "cpu"
     best = ISAS.index(snm_kernels.build_info().isa)
     older = ISAS[best + 1 :] if on_cpu and wanted.every_isa else ()
-    networks = ["test_network.py", "test_compiled_network.py"][: 1 + wanted.compiled_networks]
+    networks = ["network.py", "compiled_network.py"][: 1 + wanted.compiled_networks]
     of_suite = {
-        "op": [Part("op", "test_neuron.py", isa=isa) for isa in ("", *older)],
+        "op": [Part("op", "neuron.py", isa=isa) for isa in ("", *older)],
         "rivals": [
-            Part("rivals", "test_rivals.py", heap)
+            Part("rivals", "rivals.py", heap)
             for heap in (wanted.heaps if on_cpu else wanted.heaps[:1])
         ],
-        "sweep": [Part("sweep", "test_sweep.py")],
-        "layouts": [Part("layouts", "test_layouts.py")],
+        "sweep": [Part("sweep", "sweep.py")],
+        "layouts": [Part("layouts", "layouts.py")],
         "network": [Part("network", module) for module in networks],
-        "chunks": [Part("chunks", "test_chunks.py")],
-        "calls": [Part("calls", module) for module in ("test_calls.py", "test_first_call.py")],
+        "chunks": [Part("chunks", "chunks.py")],
+        "calls": [Part("calls", module) for module in ("calls.py", "first_call.py")],
     }
     for suite in suites or wanted.suites[device]:
         yield from of_suite[suite]
@@ -134,7 +134,7 @@ def _run_part(part: Part, found: Record, seconds: float) -> None:
     start = time.monotonic()
     with tempfile.TemporaryDirectory() as scratch:
         result, log = Path(scratch) / "rows.json", Path(scratch) / "log"
-        command = [sys.executable, "-m", "pytest", str(FOLDER / part.module), "-q"]
+        command = [sys.executable, "-m", "pytest", str(FOLDER / "timed" / part.module), "-q"]
         # A project around this folder may have settings and a conftest.py of its own.
         command += ["-c", os.devnull, f"--rootdir={FOLDER}", f"--confcutdir={FOLDER}"]
         command += ["-p", "pytest_benchmark.plugin", "-p", "no:cacheprovider"]

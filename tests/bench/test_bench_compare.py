@@ -54,10 +54,10 @@ def test_regression_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str])
 
 def test_a_failed_part_fails(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     record(rows(0.8)).write(tmp_path / "old.json")
-    replace(record(rows(0.8)), failed=["test_sweep: no result"]).write(tmp_path / "new.json")
+    replace(record(rows(0.8)), failed=["sweep: no result"]).write(tmp_path / "new.json")
     old, new = str(tmp_path / "old.json"), str(tmp_path / "new.json")
     assert main([old, new]) == 1
-    assert "failed in the new record: test_sweep: no result" in capsys.readouterr().out
+    assert "failed in the new record: sweep: no result" in capsys.readouterr().out
     assert main([new, old]) == 0
 
 

@@ -170,7 +170,7 @@ def test_times_are_of_one_call(graphs: Graphs, monkeypatch: pytest.MonkeyPatch) 
 def test_a_gpu_runs_first_what_its_page_needs() -> None:
     ran = [part.suite for part in suite.parts("cuda", "full")]
     assert ran[:2] == ["op", "chunks"]
-    module = importlib.import_module("snm.bench.test_neuron")
+    module = importlib.import_module("snm.bench.timed.neuron")
     sizes = {
         (case.workload.timesteps, case.workload.neurons)
         for case in module.cases("cuda", SCALES["full"])
@@ -178,7 +178,7 @@ def test_a_gpu_runs_first_what_its_page_needs() -> None:
     assert sizes == {(32, 2**20), (32, 2**22), (32, 2**24), (256, 2**12), (256, 2**16)}
 
 
-@pytest.mark.parametrize("name", ["rotation", "test_chunks"])
+@pytest.mark.parametrize("name", ["rotation", "timed.chunks"])
 def test_examples_run(name: str) -> None:
     result = doctest.testmod(importlib.import_module(f"snm.bench.{name}"))
     assert result.attempted > 0

@@ -63,7 +63,7 @@ def test_end_to_end(tmp_path: Path) -> None:
 def test_out_of_time(tmp_path: Path) -> None:
     process = run("--tiny", "--device", "cpu", "--out", "found", "--limit", "0", folder=tmp_path)
     assert process.returncode == 1
-    assert "failed: test_neuron: no time left" in process.stdout
+    assert "failed: neuron: no time left" in process.stdout
     assert record.read(tmp_path / "found/record.json").rows == []
 
 
@@ -71,14 +71,14 @@ def test_a_project_around_it_changes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "bench"
-    folder.mkdir()
-    for name in ("conftest.py", "test_neuron.py"):
-        shutil.copy(ROOT / "bench" / name, folder)
+    (folder / "timed").mkdir(parents=True)
+    for name in ("conftest.py", "timed/neuron.py"):
+        shutil.copy(ROOT / "bench" / name, folder / name)
     (tmp_path / "pytest.ini").write_text("[pytest]\nrequired_plugins = not-there\nstrict = true\n")
     (tmp_path / "conftest.py").write_text("raise RuntimeError\n")
     monkeypatch.setattr(suite, "FOLDER", folder)
     found = record.begin("tiny", "cpu")
-    suite._run_part(suite.Part("op", "test_neuron.py"), found, float("inf"))
+    suite._run_part(suite.Part("op", "neuron.py"), found, float("inf"))
     assert found.failed == []
     assert found.of_suite("op", contender="snm, amplitude")
 

@@ -12,7 +12,7 @@ if not torch.cuda.is_available():
     pytest.skip(backends()["cuda"].reason, allow_module_level=True)
 
 from snm.bench import rotation
-from snm.bench.test_neuron import neuron
+from snm.bench.timed.neuron import neuron
 from snm.bench.workload import Workload
 
 

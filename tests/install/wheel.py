@@ -3,6 +3,7 @@
 python tests/install/wheel.py dist/wheels/*.whl
 """
 
+import re
 import sys
 import zipfile
 from pathlib import Path, PurePosixPath
@@ -10,6 +11,7 @@ from pathlib import Path, PurePosixPath
 MOST_CODE = 8_000_000
 """Bytes of a wheel, packed, but for the packaged data."""
 DATA = PurePosixPath("snm/demo/assets")
+IMPORTS_TESTS = re.compile(r"^\s*(?:from|import) (?:support|tests)\b", re.MULTILINE)
 
 
 def check(path: Path) -> None:
@@ -18,8 +20,13 @@ def check(path: Path) -> None:
     assert all(tag.startswith("manylinux") for tag in platform.split(".")), platform
     with zipfile.ZipFile(path) as archive:
         files = {PurePosixPath(info.filename): info for info in archive.infolist()}
+        sources = {name: archive.read(str(name)).decode() for name in files if name.suffix == ".py"}
     tops = {name.parts[0] for name in files}
     assert tops == {"snm", "snm_kernels", f"snm_kernels-{version}.dist-info"}, tops
+    # What runs from a checkout alone stays there: tests, and what imports their helpers.
+    tests = {name for name, text in sources.items() if IMPORTS_TESTS.search(text)}
+    tests |= {name for name in files if name.name.startswith("test_")}
+    assert not tests, tests
     libraries = sorted(name.name.split(".")[0] for name in files if name.suffix == ".so")
     with_cuda = ["libsnm_cuda"] if "+cu" in version else []
     if "+" in version or "libsnm_cuda" not in libraries:

@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
-from functools import cache, partial
+from functools import partial
 from itertools import combinations, groupby
 from pathlib import Path
 
@@ -88,7 +88,6 @@ def test_all_cases_of_compiled_kernels_are_kept() -> None:
     assert subset.chosen([frozenset([k]) for k in (several, *others)]) == [True] * 3
 
 
-@cache
 def collected(choice: str, hash_seed: str) -> list[str]:
     """The tests in order, as on a GPU; none runs."""
     process = subprocess.run(
@@ -103,22 +102,17 @@ def collected(choice: str, hash_seed: str) -> list[str]:
     return [line for line in process.stdout.splitlines() if "::" in line]
 
 
-def test_collected() -> None:
+def test_every_process_collects_the_same_in_the_same_order() -> None:
     counts = {}
     for choice in ("all", "subset"):
-        tests = collected(choice, "0")
+        tests, again = (collected(choice, seed) for seed in ("0", "1"))
+        assert len(tests) > 1000
+        assert tests == again
         counts[choice] = Counter("triton" in test.partition("[")[2] for test in tests)
         counts[choice, "bulk"] = sum("in_bulk" in test for test in tests)
     assert counts["all"][False] == counts["subset"][False]
     assert counts["subset"][True] < counts["all"][True] / 4
     assert counts["all", "bulk"] == counts["subset", "bulk"]
-
-
-@pytest.mark.parametrize("choice", ["all", "subset"])
-def test_every_process_collects_the_same_in_the_same_order(choice: str) -> None:
-    first, second = (collected(choice, seed) for seed in ("0", "1"))
-    assert len(first) > 1000
-    assert first == second
 
 
 def test_cases_of_one_kernel_are_neighbours(needed: list[frozenset[subset.Kernel]]) -> None:

@@ -16,13 +16,16 @@ from support.parity import BULKS, NEURON_STEPS
 def test_isa_equals_reference(isa: str) -> None:
     if isa not in USABLE:
         pytest.skip(f"this processor lacks {sorted(NEEDED[isa] - processor_flags())}")
-    process = run_with_isa(isa, "-m", "support.parity", "--backend", "cpu", "--bulk")
+    # The best one's bulk is what test_parity.py runs.
+    bulks = BULKS if isa != USABLE[0] else []
+    bulk = ["--bulk"] if bulks else []
+    process = run_with_isa(isa, "-m", "support.parity", "--backend", "cpu", *bulk)
     assert process.returncode == 0, process.stderr
     summary = json.loads(process.stdout)
     assert summary["failures"] == []
     assert summary["isa"] == isa
-    assert summary["cases"] == len(CASES) + len(COUNTED) + len(BULKS)
-    assert summary["neuron_steps"] >= NEURON_STEPS
+    assert summary["cases"] == len(CASES) + len(COUNTED) + len(bulks)
+    assert summary["neuron_steps"] >= NEURON_STEPS or not bulks
 
 
 @pytest.mark.parametrize("sent", SENT)

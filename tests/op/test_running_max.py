@@ -34,7 +34,8 @@ def test_cpu_equals_reference(case: PoolCase) -> None:
     assert compare_pooling(case, "cpu") == case.input_steps
 
 
-@pytest.mark.parametrize("isa", NEEDED)
+# The best one is what test_cpu_equals_reference runs.
+@pytest.mark.parametrize("isa", [isa for isa in NEEDED if isa != USABLE[0]])
 def test_isa_equals_reference(isa: str) -> None:
     if isa not in USABLE:
         pytest.skip(f"this processor lacks {sorted(NEEDED[isa] - processor_flags())}")

@@ -21,31 +21,31 @@ LIBRARY = "libsnm_emulated.so"
 
 COMPILER = "g++"
 FLAGS = ["-std=c++17", "-O1", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off"]
-SANITIZE = ["-fsanitize=address,undefined", "-fno-sanitize=vptr", "-fno-sanitize-recover=all"]
 # Kernels move elements in words of another type.
-MORE_FLAGS = {False: ["-fno-strict-aliasing"], True: ["-fno-strict-aliasing", *SANITIZE]}
+FLAGS += ["-fno-strict-aliasing"]
+FLAGS += ["-fsanitize=address,undefined", "-fno-sanitize=vptr", "-fno-sanitize-recover=all"]
 TORCH_FLAGS = ["-DTORCH_TARGET_VERSION=0x020b000000000000", "-DUSE_CUDA"]
 # Angle brackets find the stand-ins first.
 INCLUDES = ["-I", HERE / "cuda", "-isystem", TORCH / "include"]
 
 
-def _compile(sanitized: bool, *arguments: object) -> None:
+def _compile(*arguments: object) -> None:
     launcher = [found] if (found := shutil.which("ccache")) else []
-    command = [*launcher, COMPILER, *FLAGS, *MORE_FLAGS[sanitized], *map(str, arguments)]
+    command = [*launcher, COMPILER, *FLAGS, *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode != 0:
         raise RuntimeError(f"{' '.join(command)}\n{done.stderr}")
 
 
-def _compile_object(source: Path, target: Path, sanitized: bool) -> Path:
-    _compile(sanitized, *TORCH_FLAGS, *INCLUDES, "-x", "c++", "-c", source, "-o", target)
+def _compile_object(source: Path, target: Path) -> Path:
+    _compile(*TORCH_FLAGS, *INCLUDES, "-x", "c++", "-c", source, "-o", target)
     return target
 
 
-def _link(objects: Sequence[Path], target: Path, sanitized: bool) -> Path:
+def _link(objects: Sequence[Path], target: Path) -> Path:
     """Of several definitions of an inline function the first object's is taken."""
     options = ["-shared", "-Wl,-Bsymbolic", "-Wl,--no-undefined", "-o", target]
-    _compile(sanitized, *options, *objects, "-L", TORCH / "lib", "-ltorch_cpu", "-lc10")
+    _compile(*options, *objects, "-L", TORCH / "lib", "-ltorch_cpu", "-lc10")
     return target
 
 
@@ -55,9 +55,9 @@ def _sources() -> list[Path]:
     return [*kernels, HERE / "device.cpp"]
 
 
-def _content(sanitized: bool) -> str:
+def _content() -> str:
     """A hash of all that the library is made of."""
-    words = [*FLAGS, *MORE_FLAGS[sanitized], *TORCH_FLAGS, torch.__version__]
+    words = [*FLAGS, *TORCH_FLAGS, torch.__version__]
     compiler = subprocess.run([COMPILER, "--version"], capture_output=True, check=True)
     made_of = hashlib.sha256(" ".join(words).encode() + compiler.stdout)
     for path in sorted(path for tree in (CSRC, HERE) for path in tree.rglob("*")):
@@ -66,33 +66,32 @@ def _content(sanitized: bool) -> str:
     return made_of.hexdigest()[:16]
 
 
-def build(sanitized: bool) -> Path:
+def build() -> Path:
     """The library's path, its objects beside it; compiled unless it is there already."""
     BUILD.mkdir(parents=True, exist_ok=True)
-    kind = "sanitized" if sanitized else "plain"
     # Test processes side by side ask for the same.
-    with (BUILD / f"{kind}.lock").open("w") as lock:
+    with (BUILD / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        folder = BUILD / f"{kind}-{_content(sanitized)}"
+        folder = BUILD / _content()
         library = folder / LIBRARY
         if not library.exists():
-            for old in BUILD.glob(f"{kind}-*"):
+            for old in BUILD.glob("*/"):
                 shutil.rmtree(old)
             folder.mkdir()
             jobs = int(os.environ.get("MAX_JOBS", os.cpu_count() or 1))
             with ThreadPoolExecutor(jobs) as pool:
                 made = [
-                    pool.submit(_compile_object, path, folder / f"{path.stem}.o", sanitized)
+                    pool.submit(_compile_object, path, folder / f"{path.stem}.o")
                     for path in _sources()
                 ]
             objects = [each.result() for each in made]
             # Whoever is stopped while linking leaves no library.
-            _link(objects, folder / "linked", sanitized).rename(library)
+            _link(objects, folder / "linked").rename(library)
     return library
 
 
 def build_changed(
-    library: Path, folder: Path, changes: dict[str, tuple[str, str]], source: str, sanitized: bool
+    library: Path, folder: Path, changes: dict[str, tuple[str, str]], source: str
 ) -> Path:
     """A library of which one file is compiled from changed sources.
 
@@ -109,12 +108,12 @@ def build_changed(
         if text.count(old) != 1:
             raise ValueError(f"{name} must have {old!r} once, got {text.count(old)} times")
         (changed / name).write_text(text.replace(old, new))
-    made = _compile_object(changed / source, (folder / source).with_suffix(".o"), sanitized)
+    made = _compile_object(changed / source, (folder / source).with_suffix(".o"))
     others = [path for path in sorted(library.parent.glob("*.o")) if path.name != made.name]
-    return _link([made, *others], folder / LIBRARY, sanitized)
+    return _link([made, *others], folder / LIBRARY)
 
 
-def build_program(source: Path, target: Path, sanitized: bool) -> Path:
+def build_program(source: Path, target: Path) -> Path:
     """A program of one file that launches kernels itself."""
-    _compile(sanitized, *INCLUDES, "-x", "c++", source, HERE / "device.cpp", "-o", target)
+    _compile(*INCLUDES, "-x", "c++", source, HERE / "device.cpp", "-o", target)
     return target

@@ -18,6 +18,7 @@ from torch import Generator, Tensor
 from snm_kernels import PRESETS, SNMOutput, SNMState, build_info, preset, snm, snm_counted
 from support.cases import CASES, COUNTED, DTYPES, Case, aimed_run, short, thetas
 from support.equality import assert_laid_out_as, assert_same_bits, assert_same_run
+from support.pairwise import pairwise
 
 
 def to_cpu(run: SNMOutput) -> SNMOutput:
@@ -118,17 +119,23 @@ def compare_bulk(bulk: Bulk, backend: str, device: str = "cpu") -> int:
     return actual.spikes.numel()
 
 
+def small_runs(most_neuron_steps: int) -> list[tuple[Callable[[Case, str], int], Case]]:
+    """Comparisons and their cases, but for those of more neuron-steps."""
+    cases = [(compare, case) for case in CASES] + [(compare_counted, case) for case in COUNTED]
+    return [run for run in cases if run[1].neuron_steps <= most_neuron_steps]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--backend", required=True)
     parser.add_argument("--most-neuron-steps", type=int, default=2**62)
     parser.add_argument("--every", type=int, default=1, help="n-th case is run")
+    parser.add_argument("--pairs", action="store_true", help="so few that no pair of words is lost")
     parser.add_argument("--bulk", action="store_true")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    cases = [(compare, case) for case in CASES] + [(compare_counted, case) for case in COUNTED]
-    runs = [run for run in cases if run[1].neuron_steps <= arguments.most_neuron_steps]
-    runs = runs[:: arguments.every]
+    runs = small_runs(arguments.most_neuron_steps)
+    runs = (pairwise(runs) if arguments.pairs else runs)[:: arguments.every]
     runs += [(compare_bulk, bulk) for bulk in BULKS if arguments.bulk]
     compared, failures = compare_all(runs, arguments.backend)
     summary = {"isa": build_info().isa, "cases": len(runs), "neuron_steps": compared}

@@ -22,6 +22,7 @@ def main() -> None:
     parser.add_argument("--multiprocessors", type=int, required=True)
     parser.add_argument("--seed", type=int, default=0, help="of the order of blocks and threads")
     parser.add_argument("--match", default="", help="runs the cases with this in their names")
+    parser.add_argument("--kinds", nargs="*", help="of cases; all unless some are named")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     torch.ops.load_library(arguments.library)
@@ -35,7 +36,8 @@ def main() -> None:
         "pooling": (compare_pooling, POOL_CASES),
     }
     cases, failures = {}, []
-    for kind, (run, listed) in kinds.items():
+    for kind in arguments.kinds or kinds:
+        run, listed = kinds[kind]
         chosen = [(run, case) for case in listed if arguments.match in case.name]
         _, failed = compare_all(chosen, "cpu")
         cases[kind] = len(chosen)

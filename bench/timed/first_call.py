@@ -28,7 +28,7 @@ def cases(device: str, scale: Scale) -> list[str]:  # noqa: ARG001
 def test_first_call(benchmark: BenchmarkFixture, case: str, device: str, scale: Scale) -> None:
     if case != OURS and (reason := PEERS[case].missing()):
         pytest.skip(reason)
-    command = [sys.executable, "-m", "snm.bench.test_first_call", case, device]
+    command = [sys.executable, "-m", "snm.bench.timed.first_call", case, device]
     with tempfile.TemporaryDirectory() as empty:
         environment = {**os.environ, **dict.fromkeys(COMPILERS_CACHES, empty)}
         process = benchmark.pedantic(

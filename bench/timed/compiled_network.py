@@ -4,8 +4,8 @@ import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from snm.bench.scale import Scale
-from snm.bench.test_network import COMPILED, Case
-from snm.bench.test_network import test_network as run_network
+from snm.bench.timed.network import COMPILED, Case
+from snm.bench.timed.network import test_network as run_network
 
 NETWORKS = {
     "cpu": ("SmallVGG, 28×28", "VGG-16, 32×32", "ResNet-18, 32×32"),

@@ -9,11 +9,12 @@ from snm_kernels import snm
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
-@pytest.mark.parametrize("name", PEERS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.needs(*peer.needs)) for name, peer in PEERS.items()],
+)
 def test_same_spikes(name: str, device: str) -> None:
     peer = PEERS[name]
-    if reason := peer.missing():
-        pytest.skip(reason)
     if device == "cuda" and not torch.cuda.is_available():
         pytest.skip("no NVIDIA GPU")
     inputs = peer.inputs(inputs_of(Workload(device, timesteps=16, features=(8, 8, 8))))

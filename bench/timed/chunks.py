@@ -16,7 +16,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from snm.bench.models import NEED_TORCHVISION
 from snm.bench.peers import missing
 from snm.bench.scale import Scale
-from snm.bench.test_network import CAPTURED, OURS, TIMESTEPS, build, prepared
+from snm.bench.timed.network import CAPTURED, OURS, TIMESTEPS, build, prepared
 from snm.bench.timing import time_beside
 
 MEBIBYTES = (1024, 256, 48, 32)

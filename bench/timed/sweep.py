@@ -9,7 +9,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from snm.bench.rotation import in_turn, sets_of
 from snm.bench.scale import Scale
-from snm.bench.test_neuron import COPY, copy, neuron
+from snm.bench.timed.neuron import COPY, copy, neuron
 from snm.bench.timing import time_beside
 from snm.bench.workload import Workload
 from snm_kernels import backends

@@ -4,7 +4,7 @@ All classify the same batch with T time steps, in turn with the ReLU network on 
 which is the work that a network without memory would have, and with the converted network. All are
 channels_last; on the CPU, where that is not always the faster format, all but the converted network
 run contiguous as well. Contenders under torch.compile have a process of their own,
-test_compiled_network.py.
+compiled_network.py.
 """
 
 import copy

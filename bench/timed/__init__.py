@@ -1,0 +1,1 @@
+"""What ``snm bench`` times: modules that it has pytest run, each in a process of its own."""
