@@ -1,7 +1,7 @@
 // The op on the CPU: checks, splits the neurons over torch's threads, registers.
 #include <algorithm>
 
-#include "../checks.h"
+#include "../snm_checks.h"
 #include "snm.h"
 
 namespace snm {

@@ -4,7 +4,7 @@
 #include <torch/csrc/stable/accelerator.h>
 #include <torch/csrc/stable/macros.h>
 
-#include "../checks.h"
+#include "../snm_checks.h"
 #include "snm.h"
 
 namespace snm {

@@ -178,20 +178,16 @@ class Run(Interpreter):
         if fire.reuses_drive:
             del values[fire.drive]
         neuron, before = self.neuron(fire), self.states.get(fire.name)
-        counting = self._counted is not None and fire.read_out
-        shows_spikes = self._asked_for("spikes", fire)
-        emit: Emit = "amplitude" if fire.sends else "none"
-        if counting or fire.pooled or shows_spikes:
-            emit = "spike"
-        shows_drive = self._asked_for("drive", fire)
-        overwrites = fire.reuses_drive and emit == "amplitude" and not shows_drive
+        asks = {ask for observer in self.observers for ask in observer.asks(fire)}
+        emit = self._emitted(fire, asks)
+        # An observer sees the drive after the launch.
+        overwrites = fire.reuses_drive and emit == "amplitude" and "drive" not in asks
         out = drive if overwrites else None
-        negative: Tensor | None = None
-        if self._asked_for("negative", fire):
-            sent, state, negative = neuron.counted(
+        if "negative" in asks:
+            _check_hooks(fire, neuron)
+            sent, state, self.negative[fire.name] = neuron.counted(
                 drive, before, self.negative.get(fire.name), residual=residual, emit=emit, out=out
             )
-            self.negative[fire.name] = negative
         else:
             sent, state = neuron(drive, before, residual=residual, emit=emit, out=out)
         self.states[fire.name] = state
@@ -202,10 +198,10 @@ class Run(Interpreter):
                 neuron,
                 before,
                 state,
-                drive=drive if shows_drive else None,
-                residual=residual if shows_drive else None,
-                spikes=sent if shows_spikes else None,
-                negative=negative,
+                drive=drive if "drive" in asks else None,
+                residual=residual if "drive" in asks else None,
+                spikes=sent if "spikes" in asks else None,
+                negative=self.negative[fire.name] if "negative" in asks else None,
             )
             for observer in self.observers:
                 observer.see(launch)
@@ -214,6 +210,14 @@ class Run(Interpreter):
             self.send(fire, sent, values)
         elif sent is not None:
             values[fire.name] = sent.flatten(0, 1)
+
+    def _emitted(self, fire: Fire, asks: set[Ask]) -> Emit:
+        """What a layer's launch emits: integer spikes if something counts, pools or asks for them,
+        else what they carry if a later step reads it."""
+        counting = self._counted is not None and fire.read_out
+        if counting or fire.pooled or "spikes" in asks:
+            return "spike"
+        return "amplitude" if fire.sends else "none"
 
     def send(self, fire: Fire, spikes: Tensor, values: Values) -> None:
         """Adds the values that later steps read of a layer's spikes, int8 ``[T, B, ...]``."""
@@ -246,9 +250,14 @@ class Run(Interpreter):
             observer.see_pooling(step, sent)
         return sent.flatten(0, 1)
 
-    def _asked_for(self, what: Ask, fire: Fire) -> bool:
-        """Whether any observer asks for this part of a layer's launches."""
-        return any(what in observer.asks(fire) for observer in self.observers)
+
+def _check_hooks(fire: Fire, neuron: SNMNeuron) -> None:
+    """Refuses to count spikes where that would leave out what users have hooked in."""
+    if neuron._forward_hooks or neuron._forward_pre_hooks:
+        raise RuntimeError(
+            f"SpikingNetwork: hooks of {fire.path} would not run where an observer asks for "
+            "negative spikes; remove them, or use an observer or net.record"
+        )
 
 
 def _joined(parts: list[Tensor]) -> Tensor:

@@ -62,7 +62,7 @@ def report(
             network with ReLUs does, or meets encoder="frames"; there are not as many labels as
             images, or the answers are not ``[B, classes]`` with two classes or more; the diagnosis
             is another network's or of another T.
-        RuntimeError: as for a call; a layer of neurons has hooks, which a count does not run.
+        RuntimeError: as for a call; a layer of neurons has hooks, which would not run.
         TypeError: as for a call; labels are no integers.
 
     >>> from snm import convert
@@ -78,7 +78,6 @@ def report(
         raise TypeError(f"report: net must be a SpikingNetwork, got {type(net).__name__}")
     steps = check_count("report", "timesteps", timesteps)
     net.checked_timesteps(steps)
-    _check_hooks(net)
     _check_diagnosis(net, diagnosis, steps)
     if model is not None:
         check_model(model, "report")
@@ -90,15 +89,6 @@ def report(
     for batch, classes in labelled_batches(net, images, labels):
         gathering.add(batch, classes)
     return gathering.result(diagnosis)
-
-
-def _check_hooks(net: SpikingNetwork) -> None:
-    for path, neuron in net.layers.items():
-        if neuron._forward_hooks or neuron._forward_pre_hooks:
-            raise RuntimeError(
-                f"report: hooks of {path} would not run where neurons count; remove them, or use "
-                "net.record"
-            )
 
 
 def _check_diagnosis(net: SpikingNetwork, diagnosis: Diagnosis | None, timesteps: int) -> None:
