@@ -1,4 +1,4 @@
-"""The op at its usual size, T = 32 and 2²⁰ neurons: every dtype, and everything it can send.
+"""Times the op at its usual size, T = 32 and 2²⁰ neurons, in every dtype and with every emit.
 
 On a GPU the variants of docs/gpu.md at other sizes too, and kernels alone, see rotation.py.
 
@@ -33,7 +33,7 @@ ELSEWHERE = {
 
 
 class Case(NamedTuple):
-    """The op on a backend, or a yardstick, which moves the same bytes."""
+    """The op on a backend, or a yardstick that moves the same bytes."""
 
     workload: Workload
     contender: str

@@ -24,32 +24,32 @@ class Kernel:
 
     @property
     def neurons(self) -> int:
-        """Of one thread."""
+        """How many neurons one thread has."""
         words = (8 if self.graded else 16) if self.wide else 4
         return words // BYTES[self.drive]
 
     @property
     def rows(self) -> int:
-        """In shared memory or on their way there."""
+        """How many rows are in shared memory or on their way there."""
         return 8 if self.wide else 32
 
     @property
     def group(self) -> int:
-        """Rows that are waited for at once."""
+        """How many rows are waited for at once."""
         return self.rows // (4 if self.wide else 8)
 
     @property
     def threads(self) -> int:
-        """Of one block."""
+        """How many threads a block has."""
         return 128 if self.wide else 32
 
     @property
     def shared_bytes(self) -> int:
-        """Of shared memory that a block takes."""
+        """How many bytes of shared memory a block takes."""
         return self.rows * self.threads * self.neurons * BYTES[self.drive]
 
     def name(self, kernels: dict[str, str]) -> str:
-        """Its mangled name."""
+        """The mangled name of the kernel."""
         drive = DTYPES[self.drive]
         spikes = {**DTYPES, "int8": "a", None: "NS_7NothingE"}[self.spikes]
         if spikes == drive and len(drive) > 1:

@@ -43,20 +43,20 @@ def _compile_object(source: Path, target: Path, sanitized: bool) -> Path:
 
 
 def _link(objects: Sequence[Path], target: Path, sanitized: bool) -> Path:
-    """Of several definitions of an inline function the first object's is taken."""
+    """Links objects to a library; of an inline function the first object's definition is taken."""
     options = ["-shared", "-Wl,-Bsymbolic", "-Wl,--no-undefined", "-o", target]
     _compile(sanitized, *options, *objects, "-L", TORCH / "lib", "-ltorch_cpu", "-lc10")
     return target
 
 
 def _sources() -> list[Path]:
-    """What is compiled, those that take longest first."""
+    """The sources that are compiled, those that take longest first."""
     kernels = sorted((CSRC / "cuda").glob("*.cu"), key=lambda path: "snm_" not in path.name)
     return [*kernels, HERE / "device.cpp"]
 
 
 def _content(sanitized: bool) -> str:
-    """A hash of all that the library is made of."""
+    """A hash of everything that the library is made of."""
     words = [*FLAGS, *MORE_FLAGS[sanitized], *TORCH_FLAGS, torch.__version__]
     compiler = subprocess.run([COMPILER, "--version"], capture_output=True, check=True)
     made_of = hashlib.sha256(" ".join(words).encode() + compiler.stdout)
@@ -67,10 +67,10 @@ def _content(sanitized: bool) -> str:
 
 
 def build(sanitized: bool) -> Path:
-    """The library's path, its objects beside it; compiled unless it is there already."""
+    """The path of the library, with its objects beside it; it is compiled if it is not there."""
     BUILD.mkdir(parents=True, exist_ok=True)
     kind = "sanitized" if sanitized else "plain"
-    # Test processes side by side ask for the same.
+    # Several test processes ask for the same library at the same time.
     with (BUILD / f"{kind}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         folder = BUILD / f"{kind}-{_content(sanitized)}"
@@ -94,13 +94,14 @@ def build(sanitized: bool) -> Path:
 def build_changed(
     library: Path, folder: Path, changes: dict[str, tuple[str, str]], source: str, sanitized: bool
 ) -> Path:
-    """A library of which one file is compiled from changed sources.
+    """Builds a library of which one file is compiled from changed sources.
 
     Args:
-        library: as it is, with its objects beside it.
+        library: the unchanged library, with its objects beside it.
         folder: where the changed sources and the new library go.
-        changes: name of a file of csrc/cuda/ -> what it has once, and what takes its place.
-        source: name of the file to compile.
+        changes: for each file of csrc/cuda/ to change, by name, a text that it has once, and the
+            text that replaces it.
+        source: the name of the file to compile.
     """
     shutil.copytree(CSRC, folder / "csrc")
     changed = folder / "csrc" / "cuda"
@@ -115,6 +116,6 @@ def build_changed(
 
 
 def build_program(source: Path, target: Path, sanitized: bool) -> Path:
-    """A program of one file that launches kernels itself."""
+    """Builds a program of one file that launches kernels itself."""
     _compile(sanitized, *INCLUDES, "-x", "c++", source, HERE / "device.cpp", "-o", target)
     return target

@@ -1,4 +1,4 @@
-"""Runs Python with an instruction set of the CPU kernels, which is read once a process."""
+"""Runs Python with a chosen instruction set of the CPU kernels, which is read once per process."""
 
 import os
 import subprocess
@@ -49,7 +49,8 @@ SENT = {
 
 
 def compare_streamed(sent: str) -> None:
-    """Spikes too many for the caches, in rows that start and end anywhere in a line."""
+    """Compares runs with more spikes than caches hold, in rows that start and end anywhere in a
+    cache line."""
     dtype, emit = SENT[sent]
     steps, edge = 7, 5
     size = 1 if emit == "spike" else dtype.itemsize
