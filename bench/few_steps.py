@@ -27,7 +27,7 @@ from snm.bench.few_steps_networks import NETWORKS, Case
 from snm.bench.record import Row, begin, read
 
 FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
-"""Where Debian's package dataset-fashion-mnist puts it."""
+"""The folder in which Debian's package dataset-fashion-mnist puts Fashion-MNIST."""
 NORM = "neuron"
 """The norm that every network is converted with."""
 UNTIL_PRESET = "snm-zero"
@@ -358,7 +358,7 @@ def main() -> None:
     parser.add_argument(
         "--fashion-mnist", type=Path, default=FASHION_MNIST, help="folder of the four idx files"
     )
-    parser.add_argument("--images", type=int, help="of the test images at most so many, the first")
+    parser.add_argument("--images", type=int, help="only this many of the test images, the first")
     options = parser.parse_args()
     warnings.simplefilter("ignore", snm.DeadNeuronWarning)
     record = begin("full", "cpu")

@@ -24,6 +24,7 @@ NETWORKS = {"10 Gbit/s, 50 µs": (50e-6, 1.25e9), "100 Gbit/s, 5 µs": (5e-6, 12
 """The latency in seconds and the bandwidth in bytes a second of each network that the page
 assumes."""
 _DRAWS = 20
+"""How many draws a mean is taken of."""
 
 
 class Job(NamedTuple):

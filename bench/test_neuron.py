@@ -29,7 +29,7 @@ ELSEWHERE = {
     torch.bfloat16: ("amplitude",),
     torch.float16: ("spike", "none"),
 }
-"""What is run at other sizes than the usual one."""
+"""What is sent, by dtype, in the runs at other sizes than the usual one."""
 
 
 class Case(NamedTuple):

@@ -625,4 +625,4 @@ IN_PLACE = [
     and case.dtype in FLOATING
     and case.out_dtype in (None, case.dtype)
 ]
-"""Those whose spikes may be written over the drive."""
+"""The cases whose spikes may be written over the drive."""

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from support.machine_code import Measured, measure
 
 DTYPES = {"float32": "f", "float16": "6__half", "bfloat16": "13__nv_bfloat16", "int32": "i"}
-"""Of a drive, with their mangled names."""
+"""The dtypes of a drive, with their mangled names."""
 BYTES = {"float32": 4, "int32": 4, "float16": 2, "bfloat16": 2, "int8": 1, None: 0}
+"""How many bytes an element of each dtype has; 0 for no spikes."""
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ def run_with_isa(isa: str, *command: str) -> subprocess.CompletedProcess[str]:
 
 
 STREAMED_BYTES = 2**25
-"""From this many bytes of spikes on, the kernels store past the caches."""
+"""The number of bytes of spikes from which on kernels store past the caches."""
 SENT = {
     "float32": (torch.float32, "amplitude"),
     "bfloat16": (torch.bfloat16, "amplitude"),

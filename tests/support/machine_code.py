@@ -196,15 +196,17 @@ class Measured:
     """What the loop over time of a kernel does for one neuron and step."""
 
     load_width: int
-    """Bytes of one load."""
+    """How many bytes one load has."""
     bytes_loaded: float
+    """How many bytes are loaded."""
     bytes_stored: float
+    """How many bytes are stored."""
     instructions: float
-    """Issued without residual, those that a predicate turns off included."""
+    """How many instructions are issued without a residual, those that a predicate turns off too."""
     half_rate: float
-    """Those of them that run at half the rate."""
+    """How many of these instructions run at half the rate."""
     steps_ahead: float
-    """Of how many later steps the rows are under way at any time, at least."""
+    """The fewest later steps of which rows are under way at any time."""
 
 
 @cache

@@ -131,7 +131,7 @@ class Simulated(NamedTuple):
     currents: Tensor
     """The output layer's current ``[T, B, classes]``."""
     neurons: list[Neurons]
-    """In the order in which the model calls its ReLUs."""
+    """The layers of neurons, in the order in which the model calls its ReLUs."""
 
 
 def naive_thresholds(model: nn.Module, calibration: Tensor, norm: str) -> list[Tensor]:

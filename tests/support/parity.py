@@ -102,7 +102,7 @@ class Bulk:
 
 BULKS = [Bulk(*pair) for pair in product(PRESETS, DTYPES)]
 NEURON_STEPS = 10**8
-"""At least so many are in all of them."""
+"""How many neuron-steps the bulks have at least, all together."""
 
 
 def compare_bulk(bulk: Bulk, backend: str, device: str = "cpu") -> int:

@@ -26,11 +26,11 @@ class PoolCase:
 
     name: str
     shape: tuple[int, ...] = (2, 3, 8, 10)
-    """[B, C, *spatial]"""
+    """The shape of one time step, [B, C, *spatial]."""
     window: tuple[Any, ...] = (2,)
-    """Arguments of max_pool from kernel_size on."""
+    """The arguments of max_pool from kernel_size on."""
     output: Any = None
-    """Of the adaptive op; None for the other one."""
+    """The output size of the adaptive op; None for the op that is not adaptive."""
     time_steps: int = 5
     dtype: torch.dtype = torch.int8
     threshold: str | None = "channel"

@@ -28,13 +28,13 @@ class Build:
     wide: bool = True
     negative: bool = True
     extras: bool = False
-    """With a residual, a bias and a state to go on from."""
+    """Whether there are a residual, a bias and a state to go on from."""
     counted: bool = False
     """Whether negative spikes are counted, and with extras on from a given number."""
     aligned: bool = True
     """Whether pointers, strides and the number of neurons are multiples of 16."""
     shared: bool = False
-    """Whether one threshold is that of all neurons."""
+    """Whether all neurons have one threshold."""
     ones: bool = False
     """Whether integers are 1, which specialises on them."""
     fusion: bool = False
@@ -88,7 +88,7 @@ class Compiled:
     sass: str
     registers: int
     shared_bytes: int
-    """Of shared memory that a block takes."""
+    """How many bytes of shared memory a block takes."""
 
     @property
     def instructions(self) -> list[Instruction]:

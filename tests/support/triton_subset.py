@@ -26,10 +26,10 @@ from support.cases import Case
 from support.running_max_cases import PoolCase
 
 Kernel = tuple[Hashable, ...]
-"""Its name, and for each argument what the kernel is specialised on."""
+"""The name of a kernel, and for each argument what the kernel is specialised on."""
 
 SOME_MULTIPROCESSORS = 132
-"""Where there is no GPU to ask."""
+"""The number of multiprocessors that is assumed, as there is no GPU to ask."""
 
 
 def launch_case(case: Case) -> None:
