@@ -1,4 +1,4 @@
-"""The options that ``snm bench`` passes to pytest, and what a process reports to it."""
+"""Takes the options that ``snm bench`` passes to pytest, and reports to it what was measured."""
 
 from typing import Any
 
@@ -10,9 +10,11 @@ from snm.bench.scale import SCALES, Scale
 from snm.bench.timing import HEAP
 
 WHY: dict[str, list[str]] = {"skipped": [], "failed": []}
+"""The tests that were skipped, each with its reason, and those that failed."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
+    """Adds the options for the device and the scale."""
     group = parser.getgroup("snm bench")
     device = "cuda" if torch.cuda.is_available() else "cpu"
     group.addoption("--bench-device", choices=["cpu", "cuda"], default=device)
@@ -20,7 +22,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """A module of timings says in ``cases(device, scale)`` what its test takes as ``case``."""
+    """Runs a test that takes a ``case`` on each that its module's ``cases(device, scale)`` has."""
     if "case" in metafunc.fixturenames:
         device = metafunc.config.getoption("bench_device")
         cases = metafunc.module.cases(device, _scale(metafunc.config))
@@ -29,11 +31,13 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture
 def device(pytestconfig: pytest.Config) -> str:
+    """The device that is timed, ``"cpu"`` or ``"cuda"``."""
     return str(pytestconfig.getoption("bench_device"))
 
 
 @pytest.fixture
 def scale(pytestconfig: pytest.Config) -> Scale:
+    """How much of the benchmark is run."""
     return _scale(pytestconfig)
 
 
@@ -42,7 +46,7 @@ def _scale(config: pytest.Config) -> Scale:
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    """Keeps what did not run; messages of failures stay out, for they may hold paths."""
+    """Notes tests that did not run; messages of failures are left out, as they may have paths."""
     test = report.nodeid.partition("::")[2]
     name = test.partition("[")[2].removesuffix("]") or test
     if report.skipped and isinstance(report.longrepr, tuple):
@@ -56,7 +60,7 @@ def pytest_benchmark_update_json(
     benchmarks: list[Any],  # noqa: ARG001
     output_json: dict[str, Any],
 ) -> None:
-    """Leaves the rows, and what ``snm bench`` needs to know of this process."""
+    """Replaces pytest-benchmark's report by the rows, and what ``snm bench`` needs to know."""
     rows = [b["extra_info"] for b in output_json["benchmarks"] if "seconds" in b["extra_info"]]
     output_json.clear()
     output_json.update(

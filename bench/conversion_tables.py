@@ -1,4 +1,4 @@
-"""The tables of what ``bench/conversions.py`` recorded."""
+"""Makes the tables of what ``bench/conversions.py`` recorded."""
 
 import json
 from pathlib import Path
@@ -8,7 +8,7 @@ from snm.bench.markdown import number, table
 
 
 def conversions_table(folder: Path) -> str:
-    """Published models, converted."""
+    """A table of the published models that were converted."""
     head = (
         "model",
         "image",
@@ -45,7 +45,7 @@ def conversions_table(folder: Path) -> str:
 
 
 def refused_table(folder: Path) -> str:
-    """Published models that are refused, and for which operations."""
+    """A table of the published models that are refused, and of the operations that are why."""
     sections = []
     for record in _conversions(folder):
         rows = [
@@ -57,7 +57,7 @@ def refused_table(folder: Path) -> str:
 
 
 def photos_table(folder: Path) -> str:
-    """EfficientNet-Lite0 on labelled photos."""
+    """A table of how many labelled photos EfficientNet-Lite0 gets right."""
     sections = []
     for record in _conversions(folder):
         found = record["photos"]
@@ -72,7 +72,7 @@ def photos_table(folder: Path) -> str:
 
 
 def drift_table(folder: Path) -> str:
-    """What a float memory does to the spike counts."""
+    """A table of how many neurons send another number of spikes if their memory is a float."""
     sections = []
     for record in _conversions(folder):
         rows = [(steps, f"{100 * share:.1f} %") for steps, share in record["drift"].items()]
@@ -81,7 +81,7 @@ def drift_table(folder: Path) -> str:
 
 
 def _conversions(folder: Path) -> list[dict[str, Any]]:
-    """The records of bench/conversions.py, by file name."""
+    """The records of bench/conversions.py, in the order of their file names."""
     return [
         json.loads(path.read_text(encoding="utf-8"))
         for path in sorted((folder / "conversions").glob("*.json"))

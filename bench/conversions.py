@@ -42,7 +42,7 @@ REFUSED = ("mobilenet_v3_small", "efficientnet_b0", "vit_b_16")
 
 
 def activations_of(model: nn.Module, images: Tensor) -> dict[str, Tensor]:
-    """The ReLU network's activations, by the path of the layer of neurons."""
+    """The activations of the ReLU network, by the path of the layer of neurons."""
     prepared = prepare(model, images, "direct", "mean")
     found: dict[str, Tensor] = {}
 
@@ -58,7 +58,7 @@ def activations_of(model: nn.Module, images: Tensor) -> dict[str, Tensor]:
 
 
 def rates_of(net: snm.SpikingNetwork, images: Tensor, timesteps: int) -> dict[str, Tensor]:
-    """What each neuron sends per time step, by the path of its layer."""
+    """What each neuron sends per time step on average, by the path of its layer."""
     rates: dict[str, Tensor] = {}
 
     def note(path: str, neuron: Any, _drive: object, output: SNMOutput) -> None:
@@ -73,7 +73,7 @@ def rates_of(net: snm.SpikingNetwork, images: Tensor, timesteps: int) -> dict[st
 
 @torch.no_grad()
 def conversion(name: str) -> dict[str, Any]:
-    """A model converted, and how far its rates are from its activations."""
+    """The row of a model that was converted: how far its rates are from its activations."""
     model, _ = published(name)
     images = torch.randn(IMAGES, *MODELS[name].size)
     row: dict[str, Any] = {"model": name, "image": list(images.shape[1:])}
@@ -92,14 +92,15 @@ def conversion(name: str) -> dict[str, Any]:
 
 
 def refusal(name: str) -> dict[str, Any]:
-    """Why a published model is refused."""
+    """The row of a published model that is refused, with the operations that are why."""
     report = snm.convertible(torchvision_model(name).eval(), torch.randn(2, 3, 224, 224))
     operations = sorted({offence.operation for offence in report.offences})
     return {"model": name, "operations": operations, "count": len(report.offences)}
 
 
 def photos() -> tuple[Tensor, Tensor]:
-    """The 20 labelled photos of ImageNet that foolbox packages, as EfficientNet-Lite takes them."""
+    """The 20 photos of ImageNet that foolbox packages, as EfficientNet-Lite takes them, and their
+    labels."""
     folder = package_folder("foolbox") / "data"
     images, labels = [], []
     for path in sorted(folder.glob("imagenet_*.jpg")):
@@ -112,7 +113,8 @@ def photos() -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def efficientnet() -> dict[str, Any]:
-    """Right answers on 20 photos; each half is calibrated on the other half and its mirror."""
+    """Counts right answers on 20 photos; the network for each half of them is calibrated on the
+    other half and its mirror images."""
     model, _ = published("efficientnet_lite0")
     model.to(memory_format=torch.channels_last)
     images, labels = photos()
@@ -137,8 +139,8 @@ def efficientnet() -> dict[str, Any]:
 
 @torch.no_grad()
 def drift(timesteps: int) -> float:
-    """Share of the neurons of a VGG-16 with random weights that send another number of spikes with
-    the published float memory than with a count of spikes, everything else the same."""
+    """The share of neurons that send another number of spikes with the published float memory than
+    with a count of spikes, in a VGG-16 with random weights, all else being the same."""
     torch.manual_seed(0)
     model = vgg16()
     for layer in model:

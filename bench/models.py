@@ -1,4 +1,4 @@
-"""The networks that are timed, with weights, calibration images and a batch for each."""
+"""Makes the networks that are timed, each with weights, calibration images and a batch."""
 
 from collections.abc import Callable
 from functools import partial
@@ -14,12 +14,14 @@ _VGG_16 = (64, 64, 0, 128, 128, 0, 256, 256, 256, 0, 512, 512, 512, 0, 512, 512,
 
 
 class Model(NamedTuple):
-    """A ReLU network, and images for it."""
+    """A ReLU network with images for it."""
 
     network: nn.Module
+    """The network, in evaluation mode."""
     calibration: Tensor
+    """The images that it is calibrated on."""
     images: Tensor
-    """The batch that is timed."""
+    """The batch of images that is timed."""
 
 
 def _demo() -> Model:
@@ -61,7 +63,8 @@ MODELS: dict[str, Callable[[], Model]] = {
     "ResNet-34, 224×224": partial(_vision, "resnet34", **_OF_IMAGENET),
     "ResNet-50, 224×224": partial(_vision, "resnet50", **_OF_IMAGENET),
 }
-"""By name: the packaged network, a VGG-16 with batch norm and average pooling, and torchvision's,
-all but the first with random weights."""
+"""What makes each network, by its name: the packaged one, a VGG-16 with batch norm and average
+pooling, and torchvision's, all but the first with random weights."""
 
 NEED_TORCHVISION = tuple(name for name in MODELS if "ResNet" in name or "224" in name)
+"""The names of the networks that torchvision has."""

@@ -1,4 +1,4 @@
-"""Where packages lie that are read, or need to be prepared for, without an import."""
+"""Finds the folders of packages without importing them."""
 
 from importlib.util import find_spec
 from pathlib import Path
@@ -8,7 +8,7 @@ def package_folder(name: str) -> Path:
     """The folder of a package, which is not imported.
 
     Raises:
-        ModuleNotFoundError: it is not installed; of that name.
+        ModuleNotFoundError: the package is not installed; the error has its name.
     """
     spec = find_spec(name)
     if spec is None or spec.origin is None:

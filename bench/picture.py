@@ -1,4 +1,4 @@
-"""The picture of a record: how near to the machine's bandwidth the op runs."""
+"""Draws the picture of a record, which shows how near to the machine's bandwidth the op runs."""
 
 import hashlib
 import json
@@ -31,7 +31,7 @@ def draw(record: Record, path: Path) -> None:
 
 
 def digest(record: Record) -> str:
-    """Of the rows that the picture shows."""
+    """A digest of the rows that the picture shows."""
     rows = json.dumps(record.of_suite("op", "rivals", "sweep"), sort_keys=True)
     return f"rows {hashlib.sha256(rows.encode()).hexdigest()[:16]}"
 

@@ -1,4 +1,4 @@
-"""Launches the main kernels, once each, for ncu to look into: 2²² neurons over 32 time steps."""
+"""Launches each main kernel once, for ncu to look into, with 2²² neurons over 32 time steps."""
 
 from itertools import product
 

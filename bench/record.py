@@ -1,4 +1,4 @@
-"""A record: one run of the benchmark, its machine, and every row that was measured."""
+"""The record of a run of the benchmark: its machine, and every row that was measured."""
 
 import json
 import os
@@ -18,12 +18,13 @@ from cpuinfo import get_cpu_info
 import snm_kernels
 
 Row = dict[str, Any]
-"""What ``timing.time_beside`` notes, and what the module of timings adds."""
+"""One measurement: what ``timing.time_beside`` notes, and what the module of timings adds."""
 
 ROOT = Path(__file__).resolve().parent.parent
-"""The repository, where this runs from a checkout."""
+"""The repository, if this runs from a checkout."""
 
 PACKAGES = ("spikingjelly", "triton")
+"""The packages whose versions are noted, besides torch."""
 UNKNOWN = "unknown"
 """Stands for a commit or a driver that no program here tells."""
 IDENTITY = (
@@ -34,7 +35,7 @@ IDENTITY = (
 
 @dataclass(frozen=True)
 class Record:
-    """One run.
+    """All that one run of the benchmark measured, and where.
 
     No path, host or user name is in it, so that it can be shown to others.
     """
@@ -46,12 +47,12 @@ class Record:
     scale: str
     device: str
     environment: dict[str, str]
-    """Of the variables that change figures, those that were set."""
+    """The variables that were set, of those that change figures, with their values."""
     load_average: float
-    """Of the last minute before the run: others' work on these cores spoils figures."""
+    """The load of the last minute before the run, as other work on these cores spoils figures."""
     rows: list[Row] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
-    """What did not run, and why: rivals that are not installed, above all."""
+    """What did not run, and why; mostly rivals that are not installed."""
     failed: list[str] = field(default_factory=list)
 
     def of_suite(self, *suites: str, **wanted: object) -> list[Row]:
@@ -79,7 +80,7 @@ class Record:
         return f"**{where}**; {'; '.join(parts)}."
 
     def write(self, path: Path) -> None:
-        """Writes JSON, a line for every row."""
+        """Writes the record to a file as JSON, with a line for every row."""
         content = asdict(self)
         rows = ",\n".join(json.dumps(row, ensure_ascii=False) for row in content.pop("rows"))
         head = json.dumps(content, indent=1, ensure_ascii=False).removesuffix("\n}")
@@ -87,10 +88,10 @@ class Record:
 
 
 def read(path: Path) -> Record:
-    """A record as :meth:`Record.write` left it.
+    """Reads a record that :meth:`Record.write` wrote.
 
     Raises:
-        ValueError: the file is no record.
+        ValueError: the file is not a record.
     """
     content = json.loads(path.read_text(encoding="utf-8"))
     try:
@@ -110,7 +111,7 @@ def identity(row: Row) -> tuple[tuple[str, object], ...]:
 
 
 def begin(scale: str, device: str) -> Record:
-    """A record of this machine, without rows."""
+    """A new record of this machine, without rows."""
     info = snm_kernels.build_info()
     machine = {
         "cpu": get_cpu_info().get("brand_raw", platform.machine()),
@@ -141,7 +142,7 @@ def begin(scale: str, device: str) -> Record:
 
 
 def _commit() -> str:
-    """The checkout's commit; an installed copy has its version alone."""
+    """The commit of the checkout; an installed copy only has a version."""
     if not (ROOT / ".git").exists():
         return "an installed copy"
     git = ("git", "-C", str(ROOT))
@@ -153,7 +154,7 @@ def _commit() -> str:
 
 
 def _output(program: str, *arguments: str) -> str | None:
-    """What a program prints; None if it is not there, or fails."""
+    """What a program prints; None if it is missing or fails."""
     if shutil.which(program) is None:
         return None
     process = subprocess.run([program, *arguments], check=False, capture_output=True, text=True)

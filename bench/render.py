@@ -26,14 +26,14 @@ MARKED = re.compile(r"(<!-- benchmarks: (\S+) -->\n).*?(<!-- end -->)", re.DOTAL
 
 
 def speed_table(name: str, records: Path) -> str:
-    """A table of ``tables.TABLES`` for each machine, under its heading."""
+    """One of the tables of ``tables.TABLES`` for each machine, under the machine's heading."""
     found = read_all(records / "speed").values()
     sections = [f"{record.heading()}\n\n{tables.TABLES[name](record)}" for record in found]
     return "\n".join(sections) or "Not yet measured.\n"
 
 
 def pictures(records: Path) -> str:
-    """The roofline of each machine; :func:`draw_pictures` leaves the files beside the page."""
+    """Links to the pictures of all machines; :func:`draw_pictures` writes the files."""
     found = read_all(records / "speed").items()
     return "\n".join(
         f"![Bandwidth of {record.machine['cpu']}]({_picture(name).name})\n"
@@ -47,7 +47,7 @@ def draw_pictures(records: Path) -> None:
 
 
 def stale_pictures(records: Path) -> list[str]:
-    """Pictures that are missing or show another record."""
+    """The pictures that are missing, or that show another record."""
     return [
         _picture(name).name
         for name, record in read_all(records / "speed").items()
@@ -87,12 +87,12 @@ EXPECTED = {
 
 
 def lost(page: str, text: str) -> set[str]:
-    """The tables that a page should have and has no markers for."""
+    """The tables that a page should have, but has no markers for."""
     return EXPECTED.get(page, set()) - {found[2] for found in MARKED.finditer(text)}
 
 
 def fill(text: str, records: Path) -> str:
-    """The text with every marked table rendered anew."""
+    """A text with every marked table rendered anew."""
 
     def rendered(match: re.Match[str]) -> str:
         start, name, end = match.groups()

@@ -17,13 +17,15 @@ from snm.bench.workload import Inputs, Workload, inputs_of
 Call = Callable[[], object]
 
 CACHES = 4
-"""Drives in turn take so many times the cache: nothing of the first is left when its turn comes."""
+"""How many times the cache the drives in turn take, so that nothing of a drive is left in the cache
+when its turn comes again."""
 MOST_SETS = 2048
-"""Drives too small for that take less: recording takes tens of microseconds a call."""
+"""How many sets of buffers there are at most, as recording takes tens of microseconds a call; very
+small drives then take less than that many caches."""
 
 
 class Turns:
-    """One call for each set of buffers, as one call that replays them all from a CUDA graph."""
+    """A call that replays the calls on all sets of buffers from one CUDA graph."""
 
     def __init__(self, calls: Sequence[Call]) -> None:
         # The graph has the buffers' addresses alone.
@@ -60,7 +62,7 @@ def cache_bytes(device: str) -> int:
 # As inputs_of: workloads come one after another.
 @lru_cache(maxsize=1)
 def sets_of(workload: Workload) -> tuple[Inputs, ...]:
-    """The workload's tensors, on a GPU as many times as its cache asks for."""
+    """The sets of a workload's tensors: on a GPU as many as its cache calls for, on a CPU one."""
     first = inputs_of(workload)
     more = range(1, sets_needed(first.drive.nbytes, cache_bytes(workload.device)))
     copies = (first._replace(drive=first.drive.clone(), out=first.out.clone()) for _ in more)
@@ -68,6 +70,6 @@ def sets_of(workload: Workload) -> tuple[Inputs, ...]:
 
 
 def in_turn(workload: Workload, call_of: Callable[[Inputs], Call]) -> Call:
-    """The call on each set of the workload's tensors; on a CPU, on the only one."""
+    """A call that runs on each set of the workload's tensors in turn; on a CPU there is one set."""
     calls = [call_of(inputs) for inputs in sets_of(workload)]
     return calls[0] if workload.device == "cpu" else Turns(calls)

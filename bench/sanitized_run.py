@@ -1,6 +1,6 @@
-"""A small run of each GPU backend, for compute-sanitizer to watch: ragged sizes, every emit.
+"""Runs each GPU backend on small, ragged sizes with every emit, for compute-sanitizer to watch.
 
-Every run is on CUDA; on Triton, which compiles for seconds for each, those that differ most.
+CUDA takes every run; Triton, which takes seconds to compile for each, those that differ most.
 """
 
 from itertools import product
@@ -48,7 +48,7 @@ def backends(on_triton: bool) -> tuple[str, ...]:
 
 
 def check_pooling(x: Tensor, threshold: Tensor | None, on_triton: bool) -> None:
-    """Runs windows of 4, 9 and many taps on each backend."""
+    """Runs poolings with windows of 4, 9 and many values on each backend."""
     there = None if threshold is None else threshold.cuda()
     for pool, *windows in (
         (running_max_pool, 2),

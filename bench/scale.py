@@ -1,9 +1,9 @@
-"""How much of the benchmark is run: all of it, a first look, or next to nothing."""
+"""Says how much of the benchmark is run: all of it, a first look, or next to nothing."""
 
 from dataclasses import dataclass
 
 LARGEST = 2**27
-"""Neuron-steps of the largest point of the sweep: 1 GiB of drive and spikes in float32."""
+"""The most neuron-steps of a point of the sweep, which are 1 GiB of drive and spikes in float32."""
 
 
 @dataclass(frozen=True)
@@ -11,36 +11,37 @@ class Scale:
     """What a run covers, and how long it measures."""
 
     seconds: dict[str, float]
-    """Of rounds for each contender, by device; a slow one gets its few rounds all the same."""
+    """How long the rounds of each contender take together, by device; a slow contender gets a few
+    rounds all the same."""
     features: tuple[int, int, int]
-    """``[C, H, W]`` of the layer that all but the sweep run, at a batch of 8."""
+    """The sizes ``[C, H, W]`` of the layer that all but the sweep run, at a batch of 8."""
     layers: dict[str, tuple[tuple[int, int], ...]]
-    """T and N that the op runs besides, by device."""
+    """The other T and N that the op runs at, by device."""
     timesteps: tuple[int, ...]
-    """T of the sweep."""
+    """The numbers T of time steps of the sweep."""
     neurons: tuple[int, ...]
-    """N of the sweep."""
+    """The numbers N of neurons of the sweep."""
     rivals: tuple[str, ...] | None
-    """Names in ``peers.PEERS``; None for all."""
+    """The names of the rivals, of those in ``peers.PEERS``; None for all."""
     networks: dict[str, tuple[str, ...]]
-    """Names in ``models.MODELS``, by device."""
+    """The names of the networks, of those in ``models.MODELS``, by device."""
     suites: dict[str, tuple[str, ...]]
-    """Of those that ``suite.parts`` knows, in order, by device."""
+    """The suites, of those that ``suite.parts`` knows, in order, by device."""
     heaps: tuple[str, ...]
-    """On which the rivals run."""
+    """The heaps, warm or cold, that the rivals run on."""
     every_isa: bool
     """Whether older instruction sets are measured too."""
     compiled_networks: bool
     """Whether networks run under torch.compile too."""
 
     def points(self) -> list[tuple[int, int]]:
-        """T and N of the sweep."""
+        """The pairs T and N of the sweep."""
         return [(t, n) for n in self.neurons for t in self.timesteps if t * n <= LARGEST]
 
 
 _ALL = {
     "cpu": ("op", "sweep", "rivals", "network", "layouts", "calls"),
-    # Time on a GPU may be short: what is asked of it first comes first.
+    # Time on a GPU may be short, so what matters most comes first.
     "cuda": ("op", "chunks", "network", "calls", "sweep", "layouts", "rivals"),
 }
 
@@ -94,4 +95,4 @@ SCALES = {
         compiled_networks=False,
     ),
 }
-"""By name; ``tiny`` is for tests of the benchmark and measures nothing worth reading."""
+"""The scales by name; ``tiny`` is for tests of the benchmark and measures nothing of interest."""

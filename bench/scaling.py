@@ -1,11 +1,11 @@
-"""Weak scaling of ``snm evaluate``, simulated from what a run with several processes measured.
+"""Simulates the weak scaling of ``snm evaluate`` from what a run with several processes measured.
 
     python bench/scaling.py snm-evaluation/result.json --latency 20e-6 --bandwidth 12.5e9
 
 Every process is given as many shards as a process of the run had, with times drawn from those
 that were measured, so that the slowest of many is slower than the mean. Exchanges take place one
-after the other, as a tree of messages for the latency and a ring for the bandwidth. That processes
-disturb each other, above all at reading, is not in it.
+after the other, as a tree of messages for the latency and a ring for the bandwidth. It leaves out
+that processes disturb each other, above all when they read.
 """
 
 import argparse
@@ -21,8 +21,10 @@ from snm.bench.markdown import aligned, number, table
 
 RANKS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 NETWORKS = {"10 Gbit/s, 50 µs": (50e-6, 1.25e9), "100 Gbit/s, 5 µs": (5e-6, 12.5e9)}
-"""Latency in seconds and bandwidth in bytes a second that the page assumes."""
+"""The latency in seconds and the bandwidth in bytes a second of each network that the page
+assumes."""
 _DRAWS = 20
+"""How many draws a mean is taken of."""
 
 
 class Job(NamedTuple):
@@ -39,17 +41,17 @@ class Job(NamedTuple):
 def simulate(
     result: Mapping[str, Any], ranks: int, *, latency: float, bandwidth: float, seed: int = 0
 ) -> Job:
-    """A job of so many processes, each with the work of one of the run.
+    """Simulates a job of ``ranks`` processes, each with as much work as one of the run.
 
     Args:
-        result: of ``snm evaluate``, from at least two processes.
-        ranks: how many processes, >= 1.
-        latency: of a message, in seconds.
-        bandwidth: of a process's connection, in bytes a second.
-        seed: of the draws.
+        result: the result of ``snm evaluate``, from at least two processes.
+        ranks: the number of processes, >= 1.
+        latency: that of a message, in seconds.
+        bandwidth: that of a process's connection, in bytes a second.
+        seed: that of the draws.
 
     Raises:
-        ValueError: the result is of one process, which exchanged nothing.
+        ValueError: the result is that of one process, which exchanged nothing.
     """
     if result["processes"] < 2:
         raise ValueError(
@@ -63,8 +65,8 @@ def simulate(
 
 
 def _shards(result: Mapping[str, Any], ranks: int, seed: int) -> float:
-    """Seconds until the last process has its shards, the mean of some draws; of one process the
-    expected time."""
+    """How many seconds it takes until the last process has its shards, as the mean of some draws;
+    for one process the expected time."""
     times = [shard["seconds"] + shard["waited"] for shard in result["shards"]]
     each = math.ceil(len(times) / result["processes"])
     if ranks == 1:
@@ -76,8 +78,8 @@ def _shards(result: Mapping[str, Any], ranks: int, seed: int) -> float:
 def _exchanging(
     communication: Mapping[str, int], ranks: int, latency: float, bandwidth: float
 ) -> float:
-    """Seconds in exchanges: reduced twice around a ring, broadcast along a pipeline, and of what
-    is gathered everyone gets everyone's."""
+    """How many seconds exchanges take: reductions go around a ring twice, broadcasts along a
+    pipeline, and in a gathering every process gets what all others have."""
     if ranks == 1:
         return 0.0
     rounds = 2 * math.ceil(math.log2(ranks)) * communication["exchanges"]
@@ -90,7 +92,8 @@ def _exchanging(
 
 
 def scaling_table(result: Mapping[str, Any], networks: Mapping[str, tuple[float, float]]) -> str:
-    """Simulated jobs by the number of processes, for some networks by latency and bandwidth."""
+    """A table of simulated jobs by the number of processes, for networks of some latencies and
+    bandwidths."""
     head = ["processes"]
     for name in networks:
         head += [f"seconds, {name}", "exchanging", "efficiency"]
@@ -105,7 +108,7 @@ def scaling_table(result: Mapping[str, Any], networks: Mapping[str, tuple[float,
 
 
 def scaling_tables(records: Path) -> str:
-    """The page's tables: one for each record of ``bench/records/scaling/``, a ``result.json``."""
+    """The page's tables, one for each ``result.json`` of a run in ``bench/records/scaling/``."""
     sections = []
     for path in sorted((records / "scaling").glob("*.json")):
         result = json.loads(path.read_text(encoding="utf-8"))

@@ -25,24 +25,24 @@ from snm.bench.timing import HEAP_VARIABLES
 FOLDER = Path(__file__).resolve().parent
 ISAS = ("avx512", "avx2", "baseline")
 NOTED = {"op": ("isa",), "rivals": ("heap",)}
-"""What tells rows of a suite apart that ran in several processes."""
+"""The settings that tell rows of a suite apart if it ran in several processes."""
 
 
 class Part(NamedTuple):
-    """A process of the run."""
+    """The part of a run that one process does."""
 
     suite: str
     module: str
     heap: str = "warm"
     isa: str = ""
-    """Empty for the processor's best."""
+    """The instruction set; empty for the processor's best."""
 
     def __str__(self) -> str:
         settings = [self.isa or "", "" if self.heap == "warm" else f"{self.heap} heap"]
         return ", ".join([self.module.removesuffix(".py"), *filter(None, settings)])
 
     def environment(self) -> dict[str, str]:
-        """This process's, the heap and the instruction set as the part wants them."""
+        """The environment of this process, with the heap and the instruction set of the part."""
         kept = {
             name: value
             for name, value in os.environ.items()
@@ -55,12 +55,12 @@ class Part(NamedTuple):
 
 
 def unknown(device: str, scale: str, suites: Sequence[str]) -> list[str]:
-    """The suites that a run does not have."""
+    """The names among these that are not suites of the run."""
     return [suite for suite in suites if suite not in SCALES[scale].suites[device]]
 
 
 def parts(device: str, scale: str, suites: Sequence[str] = ()) -> Iterator[Part]:
-    """The processes of a run, of all suites or these, in order.
+    """The parts of a run in order, of all suites or of the given ones.
 
     A GPU needs neither heaps nor instruction sets.
     """
@@ -91,7 +91,7 @@ def run(
     limit: float = float("inf"),
     suites: Sequence[str] = (),
 ) -> int:
-    """Runs all parts, prints each table when it is full, and writes what it found.
+    """Runs all parts, prints each table when it is complete, and writes all results.
 
     Args:
         device: ``"cpu"`` or ``"cuda"``.
@@ -126,7 +126,7 @@ def run(
 
 
 def _run_part(part: Part, found: Record, seconds: float) -> None:
-    """Adds what a process measures to the record."""
+    """Runs a part in a process of its own and adds what it measures to the record."""
     if seconds <= 0:
         found.failed.append(f"{part}: no time left")
         return
@@ -163,7 +163,7 @@ def _run_part(part: Part, found: Record, seconds: float) -> None:
 
 
 def _end(process: subprocess.Popen[bytes]) -> int:
-    """Interrupts pytest, which then writes the rows that it has."""
+    """Interrupts pytest, which then writes the rows that it has; returns its exit status."""
     process.send_signal(signal.SIGINT)
     try:
         return process.wait(20)

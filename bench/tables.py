@@ -1,4 +1,4 @@
-"""The tables of a record, as Markdown."""
+"""Makes the tables of a record, as Markdown."""
 
 from collections.abc import Callable, Iterable
 
@@ -22,7 +22,7 @@ def op_table(record: Record) -> str:
 
 
 def usual_op(record: Record, **wanted: object) -> list[Row]:
-    """The op's rows of its usual size, which is run first."""
+    """The op's rows at its usual size, which is the one that is run first."""
     return next(iter(_by_size(record.of_suite("op", **wanted))), [])
 
 
@@ -231,14 +231,14 @@ def short_network_table(record: Record) -> str:
 
 
 def _faster(contender: str, rows: Iterable[Row]) -> float | None:
-    """A contender's time over that of snm, in the memory format in which it is faster."""
+    """A contender's time over that of snm, in the memory format that suits the contender best."""
     formats = (contender, contender + CONTIGUOUS)
     found = (times(row, "snm") for row in rows if row["contender"] in formats)
     return min(filter(None, found), default=None)
 
 
 def _over_relu(ours: Row, rows: Iterable[Row]) -> float | None:
-    """The time of snm over the ReLU network's, in the memory format in which that is faster."""
+    """The time of snm over that of the ReLU network, in the memory format that suits the latter."""
     # The yardstick itself runs beside nothing: snm ran beside it.
     other = _faster(ours["yardstick"] + CONTIGUOUS, rows)
     found = (times(ours, ours["yardstick"]), other and 1 / other)
@@ -260,25 +260,25 @@ TABLES: dict[str, Callable[[Record], str]] = {
     "short-op": short_op_table,
     "short-network": short_network_table,
 }
-"""By the name that the pages and the suites know them by."""
+"""What makes each table, by the name that pages and suites have for it."""
 
 LONG = ("op", "sweep", "rivals", "network", "chunks", "layouts", "calls")
 
 
 def every_table(record: Record) -> str:
-    """The page that ``snm bench`` leaves beside a record."""
+    """The page with all tables that ``snm bench`` writes beside a record."""
     sections = [f"{TABLES[name].__doc__}\n\n{TABLES[name](record)}" for name in LONG]
     not_run = "".join(f"- not run: {reason}\n" for reason in record.skipped)
     return "\n".join((f"{record.heading()}\n", *sections, not_run))
 
 
 def nanoseconds(row: Row) -> float:
-    """Per neuron and step."""
+    """A row's time per neuron and step in nanoseconds, as text."""
     return 1e9 * float(row["seconds"]) / (int(row["neurons"]) * int(row["timesteps"]))
 
 
 def bandwidth(row: Row) -> float:
-    """GB/s moved."""
+    """A row's bandwidth in GB/s, as text."""
     return float(row["bytes_per_neuron_step"]) / nanoseconds(row)
 
 
@@ -287,7 +287,7 @@ def number_of_bytes(row: Row) -> str:
 
 
 def times(row: Row, other: str) -> float | None:
-    """The row's time over that of another contender that ran in turn with it."""
+    """A row's time over that of another contender that ran in turn with it, as text."""
     if row["contender"] == other:
         return 1.0
     beside = row["beside"].get(other)
@@ -295,12 +295,13 @@ def times(row: Row, other: str) -> float | None:
 
 
 def share(row: Row, other: str, rows: Iterable[Row]) -> float | None:
-    """The row's bandwidth over that of a yardstick that ran in turn with it.
+    """A row's bandwidth over that of a yardstick that ran in turn with it.
 
     Args:
-        row: a contender.
-        other: the yardstick's name.
-        rows: has the yardstick's own row if it moves other bytes than this contender.
+        row: the row of a contender.
+        other: the name of the yardstick.
+        rows: rows with the yardstick's own among them, if that moves other bytes than this
+            contender.
     """
     beside = times(row, other)
     if beside is None:
@@ -312,7 +313,7 @@ def share(row: Row, other: str, rows: Iterable[Row]) -> float | None:
 
 
 def _values(rows: Iterable[Row], name: str) -> list[str | None]:
-    """The different values of a field, in order."""
+    """All different values that rows have in a field, in order."""
     return [*dict.fromkeys(row.get(name) for row in rows)]
 
 

@@ -16,11 +16,11 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 HEAP_VARIABLES = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "100000000000"}
 HEAP = "warm" if all(name in os.environ for name in HEAP_VARIABLES) else "cold"
-"""Whether memory that is freed is kept: a fresh tensor then lies on pages that are mapped."""
+"""Whether freed memory is kept ("warm"), so that a fresh tensor lies on pages that are mapped."""
 
 SHORTEST_ROUND = {"cpu": 1e-3, "cuda": 20e-3}
-"""Seconds; calls that take less are repeated within a round, which hides the clock's cost, and on a
-GPU the host's."""
+"""The fewest seconds that a round takes; shorter calls are repeated within it, which hides the cost
+of the clock, and on a GPU that of the host."""
 
 WARM_UP_SECONDS = 0.1
 MIN_ROUNDS, MAX_ROUNDS = 5, 300
@@ -88,7 +88,7 @@ def time_beside(
 
 
 def spread(values: Sequence[float]) -> float:
-    """The interquartile range; 0 of a single value.
+    """The interquartile range of values; 0 for a single value.
 
     >>> spread([1.0, 2.0, 3.0, 4.0, 5.0])
     2.0
@@ -100,7 +100,7 @@ def spread(values: Sequence[float]) -> float:
 
 
 def _launches(call: Callable[[], object], device: str, warm_up: float) -> tuple[int, float]:
-    """How often a round makes the call, and about how many seconds one takes."""
+    """How often a round makes a call, and about how many seconds one call takes."""
     once = _round(call, 1, device)
     once()
     start = time.perf_counter()

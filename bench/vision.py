@@ -1,4 +1,4 @@
-"""torchvision's models, whatever torch they were built for."""
+"""Makes models of torchvision, whichever torch it was built for."""
 
 from functools import cache
 from importlib import import_module
@@ -15,8 +15,8 @@ _LIBRARIES: list[torch.library.Library] = []
 
 @cache
 def torchvision_models() -> Any:
-    """The module ``torchvision.models``, which needs no compiled operation; one built for another
-    torch does not load, and then what importing it needs of them is declared here."""
+    """The module ``torchvision.models``, which needs none of torchvision's compiled operations. If
+    they were built for another torch they do not load, and what the import needs is declared."""
     folder = package_folder("torchvision")
     try:
         torch.ops.load_library(folder / "_C.so")
@@ -29,5 +29,5 @@ def torchvision_models() -> Any:
 
 
 def torchvision_model(name: str, **options: Any) -> nn.Module:
-    """A model of torchvision by name, its weights drawn at random."""
+    """The model of torchvision with that name, its weights drawn at random."""
     return getattr(torchvision_models(), name)(weights=None, **options)

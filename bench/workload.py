@@ -1,4 +1,4 @@
-"""The layers of neurons that every contender runs, and their inputs."""
+"""Describes the layers of neurons that every contender runs, and makes their inputs."""
 
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -10,14 +10,14 @@ from torch import Tensor
 
 
 class Inputs(NamedTuple):
-    """What a contender reads and where it writes."""
+    """The tensors that a contender reads, and one that it may write to."""
 
     drive: Tensor
-    """``[T, B, C, H, W]``."""
+    """The drive, ``[T, B, C, H, W]``."""
     threshold: Tensor
-    """θ per neuron, float32 ``[C, H, W]``, or a scalar."""
+    """The threshold θ of each neuron, float32 ``[C, H, W]``, or a scalar."""
     out: Tensor
-    """For amplitudes: like the drive."""
+    """Room for amplitudes, like the drive."""
 
 
 @dataclass(frozen=True)
@@ -51,14 +51,14 @@ class Workload:
         return str(self.dtype).removeprefix("torch.")
 
     def info(self) -> dict[str, str | int]:
-        """What a row of a record says of it."""
+        """What a row of a record says of the workload."""
         return {"dtype": self.dtype_name, "timesteps": self.timesteps, "neurons": self.neurons}
 
 
 # Workloads come one after another, and two of the largest drives needn't be held at once.
 @lru_cache(maxsize=1)
 def inputs_of(workload: Workload) -> Inputs:
-    """The workload's tensors: the same for all contenders, and the same in every process."""
+    """The workload's tensors, which are the same for all contenders and in every process."""
     generator = torch.Generator(workload.device).manual_seed(0)
     drawn = partial(torch.randint, generator=generator, device=workload.device)
     sizes = (workload.timesteps, workload.batch, *workload.features)
@@ -68,5 +68,5 @@ def inputs_of(workload: Workload) -> Inputs:
 
 
 def at_one_threshold(inputs: Inputs) -> Inputs:
-    """The same with θ = 1 for all neurons, which every contender can run."""
+    """Inputs with θ = 1 for all neurons, which every contender can run."""
     return inputs._replace(threshold=torch.ones((), device=inputs.drive.device))

@@ -13,6 +13,7 @@ from snm.bench.workload import Inputs, at_one_threshold
 from snm_kernels import SNMRule, preset
 
 _SPIKINGJELLY = ("spikingjelly", "loguru")
+"""The packages that SpikingJelly's neurons need."""
 _COMPILER = ("torch._dynamo", "torch._inductor.compile_fx")
 """What ``torch.compile`` imports when it is first called."""
 
@@ -27,11 +28,13 @@ class Entry(NamedTuple):
     """A rival as the suites list it."""
 
     module: str
+    """The name of its module in this package."""
     rule: SNMRule
-    """The rule it runs, for comparison with snm_kernels."""
+    """The rule that it runs, for comparison with snm_kernels."""
     rule_name: str
+    """The name of that rule."""
     per_neuron: bool
-    """Whether it takes a threshold per neuron; otherwise θ = 1."""
+    """Whether it takes a threshold per neuron; if not, θ = 1."""
     compiled: bool = False
     """Whether ``torch.compile`` is put around it."""
     needs: tuple[str, ...] = _SPIKINGJELLY
@@ -41,11 +44,11 @@ class Entry(NamedTuple):
         return inputs if self.per_neuron else at_one_threshold(inputs)
 
     def missing(self) -> str:
-        """Why it can't run here; empty where it can."""
+        """Why it can't run here, in words; empty if it can."""
         return missing(*self.needs)
 
     def load(self) -> Any:
-        """Its module, with what that imports, and the compiler where it is compiled."""
+        """Imports its module, and the compiler if it is compiled; returns the module."""
         if self.compiled:
             for name in _COMPILER:
                 importlib.import_module(name)
@@ -57,7 +60,7 @@ class Entry(NamedTuple):
 
 
 ST_BIF_LEVELS = 16
-"""Values that the count of ST-BIF takes: 0 to 15."""
+"""How many values ST-BIF's count of spikes can take: 0 to 15."""
 
 _SNM, _IF, _ST_BIF = preset("snm"), preset("if"), preset("st-bif", levels=ST_BIF_LEVELS - 1)
 

@@ -18,7 +18,7 @@ def core(x: Tensor, v: Tensor, m: Tensor, theta: Tensor) -> tuple[Tensor, Tensor
 
 
 class Peer:
-    """FlexSN takes a threshold that is a scalar or as large as a time step, batch included."""
+    """Runs FlexSN, whose threshold is a scalar or as large as a time step, batch included."""
 
     def __init__(self, inputs: Inputs, compiled: bool) -> None:
         self.drive = inputs.drive

@@ -1,4 +1,4 @@
-"""The paper's published way: one eager call per time step, the memory a float."""
+"""The neuron as in the code published with the paper: one eager call per step, a float memory."""
 
 import torch
 from torch import Tensor
@@ -8,7 +8,7 @@ from snm.demo.step_by_step import StepByStepSNM
 
 
 class Peer:
-    """Runs ``snm.demo.step_by_step.StepByStepSNM`` over all time steps, stacking nothing."""
+    """Runs ``snm.demo.step_by_step.StepByStepSNM`` over all time steps; results are not stacked."""
 
     implementation = "eager"
 

@@ -14,7 +14,7 @@ from snm_kernels.reference import snm_reference
 
 
 def all_steps(drive: Tensor, threshold: Tensor) -> Tensor:
-    """All time steps, unrolled."""
+    """Runs all time steps, unrolled in one graph."""
     sent, *_ = snm_reference(
         drive, threshold, None, None, None, None, None, rule=SNM, spikes_dtype=drive.dtype
     )
@@ -22,7 +22,7 @@ def all_steps(drive: Tensor, threshold: Tensor) -> Tensor:
 
 
 def one_step(drive: Tensor, threshold: Tensor, v: Tensor, m: Tensor, out: Tensor) -> None:
-    """One time step, ``drive`` ``[B, ...]``; writes the state and what is sent in place."""
+    """Runs one time step of a drive ``[B, ...]``; writes the state and what is sent in place."""
     [sent], membrane, memory, _ = snm_reference(
         drive[None], threshold, v, m, None, None, None, rule=SNM, spikes_dtype=drive.dtype
     )
@@ -32,7 +32,7 @@ def one_step(drive: Tensor, threshold: Tensor, v: Tensor, m: Tensor, out: Tensor
 
 
 class Peer:
-    """What a user gets who writes the rule down and compiles it."""
+    """Runs what a user gets who writes down the rule in PyTorch and compiles it."""
 
     def __init__(self, inputs: Inputs, compiled: bool) -> None:
         assert compiled

@@ -9,7 +9,7 @@ from snm.bench.workload import Inputs
 
 
 class Peer:
-    """Runs the rule ``if`` at one threshold for all; its spikes are ones."""
+    """Runs the rule ``if`` with one threshold for all neurons; its spikes are ones."""
 
     def __init__(self, inputs: Inputs, compiled: bool) -> None:
         assert inputs.threshold == 1

@@ -10,7 +10,7 @@ from snm.bench.workload import Inputs
 
 
 class Peer:
-    """Runs the rule ``st-bif`` at one threshold for all."""
+    """Runs the rule ``st-bif`` with one threshold for all neurons."""
 
     def __init__(self, inputs: Inputs, compiled: bool) -> None:
         assert inputs.threshold == 1

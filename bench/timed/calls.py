@@ -1,4 +1,4 @@
-"""What a call costs where there is nothing to compute: one neuron, one time step."""
+"""Times what a call costs if there is nothing to compute: one neuron, one time step."""
 
 from functools import partial
 

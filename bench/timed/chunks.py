@@ -1,4 +1,4 @@
-"""Converted networks on a GPU, with chunks of time steps of several sizes.
+"""Times converted networks on a GPU, with chunks of time steps of several sizes.
 
 Chunks that fit into the second-level cache leave each layer's drive and spikes there for the next;
 larger ones need fewer launches, which a CUDA graph makes cheap.
@@ -25,7 +25,7 @@ DTYPE = torch.float16
 
 
 class Case(NamedTuple):
-    """A network, how it is called, and what a chunk of its time steps may take."""
+    """A network, how it is called, and how much memory a chunk of its time steps may take."""
 
     network: str
     contender: str
@@ -46,7 +46,7 @@ def cases(device: str, scale: Scale) -> list[Case]:
 
 
 def steps_of(bytes_of_chunk: int, bytes_per_step: int, timesteps: int) -> int:
-    """The longest chunks of one length that take no more; a step at least.
+    """How many steps the longest chunks of equal length have that fit; at least one.
 
     >>> [steps_of(size, 100, timesteps=32) for size in (10, 1700, 10_000)]
     [1, 16, 32]

@@ -1,4 +1,4 @@
-"""Converted networks under torch.compile, which leaves behind what would slow others down."""
+"""Times converted networks under torch.compile, which leaves behind what would slow others down."""
 
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture

@@ -1,5 +1,5 @@
-"""The first result of a fresh process: seconds from the end of its imports, caches of compilers
-empty."""
+"""Times the first result of a fresh process, from the end of its imports on, with the caches of
+compilers empty."""
 
 import json
 import os
@@ -49,7 +49,7 @@ def test_first_call(benchmark: BenchmarkFixture, case: str, device: str, scale: 
 
 
 def main(contender: str, device: str, *features: str) -> None:
-    """Prints the seconds until a contender's first result is there."""
+    """Prints how many seconds it takes until a contender's first result is there."""
     workload = Workload(device, features=tuple(map(int, features)))
     inputs = inputs_of(workload)
     peer = None

@@ -1,4 +1,4 @@
-"""What else a layer may bring along, float32: each in turn with the plain case.
+"""Times layouts, parameters and residuals, float32, each in turn with the plain case.
 
 Bytes are those that have to be moved per neuron and step. A share of 1 means that a case takes the
 plain case's time per byte.
@@ -20,7 +20,7 @@ PLAIN = "plain: contiguous, θ per neuron"
 
 
 class Case(NamedTuple):
-    """A layer, and its bytes per neuron and step."""
+    """A layer, and how many bytes it has to move per neuron and step."""
 
     workload: Workload
     contender: str
@@ -47,7 +47,7 @@ def cases(device: str, scale: Scale) -> list[Case]:
 
 @lru_cache(maxsize=1)
 def calls(workload: Workload) -> dict[str, Callable[[], object]]:
-    """Every case as a call."""
+    """Every case as a call, by its name."""
     drive, threshold, out = inputs_of(workload)
     in_last, out_last = _channels_last(drive), _channels_last(out)
     per_channel = threshold[:, :1, :1].contiguous()

@@ -1,4 +1,4 @@
-"""Whole networks: converted, run the published way, converted by SpikingJelly, and as they are.
+"""Times whole networks: converted, run the published way, converted by SpikingJelly, unchanged.
 
 All classify the same batch with T time steps, in turn with the ReLU network on T batches at once,
 which is the work that a network without memory would have, and with the converted network. All are
@@ -37,7 +37,7 @@ SPIKINGJELLY = "SpikingJelly, converted, multi-step"
 
 
 class Case(NamedTuple):
-    """A network and a contender."""
+    """A network, and the contender that runs it."""
 
     network: str
     dtype: torch.dtype
@@ -48,7 +48,7 @@ class Case(NamedTuple):
 
 
 def cases(device: str, scale: Scale) -> list[Case]:
-    """The published code takes float32, and ReLUs that are called once."""
+    """All networks and contenders; the published code takes only float32 and ReLUs called once."""
     ours = [OURS, *([CAPTURED] if device == "cuda" else [])]
     formats = ("", CONTIGUOUS) if device == "cpu" else ("",)
     found = []
@@ -65,7 +65,7 @@ def cases(device: str, scale: Scale) -> list[Case]:
 @lru_cache(maxsize=1)
 @torch.no_grad()
 def prepared(name: str, device: str, dtype: torch.dtype) -> tuple[Model, snm.SpikingNetwork]:
-    """A model on a device, and its conversion."""
+    """A model on a device, and the spiking network that it is converted to."""
     torch.manual_seed(0)
     layout = {"device": device, "dtype": dtype, "memory_format": torch.channels_last}
     network, calibration, images = (part.to(**layout) for part in MODELS[name]())
@@ -99,7 +99,7 @@ def contiguous(model: Model) -> Model:
 
 
 def build(contender: str, model: Model, net: snm.SpikingNetwork) -> Callable[[], Tensor]:
-    """What is timed."""
+    """The call that is timed."""
     if contender.endswith(CONTIGUOUS):
         return build(contender.removesuffix(CONTIGUOUS), contiguous(model), net)
     if contender == OURS:

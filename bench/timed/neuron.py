@@ -1,4 +1,4 @@
-"""The op at its usual size, T = 32 and 2²⁰ neurons: every dtype, and everything it can send.
+"""Times the op at its usual size, T = 32 and 2²⁰ neurons, in every dtype and with every emit.
 
 On a GPU the variants of docs/gpu.md at other sizes too, and kernels alone, see rotation.py.
 
@@ -29,11 +29,11 @@ ELSEWHERE = {
     torch.bfloat16: ("amplitude",),
     torch.float16: ("spike", "none"),
 }
-"""What is run at other sizes than the usual one."""
+"""What is sent, by dtype, in the runs at other sizes than the usual one."""
 
 
 class Case(NamedTuple):
-    """The op on a backend, or a yardstick, which moves the same bytes."""
+    """The op on a backend, or a yardstick that moves the same bytes."""
 
     workload: Workload
     contender: str

@@ -1,4 +1,4 @@
-"""The op against its rivals, float32: each runs in turn with ``copy_`` and with the op.
+"""Times the op and its rivals, float32; each runs in turn with ``copy_`` and with the op.
 
 snm_kernels and ``copy_`` write into tensors that are there. The rivals, but for the compiled
 reference on a CPU, allocate what they return, and on Linux a large fresh tensor costs a page fault
@@ -37,7 +37,7 @@ class Case(NamedTuple):
 
 
 def cases(device: str, scale: Scale) -> list[Case]:
-    """Compiled rivals come last: what torch.compile leaves behind slows what follows."""
+    """All contenders; compiled ones come last, as torch.compile leaves behind what slows others."""
     workload = Workload(device, features=scale.features)
     names = sorted(scale.rivals or PEERS, key=lambda name: PEERS[name].compiled)
     rules = {"snm": SNM} | {PEERS[name].rule_name: PEERS[name].rule for name in names}

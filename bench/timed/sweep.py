@@ -1,5 +1,5 @@
-"""From few time steps to many and from a layer in the cache to one of 2²⁴ neurons, float32: the op
-in turn with ``copy_`` of its own drive; on a GPU kernels alone, see rotation.py."""
+"""Times the op from few time steps to many, and from a layer in the cache to one of 2²⁴ neurons,
+float32, in turn with ``copy_`` of its own drive; on a GPU kernels alone, see rotation.py."""
 
 from functools import partial
 from typing import NamedTuple
@@ -18,7 +18,7 @@ BACKENDS = {"cpu": ("cpu",), "cuda": ("cuda", "triton")}
 
 
 class Case(NamedTuple):
-    """A size, and a backend."""
+    """A size of layer, and the backend that runs it."""
 
     workload: Workload
     backend: str

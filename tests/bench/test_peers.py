@@ -1,4 +1,4 @@
-"""Every rival sends the spikes that snm_kernels sends: the same work is timed."""
+"""Checks that rivals send the spikes that snm_kernels sends, so that the same work is timed."""
 
 import pytest
 import torch

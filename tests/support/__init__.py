@@ -1,1 +1,1 @@
-"""What the tests share: cases, networks, comparisons, and how things are run apart."""
+"""Helpers that tests share: cases, networks, comparisons, and runs in other processes."""

@@ -1,4 +1,4 @@
-"""Made-up records of the benchmark."""
+"""Makes up records of the benchmark."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The cases that parity, chunks, NumPy, operator checks, GPU tests and benchmarks share."""
+"""Cases of the op that parity, chunks, NumPy, operator checks, GPU tests and benchmarks share."""
 
 import zlib
 from collections.abc import Callable
@@ -52,7 +52,7 @@ class Case:
         return torch.bfloat16 not in (self.dtype, self.out_dtype)
 
     def negative(self, device: torch.device | str = "cpu") -> Tensor | None:
-        """Negative spikes sent before; with a state only, and laid out as it is."""
+        """How many negative spikes were sent before, laid out as the state is; None without one."""
         if self.state is None:
             return None
         g = Generator().manual_seed(zlib.crc32(self.name.encode()))
@@ -60,7 +60,7 @@ class Case:
         return negative.abs().to(device)
 
     def inputs(self, device: torch.device | str = "cpu", seed: int = 0) -> dict[str, Any]:
-        """Keyword arguments of `snm_kernels.snm`: the same values on every device."""
+        """The keyword arguments of `snm_kernels.snm`, with the same values on every device."""
         g = Generator().manual_seed(zlib.crc32(self.name.encode()) + seed)
         arguments: dict[str, Any] = {"rule": self.rule, "emit": self.emit}
         if self.out_dtype is not None:
@@ -158,7 +158,7 @@ def aimed_run(
 
 
 def edges(rule: SNMRule, theta: Tensor) -> Tensor:
-    """Membranes at which the rule changes its mind, and one ulp to either side: [K, *shape]."""
+    """Membranes at which the rule's answer changes, and one ulp to either side: [K, *shape]."""
     several = {2, rule.max_spikes, rule.max_spikes + 1} - {1}
     at = [theta, -(rule.negative_threshold or 0.0) * theta, *(k * theta for k in sorted(several))]
     ends = torch.tensor([[-INFINITY], [INFINITY]])
@@ -167,7 +167,7 @@ def edges(rule: SNMRule, theta: Tensor) -> Tensor:
 
 
 def to_drive(values: Tensor, dtype: torch.dtype) -> Tensor:
-    """Float32 values as a drive of dtype; integers are rounded and kept in range."""
+    """Float32 values as a drive of a dtype; integers are rounded and kept in range."""
     if dtype == torch.int32:
         values = values.nan_to_num().round().clamp(-(2.0**31), 2.0**31 - 128)
     return values.to(dtype)
@@ -185,7 +185,7 @@ def huge_drive(sizes: tuple[int, ...], dtype: torch.dtype, g: Generator) -> Tens
 
 
 def specials(dtype: torch.dtype) -> Tensor:
-    """The values of dtype that a kernel is most likely to get wrong."""
+    """The values of a dtype that a kernel is most likely to get wrong."""
     if dtype == torch.int32:
         return torch.tensor([0, INT32_MIN, INT32_MAX, 2**24 + 1, -(2**24) - 1], dtype=dtype)
     info = torch.finfo(dtype)
@@ -194,7 +194,7 @@ def specials(dtype: torch.dtype) -> Tensor:
 
 
 def thetas(kind: str, sizes: tuple[int, ...], dtype: torch.dtype, g: Generator) -> Tensor:
-    """Thresholds, float32. The ordinary ones are values that a drive of dtype can reach exactly."""
+    """Thresholds, float32; the ordinary ones are values that a drive of dtype can reach exactly."""
     if kind == "subnormal":
         return torch.randint(1, 1000, sizes, generator=g) * 2.0**-149
     if kind == "half subnormal":
@@ -442,7 +442,8 @@ def size_cases() -> list[Case]:
 
 
 def ring_cases() -> list[Case]:
-    """More steps than a GPU's kernel has under way, by words of 16 bytes and by odd elements."""
+    """Cases with more steps than a GPU's kernel has under way, by words of 16 bytes and by odd
+    elements."""
     rules = {"snm": SNM, "graded": RULES["graded and signed"]}
     return [
         Case(
@@ -467,7 +468,7 @@ def ring_cases() -> list[Case]:
 
 
 def tile_cases() -> list[Case]:
-    """Parameters whose pattern crosses the 64 and 1024 neurons that kernels work in."""
+    """Cases with parameters whose pattern crosses the 64 and 1024 neurons that kernels work in."""
     patterns = [
         ("period over a tile", (2, 3, 40, 41), "contiguous", "neuron"),
         ("period over a tile in channels_last", (2, 3, 40, 41), "channels_last", "neuron"),
@@ -562,7 +563,7 @@ def value_cases() -> list[Case]:
 
 
 def counted_cases() -> list[Case]:
-    """What negative spikes are counted in: few, as the rest of the run is that of the others."""
+    """The cases in which negative spikes are counted; few, as all else is the same as in others."""
     rules = {
         "snm": SNM,
         "snm-zero": preset("snm-zero"),
@@ -624,4 +625,4 @@ IN_PLACE = [
     and case.dtype in FLOATING
     and case.out_dtype in (None, case.dtype)
 ]
-"""Those whose spikes may be written over the drive."""
+"""The cases whose spikes may be written over the drive."""

@@ -1,4 +1,4 @@
-"""Cases of every kind for what traces or compiles the op, and how it is called there."""
+"""Cases of every kind for tests that trace or compile the op, and how these call it."""
 
 from collections.abc import Callable
 from typing import Any

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from support.machine_code import Measured, measure
 
 DTYPES = {"float32": "f", "float16": "6__half", "bfloat16": "13__nv_bfloat16", "int32": "i"}
-"""Of a drive, with their mangled names."""
+"""The dtypes of a drive, with their mangled names."""
 BYTES = {"float32": 4, "int32": 4, "float16": 2, "bfloat16": 2, "int8": 1, None: 0}
+"""How many bytes an element of each dtype has; 0 for no spikes."""
 
 
 @dataclass(frozen=True)
@@ -24,32 +25,32 @@ class Kernel:
 
     @property
     def neurons(self) -> int:
-        """Of one thread."""
+        """How many neurons one thread has."""
         words = (8 if self.graded else 16) if self.wide else 4
         return words // BYTES[self.drive]
 
     @property
     def rows(self) -> int:
-        """In shared memory or on their way there."""
+        """How many rows are in shared memory or on their way there."""
         return 8 if self.wide else 32
 
     @property
     def group(self) -> int:
-        """Rows that are waited for at once."""
+        """How many rows are waited for at once."""
         return self.rows // (4 if self.wide else 8)
 
     @property
     def threads(self) -> int:
-        """Of one block."""
+        """How many threads a block has."""
         return 128 if self.wide else 32
 
     @property
     def shared_bytes(self) -> int:
-        """Of shared memory that a block takes."""
+        """How many bytes of shared memory a block takes."""
         return self.rows * self.threads * self.neurons * BYTES[self.drive]
 
     def name(self, kernels: dict[str, str]) -> str:
-        """Its mangled name."""
+        """The mangled name of the kernel."""
         drive = DTYPES[self.drive]
         spikes = {**DTYPES, "int8": "a", None: "NS_7NothingE"}[self.spikes]
         if spikes == drive and len(drive) > 1:

@@ -12,7 +12,7 @@ VGG_16 = (64, 64, 0, 128, 128, 0, 256, 256, 256, 0, 512, 512, 512, 0, 512, 512, 
 
 
 def dyadic(tensor: Tensor, generator: torch.Generator, nonzero: int) -> None:
-    """Fills a layer's weights with so many ±1/2 per output; their sums stay exact."""
+    """Fills a layer's weights with a number of ±1/2 per output, so that sums stay exact."""
     flat = torch.zeros(len(tensor), tensor[0].numel())
     place = torch.rand(flat.shape, generator=generator).argsort(1)[:, :nonzero]
     sign = torch.randint(0, 2, place.shape, generator=generator) - 0.5
@@ -41,13 +41,13 @@ def vgg16() -> nn.Sequential:
 
 
 def power_of_two(threshold: Tensor, seed: int) -> Tensor:
-    """Thresholds of 1/4 to 2, for as many neurons."""
+    """Thresholds that are powers of two from 1/4 to 2, one for each neuron."""
     generator = torch.Generator().manual_seed(seed)
     return 2.0 ** torch.randint(-2, 2, threshold.shape, generator=generator)
 
 
 def counts_of(net: snm.SpikingNetwork, images: Tensor, timesteps: int) -> dict[str, Tensor]:
-    """How many spikes every neuron sent, by layer."""
+    """How many spikes every neuron sent, by the path of its layer."""
     counts: dict[str, Tensor] = {}
 
     def note(path: str, _module: nn.Module, _drive: object, output: SNMOutput) -> None:

@@ -1,4 +1,4 @@
-"""What a shared library says of itself, as readelf tells it."""
+"""Reads what a shared library says of itself, by readelf."""
 
 import shutil
 import subprocess
@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 
 class Symbol(NamedTuple):
-    """One that the library expects of others."""
+    """A symbol that a library expects other libraries to have."""
 
     name: str
     version: str

@@ -50,7 +50,7 @@ def _link(objects: Sequence[Path], target: Path) -> Path:
 
 
 def _sources() -> list[Path]:
-    """What is compiled, those that take longest first."""
+    """The sources that are compiled, those that take longest first."""
     kernels = sorted((CSRC / "cuda").glob("*.cu"), key=lambda path: "snm_" not in path.name)
     return [*kernels, HERE / "device.cpp"]
 
@@ -93,13 +93,14 @@ def build() -> Path:
 def build_changed(
     library: Path, folder: Path, changes: dict[str, tuple[str, str]], source: str
 ) -> Path:
-    """A library of which one file is compiled from changed sources.
+    """Builds a library of which one file is compiled from changed sources.
 
     Args:
-        library: as it is, with its objects beside it.
+        library: the unchanged library, with its objects beside it.
         folder: where the changed sources and the new library go.
-        changes: name of a file of csrc/cuda/ -> what it has once, and what takes its place.
-        source: name of the file to compile.
+        changes: for each file of csrc/cuda/ to change, by name, a text that it has once, and the
+            text that replaces it.
+        source: the name of the file to compile.
     """
     shutil.copytree(CSRC, folder / "csrc")
     changed = folder / "csrc" / "cuda"

@@ -28,7 +28,7 @@ def assert_same_bits(actual: Tensor, expected: Tensor, name: str = "tensor") -> 
 
 
 def assert_same_run(actual: SNMOutput, expected: SNMOutput) -> None:
-    """Spikes (or that there are none), membrane and memory are the same bits."""
+    """Asserts that spikes (or that there are none), membrane and memory are the same bits."""
     assert (actual.spikes is None) == (expected.spikes is None)
     if expected.spikes is not None:
         assert_same_bits(actual.spikes, expected.spikes, "spikes")
@@ -37,12 +37,12 @@ def assert_same_run(actual: SNMOutput, expected: SNMOutput) -> None:
 
 
 def strides(tensor: Tensor) -> list[int]:
-    """Strides of the dimensions that have more than one place."""
+    """The strides of those dimensions that have more than one place."""
     return [s for n, s in zip(tensor.shape, tensor.stride(), strict=True) if n > 1]
 
 
 def assert_laid_out_as(x: Tensor, output: SNMOutput) -> None:
-    """Slices are dense in the drive's memory format, and spikes one dense slice per step."""
+    """Asserts that slices are dense in the drive's memory format, spikes one dense slice a step."""
     slice_ = torch.empty_like(x[0])
     assert strides(output.state.v) == strides(slice_)
     assert strides(output.state.m) == strides(slice_)

@@ -1,4 +1,4 @@
-"""Data sets as files, small models and forked processes for the tests of evaluation."""
+"""Data sets in files, small models and forked processes, for the tests of evaluation."""
 
 import multiprocessing
 import os
@@ -47,13 +47,13 @@ def packaged() -> Any:
 
 
 def idx(array: np.ndarray) -> bytes:
-    """An array of unsigned bytes as the content of an idx file."""
+    """The content of an idx file with an array of unsigned bytes."""
     header = bytes([0, 0, 8, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape)
     return header + array.astype(np.uint8).tobytes()
 
 
 def write_fashion_mnist(folder: Path, test: int, train: int) -> Path:
-    """The first packaged images as the four files of Fashion-MNIST; train labels are all 0."""
+    """Writes the first packaged images as the four files of Fashion-MNIST, with train labels 0."""
     arrays = packaged()
     folder.mkdir(parents=True, exist_ok=True)
     for name, array in {
@@ -78,7 +78,7 @@ def small_evaluation(
     loaded: Loaded | None = None,
     **how: Any,
 ) -> Evaluation:
-    """Of the small network on the Fashion-MNIST in a folder."""
+    """An evaluation of the small network on the Fashion-MNIST in a folder."""
     loaded = loaded or small_model()
     data, calibration = (
         open_dataset(f"fashion-mnist:{folder}", split) for split in ("test", "train")
@@ -94,7 +94,7 @@ def small_evaluation(
 
 
 def run_small(folder: Path, out: Path, world: int = 1, **options: Any) -> list[dict[str, Any]]:
-    """The results that so many processes get for the small network."""
+    """The results that each of a number of processes gets for the small network."""
     resume = options.pop("resume", False)
 
     def work(processes: Processes) -> dict[str, Any]:
@@ -104,10 +104,10 @@ def run_small(folder: Path, out: Path, world: int = 1, **options: Any) -> list[d
 
 
 def in_processes(world: int, meeting: Path, work: Callable[[Processes], Any]) -> list[Any]:
-    """What a function returns in each of so many processes that are connected by gloo.
+    """What a function returns in each of a number of processes that are connected by gloo.
 
     Args:
-        meeting: a file that is not there, by which they find each other.
+        meeting: the path of a file that does not exist yet, by which they find each other.
     """
     context = multiprocessing.get_context("fork")
     running = []

@@ -1,4 +1,4 @@
-"""A model whose images fail in one of several processes, in the middle of its work."""
+"""A model whose preprocessing fails in one of several processes, in the middle of its work."""
 
 import os
 
@@ -12,7 +12,7 @@ seen: list[int] = []
 
 
 def preprocess(picture: Picture) -> torch.Tensor:
-    """That of the small network; in rank 1 the twentieth picture fails."""
+    """The preprocessing of the small network, which in rank 1 fails at the twentieth picture."""
     seen.append(1)
     if os.environ["RANK"] == "1" and len(seen) == 20:
         raise ValueError("the disk of rank 1 is on fire")

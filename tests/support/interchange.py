@@ -1,4 +1,4 @@
-"""What tests of NIR and ONNX share: a network with everything, and the spikes of a run."""
+"""A network with everything, and the spikes of a run, for the tests of NIR and ONNX."""
 
 import torch
 from torch import Tensor, nn
@@ -9,8 +9,9 @@ from support.networks import exact
 
 
 class Everything(nn.Module):
-    """Max poolings of neurons, overlapping, padded and in ceil mode, and of a drive; a sum that
-    neurons take and one that others read; a factor; grouped and oblong convolutions; averages."""
+    """A network with max poolings of neurons, overlapping, padded and in ceil mode, and of a drive;
+    a sum that neurons take and one that others read; a factor; grouped and oblong convolutions; and
+    averages."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -32,7 +33,7 @@ class Everything(nn.Module):
 
 
 def with_biases(net: snm.SpikingNetwork) -> snm.SpikingNetwork:
-    """Gives every layer of neurons a bias per channel, of few binary digits."""
+    """Gives every layer of neurons a bias per channel, with few binary digits."""
     for path, neuron in net.layers.items():
         fire = next(fire for fire in net.program.neurons if fire.path == path)
         dims = neuron.threshold.dim() if fire.per_neuron else 1
@@ -43,7 +44,7 @@ def with_biases(net: snm.SpikingNetwork) -> snm.SpikingNetwork:
 
 
 def everything(rule: str | snm.SNMRule = "snm-zero") -> tuple[snm.SpikingNetwork, Tensor]:
-    """That network, converted, of exact sums; and images."""
+    """The network with everything, converted, its sums exact; and images for it."""
     model = exact(Everything(), seed=3)
     g = torch.Generator().manual_seed(1)
     calibration, images = torch.randint(-2, 5, (2, 4, 2, 8, 8), generator=g) / 2
@@ -51,7 +52,7 @@ def everything(rule: str | snm.SNMRule = "snm-zero") -> tuple[snm.SpikingNetwork
 
 
 def trains(net: snm.SpikingNetwork, images: Tensor, timesteps: int) -> dict[str, Tensor]:
-    """What each layer of neurons sends at every step, int8 ``[T, B, ...]``, stepped by hand."""
+    """What each layer of neurons sends at every step, int8 ``[T, B, ...]``, found step by step."""
     counts: dict[str, list[Tensor]] = {path: [] for path in net.layers}
     net.reset()
     for _ in range(timesteps):

@@ -1,4 +1,4 @@
-"""Runs Python with an instruction set of the CPU kernels, which is read once a process."""
+"""Runs Python with a chosen instruction set of the CPU kernels, which is read once per process."""
 
 import os
 import subprocess
@@ -40,7 +40,7 @@ def run_with_isa(isa: str, *command: str) -> subprocess.CompletedProcess[str]:
 
 
 STREAMED_BYTES = 2**25
-"""From this many bytes of spikes on, the kernels store past the caches."""
+"""The number of bytes of spikes from which on kernels store past the caches."""
 SENT = {
     "float32": (torch.float32, "amplitude"),
     "bfloat16": (torch.bfloat16, "amplitude"),
@@ -49,7 +49,8 @@ SENT = {
 
 
 def compare_streamed(sent: str) -> None:
-    """Spikes too many for the caches, in rows that start and end anywhere in a line."""
+    """Compares runs with more spikes than caches hold, in rows that start and end anywhere in a
+    cache line."""
     dtype, emit = SENT[sent]
     steps, edge = 7, 5
     size = 1 if emit == "spike" else dtype.itemsize

@@ -13,19 +13,19 @@ CUOBJDUMP = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
 
 
 def cuobjdump(*arguments: object) -> str:
-    """What cuobjdump prints."""
+    """What cuobjdump prints when called with these arguments."""
     command = [str(CUOBJDUMP), *map(str, arguments)]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
 def kernels(listing: str) -> dict[str, str]:
-    """Mangled name -> listing of each function in the output of ``cuobjdump -sass``."""
+    """The listing of each function in the output of ``cuobjdump -sass``, by its mangled name."""
     parts = re.split(r"Function : (\S+)", listing)
     return dict(zip(parts[1::2], parts[2::2], strict=True))
 
 
 def count(pattern: str, listing: str) -> int:
-    """How many instructions of a listing match."""
+    """How many instructions of a listing match a pattern."""
     return len(re.findall(pattern, listing))
 
 
@@ -36,7 +36,7 @@ LOCAL_MEMORY = r"\b(?:LDL|STL)\b"
 
 
 class Instruction(NamedTuple):
-    """One line of a listing."""
+    """An instruction, which is one line of a listing."""
 
     address: int
     predicate: str
@@ -50,19 +50,19 @@ class Instruction(NamedTuple):
 
     @property
     def target(self) -> int | None:
-        """Where a branch goes."""
+        """The address that a branch goes to."""
         branches = self.opcode.split(".")[0] == "BRA"
         found = re.search(r"0x([0-9a-f]+)", self.operands) if branches else None
         return int(found[1], 16) if found else None
 
     @property
     def may_go_on(self) -> bool:
-        """Whether the next instruction can follow."""
+        """Whether execution can go on with the next instruction."""
         return self.target is None or bool(self.predicate) or bool(re.search(r"P\d", self.operands))
 
     @property
     def bytes(self) -> int:
-        """What a thread moves from or to global memory."""
+        """How many bytes a thread moves from or to global memory."""
         if not self.opcode.startswith(("LDG.", "LDGSTS.", "STG.")):
             return 0
         widths = {"128": 16, "64": 8, "U16": 2, "S16": 2, "U8": 1, "S8": 1}
@@ -70,7 +70,7 @@ class Instruction(NamedTuple):
 
     @property
     def shared_offset(self) -> int:
-        """Of where a copy to shared memory goes, from the register that says where."""
+        """The offset, from the register that says where, at which a copy to shared memory goes."""
         found = re.match(r"\[R\d+\+0x([0-9a-f]+)\]", self.operands)
         return int(found[1], 16) if found else 0
 
@@ -78,7 +78,7 @@ class Instruction(NamedTuple):
     def half_rate(self) -> bool:
         """Whether a multiprocessor does 64 of it a cycle, not 128: comparisons, choices, integers.
 
-        Not those that share lanes with the others, as a product of integers does.
+        It does not hold for those that share lanes with the others, as a product of integers does.
 
         From "Throughput of Native Arithmetic Instructions" in NVIDIA's CUDA C++ programming guide.
         """
@@ -119,14 +119,14 @@ def instructions(listing: str) -> list[Instruction]:
 
 
 def main_loop(code: list[Instruction]) -> list[Instruction]:
-    """The instructions that run again and again: of several loops, those of the longest."""
+    """The instructions of the loop that a function has; of several loops, those of the longest."""
     loops = [(i.target, i.address) for i in code if i.target is not None and i.target < i.address]
     start, end = max(loops, key=lambda ends: ends[1] - ends[0])
     return [i for i in code if start <= i.address <= end]
 
 
 def accesses(code: list[Instruction], opcode: str, width: int) -> set[Instruction]:
-    """The ``LDG`` or ``STG`` of so many bytes; those under a predicate only if all are."""
+    """The ``LDG`` or ``STG`` with a number of bytes; those under a predicate only if all are."""
     found = {i for i in code if i.opcode.startswith(opcode) and i.bytes == width}
     return {i for i in found if not i.predicate} or found
 
@@ -134,13 +134,13 @@ def accesses(code: list[Instruction], opcode: str, width: int) -> set[Instructio
 def hot_path(
     loop: list[Instruction], wanted: list[tuple[set[Instruction], int]]
 ) -> list[Instruction]:
-    """The shortest way through a loop with so many instructions of each set.
+    """The shortest way through a loop that has the given number of instructions of each set.
 
-    What takes longer serves a residual, the end of a slice, or the slow cases of a division.
+    Longer ways are for a residual, the end of a slice, or the slow cases of a division.
     """
     places = {i.address: at for at, i in enumerate(loop)}
     counts = tuple(count for _, count in wanted)
-    # By place: for each number of those so far, the shortest way there.
+    # For each place, the shortest way there for each number of counted instructions so far.
     ways: list[dict[tuple[int, ...], list[Instruction]]] = [{} for _ in range(len(loop) + 1)]
     ways[0] = {(0,) * len(wanted): []}
     for at, i in enumerate(loop):
@@ -193,18 +193,20 @@ def least_under_way(path: list[Instruction], rows: set[Instruction]) -> int:
 
 @dataclass(frozen=True)
 class Measured:
-    """What a kernel's loop over time does for one neuron and step."""
+    """What the loop over time of a kernel does for one neuron and step."""
 
     load_width: int
-    """Bytes of one load."""
+    """How many bytes one load has."""
     bytes_loaded: float
+    """How many bytes are loaded."""
     bytes_stored: float
+    """How many bytes are stored."""
     instructions: float
-    """Issued without residual, those that a predicate turns off included."""
+    """How many instructions are issued without a residual, those that a predicate turns off too."""
     half_rate: float
-    """Those of them that run at half the rate."""
+    """How many of these instructions run at half the rate."""
     steps_ahead: float
-    """Of how many later steps the rows are under way at any time, at least."""
+    """The fewest later steps of which rows are under way at any time."""
 
 
 @cache
@@ -221,12 +223,12 @@ def measure(
     """Measures the machine code of a kernel of the neuron.
 
     Args:
-        listing: of one function.
-        neurons: of one thread.
-        steps: time steps in one pass of the loop.
-        drive, spikes: bytes of one element; 0 for no spikes.
-        once: an opcode that a neuron's step has once, so that no path can leave one out.
-        ring: bytes of shared memory behind which there are other rows than the drive's.
+        listing: that of one function.
+        neurons: how many neurons one thread has.
+        steps: how many time steps one pass of the loop does.
+        drive, spikes: how many bytes one element has; 0 for no spikes.
+        once: an opcode that a neuron's step has once, so that no path can leave out a step.
+        ring: how many bytes of shared memory the drive's rows take, behind which are other rows.
     """
     loop = main_loop(instructions(listing))
     load_width, store_width = (min(16, neurons * size) for size in (drive, spikes))

@@ -1,4 +1,4 @@
-"""The slow way to simulate a model: step it through time, a neuron for every ReLU it calls, a
+"""Simulates a model the slow way: step by step, with a neuron for every ReLU that it calls, and a
 running maximum for every max pooling."""
 
 import math
@@ -31,8 +31,8 @@ MAX_POOLINGS = (
 
 
 class ReplaceReLUs(TorchFunctionMode):
-    """Calls ``replacement(k, drive, cap)`` for the k-th ReLU that a forward calls, from 0, and
-    ``pool(k, pooling, x)`` for the k-th max pooling."""
+    """Calls ``replacement(k, drive, cap)`` in place of the k-th ReLU that a forward calls, from 0,
+    and ``pool(k, pooling, x)`` in place of the k-th max pooling."""
 
     def __init__(
         self,
@@ -65,7 +65,7 @@ class ReplaceReLUs(TorchFunctionMode):
 
 
 def _cap(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> float | None:
-    """The largest value of what is a ReLU, +inf if it has none; None for anything else."""
+    """The upper bound of a ReLU, +inf if it has none; None for any other operation."""
     if func in RELUS + RELUS_IN_PLACE:
         return math.inf
     if func not in BOUNDED:
@@ -79,7 +79,7 @@ def _cap(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> float | No
 
 
 class RunningMaxima:
-    """Max poolings of what changes over time, one step at a time."""
+    """Max poolings of values that change over time, computed one step at a time."""
 
     def __init__(self) -> None:
         self.totals: dict[int, Tensor] = {}
@@ -91,7 +91,7 @@ class RunningMaxima:
 
 
 class Neurons:
-    """A layer of neurons, one step at a time; keeps what it sent and its state after each."""
+    """A layer of neurons, run one step at a time; keeps what it sent and its state after each."""
 
     def __init__(self, threshold: Tensor, rule: SNMRule, start: Tensor | None = None) -> None:
         self.threshold, self.rule, self.start = threshold, rule, start
@@ -126,16 +126,16 @@ class Neurons:
 
 
 class Simulated(NamedTuple):
-    """What every time step gave."""
+    """What a simulation gave at every time step."""
 
     currents: Tensor
     """The output layer's current ``[T, B, classes]``."""
     neurons: list[Neurons]
-    """In the order in which the model calls its ReLUs."""
+    """The layers of neurons, in the order in which the model calls its ReLUs."""
 
 
 def naive_thresholds(model: nn.Module, calibration: Tensor, norm: str) -> list[Tensor]:
-    """Each ReLU call's largest activation; +inf where it is 0."""
+    """The largest activations of each call of a ReLU; +inf where they are 0."""
     found: list[Tensor] = []
 
     def record(k: int, drive: Tensor, cap: float) -> Tensor:
@@ -161,11 +161,11 @@ def simulate_naively(
     timesteps: int,
     starts: Sequence[Tensor] = (),
 ) -> Simulated:
-    """Runs the model itself once per time step, a spiking neuron in the place of each ReLU.
+    """Runs the model itself once per time step, with a spiking neuron in place of each ReLU.
 
     Args:
-        images: the same at every step; or a frame for each step.
-        starts: starting membranes of the first layers; the others start as the rule says.
+        images: images that are the same at every step; or a frame for each step.
+        starts: the starting membranes of the first layers; all others start as the rule says.
     """
     neurons = [
         Neurons(threshold, rule, start) for threshold, start in zip_longest(thresholds, starts)

@@ -1,4 +1,4 @@
-"""Small networks whose float32 sums are all exact: weights, biases, inputs of few binary digits."""
+"""Small networks whose float32 sums are all exact, as weights and images have few binary digits."""
 
 from collections.abc import Callable
 
@@ -10,7 +10,7 @@ IMAGE_2D = (2, 8, 8)
 
 
 def exact(model: nn.Module, seed: int = 0) -> nn.Module:
-    """Gives a model weights, and batch norms statistics, of few binary digits."""
+    """Gives a model weights, and its batch norms statistics, with few binary digits."""
     generator = torch.Generator().manual_seed(seed)
 
     def pick(values: list[float], tensor: Tensor) -> None:
@@ -43,7 +43,7 @@ def exact_images(count: int, shape: tuple[int, ...] = IMAGE_2D, seed: int = 0) -
 
 
 class Plain(nn.Sequential):
-    """Convolutions, batch norms, average pooling, dropout, a linear head."""
+    """A network of convolutions, batch norms, average pooling, dropout and a linear head."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -64,7 +64,8 @@ class Plain(nn.Sequential):
 
 
 class Residual(nn.Module):
-    """Basic blocks with a shared in-place ReLU and sums in place, one with a downsample."""
+    """A network of basic blocks with a shared in-place ReLU and sums in place, one of them with a
+    downsample."""
 
     class Block(nn.Module):
         def __init__(self, inside: int, out: int, stride: int) -> None:
@@ -101,9 +102,9 @@ class Residual(nn.Module):
 
 
 class PreActivation(nn.Module):
-    """Sums of what is constant in time and what is not; batch norms that cannot be folded; ReLUs
-    of what a sum reads again, whole and as a view; a sum behind the last neurons that reads one
-    before them."""
+    """A network with sums of what is constant in time and what is not; batch norms that cannot be
+    folded; ReLUs of values that a sum reads again, whole and as a view; and a sum behind the last
+    neurons that reads one before them."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -124,7 +125,8 @@ class PreActivation(nn.Module):
 
 
 class Branches(nn.Module):
-    """Concatenations, shared layers, max pooling before the first neuron, sizes of the batch."""
+    """A network with concatenations, shared layers, max pooling before the first neurons, and the
+    size of the batch."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -146,7 +148,7 @@ class Branches(nn.Module):
 
 
 class Arithmetic(nn.Module):
-    """Affine operations of many kinds, with parameters and constants."""
+    """A network with affine operations of many kinds, on parameters and constants."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -175,7 +177,7 @@ class Arithmetic(nn.Module):
 
 
 class MutatedIdentity(nn.Module):
-    """An in-place ReLU writes over the identity of the sum that follows."""
+    """A network in which an in-place ReLU writes over the identity of the sum that follows."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -195,7 +197,8 @@ class MutatedIdentity(nn.Module):
 
 
 class SharedConvolution(nn.Module):
-    """One convolution called twice, each time with a batch norm of its own; its weight is read."""
+    """A network that calls a convolution twice, each time with a batch norm of its own, and reads
+    the convolution's weight."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -211,14 +214,14 @@ class SharedConvolution(nn.Module):
 
 
 class EndsInReLU(nn.Sequential):
-    """The logits are themselves the mean output of neurons."""
+    """A network whose logits are themselves the mean output of neurons."""
 
     def __init__(self) -> None:
         super().__init__(nn.Flatten(), nn.Linear(128, 6), nn.ReLU(), nn.Linear(6, 5), nn.ReLU())
 
 
 class ReadTwice(nn.Module):
-    """Neurons that both the next layer and the tail read."""
+    """A network with neurons that both the next layer and the tail read."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -232,7 +235,7 @@ class ReadTwice(nn.Module):
 
 
 class OneDimension(nn.Sequential):
-    """Conv1d."""
+    """A network of one-dimensional convolutions."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -249,7 +252,7 @@ class OneDimension(nn.Sequential):
 
 
 class ThreeDimensions(nn.Sequential):
-    """Conv3d."""
+    """A network of three-dimensional convolutions."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -266,7 +269,8 @@ class ThreeDimensions(nn.Sequential):
 
 
 class Shuffled(nn.Module):
-    """Channels shuffled by hand, split and padded; pixels shuffled; a shortcut of zeros."""
+    """A network with channels shuffled by hand, split and padded; with shuffled pixels; and with a
+    shortcut of zeros."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -286,7 +290,7 @@ class Shuffled(nn.Module):
 
 
 class Sized(nn.Module):
-    """Branches and loops on the sizes of its tensors, so that torch.fx cannot follow it."""
+    """A network that branches and loops on the sizes of its tensors, so torch.fx cannot follow."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -302,7 +306,7 @@ class Sized(nn.Module):
 
 
 class Transposed(nn.Module):
-    """A product of one operand, which is a view of what a sum reads again."""
+    """A network with a product of one operand, which is a view of what a sum reads again."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -315,8 +319,9 @@ class Transposed(nn.Module):
 
 
 class Pooled(nn.Module):
-    """Max pooling: of neurons, overlapping, padded and in ceil mode; of neurons side by side that
-    others read too; of a drive; of a max pooling; of a sum; behind the last neurons; adaptive."""
+    """A network with max poolings of neurons, overlapping, padded and in ceil mode; of neurons side
+    by side that others read too; of a drive; of a max pooling; of a sum; behind the last neurons;
+    and adaptive ones."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -357,6 +362,6 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
 
 
 def exact_network(name: str) -> tuple[nn.Module, Tensor, Tensor]:
-    """A network of that name, calibration images for it, and other images."""
+    """The network of that name, calibration images for it, and other images."""
     build, shape = NETWORKS[name]
     return exact(build()), exact_images(6, shape, seed=1), exact_images(3, shape, seed=2)

@@ -1,4 +1,4 @@
-"""What no two processes may do at once."""
+"""Keeps several processes from doing the same thing at once."""
 
 import fcntl
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from pathlib import Path
 
 @contextmanager
 def one_at_a_time(path: Path) -> Iterator[None]:
-    """Waits until no other process holds the lock of this file; one that dies lets it go."""
+    """Holds a file's lock, once no other process does; a process that dies lets it go."""
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

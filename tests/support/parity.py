@@ -27,7 +27,7 @@ def to_cpu(run: SNMOutput) -> SNMOutput:
 
 
 def tensors(inputs: dict[str, Any]) -> dict[str, Tensor]:
-    """The tensors among a case's inputs, the state's parts by their names."""
+    """The tensors among a case's inputs by name, the state's parts by their own names."""
     flat = {name: value for name, value in inputs.items() if isinstance(value, Tensor)}
     if "state" in inputs:
         flat |= {"state.v": inputs["state"].v, "state.m": inputs["state"].m}
@@ -50,7 +50,7 @@ def compare(case: Case, backend: str, device: str = "cpu") -> int:
 
 
 def compare_counted(case: Case, backend: str, device: str = "cpu") -> int:
-    """Compares a run that counts negative spikes with the reference and with one that does not."""
+    """Compares a run that counts negative spikes with the reference, and with one that does not."""
     expected = snm_counted(**case.inputs(), negative=case.negative(), backend="reference")
     inputs, before = case.inputs(device), case.negative(device)
     actual = snm_counted(**inputs, negative=before, backend=backend)
@@ -78,7 +78,7 @@ def compare_in_place(case: Case, backend: str, device: str = "cpu") -> int:
 def compare_all(
     runs: Sequence[tuple[Callable[[Any, str], int], Any]], backend: str
 ) -> tuple[int, list[str]]:
-    """The steps that pairs of a comparison and a case compared, and what failed."""
+    """How many steps were compared, by pairs of a comparison and a case, and what failed."""
     compared, failures = 0, []
     for run, item in runs:
         try:
@@ -103,7 +103,7 @@ class Bulk:
 
 BULKS = [Bulk(*pair) for pair in product(PRESETS, DTYPES)]
 NEURON_STEPS = 10**8
-"""At least so many are in all of them."""
+"""How many neuron-steps the bulks have at least, all together."""
 
 
 def compare_bulk(bulk: Bulk, backend: str, device: str = "cpu") -> int:

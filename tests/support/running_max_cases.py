@@ -26,11 +26,11 @@ class PoolCase:
 
     name: str
     shape: tuple[int, ...] = (2, 3, 8, 10)
-    """[B, C, *spatial]"""
+    """The shape of one time step, [B, C, *spatial]."""
     window: tuple[Any, ...] = (2,)
-    """Arguments of max_pool from kernel_size on."""
+    """The arguments of max_pool from kernel_size on."""
     output: Any = None
-    """Of the adaptive op; None for the other one."""
+    """The output size of the adaptive op; None for the op that is not adaptive."""
     time_steps: int = 5
     dtype: torch.dtype = torch.int8
     threshold: str | None = "channel"
@@ -60,7 +60,7 @@ class PoolCase:
         return THRESHOLDS[self.threshold][0] or prod(self.shape[2:]) == 1
 
     def inputs(self, device: torch.device | str = "cpu", seed: int = 0) -> dict[str, Any]:
-        """Keyword arguments of the op: the same values on every device."""
+        """The keyword arguments of the op, with the same values on every device."""
         g = Generator().manual_seed(zlib.crc32(self.name.encode()) + seed)
         arguments: dict[str, Any] = {"emit": self.emit}
         if self.out_dtype is not None:
@@ -118,7 +118,7 @@ class PoolCase:
 
 
 def thetas(kind: str, sizes: tuple[int, ...], g: Generator) -> Tensor:
-    """Thresholds, float32."""
+    """Thresholds of some kind, float32."""
     ordinary = 0.25 + 1.75 * torch.rand(sizes, generator=g)
     if kind == "dyadic":
         return (ordinary * 64).round() / 64
@@ -359,7 +359,7 @@ def value_cases() -> list[PoolCase]:
 
 
 def word_cases() -> list[PoolCase]:
-    """Spikes of which four lie in one word, and shapes in which they do not quite."""
+    """Cases in which four spikes lie in one word, and in which they do not quite."""
     windows: dict[str, tuple[Any, ...]] = {
         "2x2/2": (2,),
         "3x3/2": (3, 2, 1),

@@ -21,7 +21,7 @@ def pool_to_cpu(run: RunningMaxOutput) -> RunningMaxOutput:
 
 
 def assert_same_pooling(actual: RunningMaxOutput, expected: RunningMaxOutput) -> None:
-    """What was sent and the totals are the same bits."""
+    """Asserts that what was sent and the totals are the same bits."""
     assert_same_bits(actual.spikes, expected.spikes, "spikes")
     assert_same_bits(actual.total, expected.total, "total")
 
@@ -32,7 +32,7 @@ def is_channels_last(x: Tensor) -> bool:
 
 
 def assert_pooled_layout(x: Tensor, output: RunningMaxOutput) -> None:
-    """Slices are dense in x's memory format."""
+    """Asserts that slices are dense in the memory format of ``x``."""
     last = is_channels_last(x) and not x[0].is_contiguous()
     for dense, channel in ((output.spikes, 2), (output.total, 1)):
         wanted = dense.movedim(channel, -1) if last else dense

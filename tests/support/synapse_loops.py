@@ -15,12 +15,12 @@ Fan = np.ndarray
 
 
 def positions(size: Sequence[int]) -> Iterator[tuple[int, ...]]:
-    """Every index into an array of that size."""
+    """All indices into an array of that size."""
     return itertools.product(*(range(n) for n in size))
 
 
 def convolved(conv: nn.Module, shape: tuple[int, ...]) -> Fan:
-    """Synapses from each value of ``[C, ...]`` to what a convolution computes of it."""
+    """How many synapses go from each value of ``[C, ...]`` to what a convolution computes of it."""
     fan = np.zeros(shape, dtype=np.int64)
     weight = conv.weight.detach().numpy()
     each = conv.out_channels // conv.groups
@@ -47,7 +47,8 @@ def convolved(conv: nn.Module, shape: tuple[int, ...]) -> Fan:
 
 
 def transposed(conv: nn.Module, shape: tuple[int, ...]) -> Fan:
-    """Synapses from each value of ``[C, ...]`` to what a transposed convolution computes of it."""
+    """How many synapses go from each value of ``[C, ...]`` to what a transposed convolution
+    computes of it."""
     fan = np.zeros(shape, dtype=np.int64)
     weight = conv.weight.detach().numpy()
     sizes = [
@@ -73,7 +74,7 @@ def transposed(conv: nn.Module, shape: tuple[int, ...]) -> Fan:
 
 
 def connected(linear: nn.Linear, shape: tuple[int, ...]) -> Fan:
-    """Synapses from each of so many values, flattened, to what a linear layer computes of them."""
+    """How many synapses go from each value, flattened, to what a linear layer computes of them."""
     weight = linear.weight.detach().numpy()
     fan = np.zeros(weight.shape[1], dtype=np.int64)
     for out, value in positions(weight.shape):
@@ -84,7 +85,7 @@ def connected(linear: nn.Linear, shape: tuple[int, ...]) -> Fan:
 def window_members(
     shape: tuple[int, ...], kernel: int, stride: int, padding: int = 0, ceil: bool = False
 ) -> dict[tuple[int, ...], list[tuple[int, ...]]]:
-    """The values of ``[C, H, W]`` in each window of a pooling, by what it computes."""
+    """The values of ``[C, H, W]`` in each window of a pooling, by the index of the window."""
     sizes = []
     for n in shape[1:]:
         starts = [-padding]
@@ -109,7 +110,7 @@ def window_members(
 def through_windows(
     fan: Fan, shape: tuple[int, ...], members: dict[tuple[int, ...], list[tuple[int, ...]]]
 ) -> Fan:
-    """Synapses from each value of ``shape``, given those from what each window computes."""
+    """How many synapses go out from each value of ``shape``, given how many do from each window."""
     made = np.zeros(shape, dtype=np.int64)
     for window, values in members.items():
         for value in values:
@@ -118,7 +119,7 @@ def through_windows(
 
 
 def spike_trains(net: snm.SpikingNetwork, run: Callable[[], object]) -> dict[str, Tensor]:
-    """The spikes that each layer sends in a simulation, int8 ``[T, B, ...]``, seen from outside."""
+    """The spikes that each layer sends in a simulation, int8 ``[T, B, ...]``, seen by hooks."""
     trains: dict[str, list[Tensor]] = {path: [] for path in net.layers}
 
     def watch(path: str) -> Callable[..., None]:
@@ -143,7 +144,7 @@ def spike_trains(net: snm.SpikingNetwork, run: Callable[[], object]) -> dict[str
 
 
 def operations(train: Tensor, fan: Fan) -> int:
-    """Synaptic operations of a spike train ``[T, B, ...]``, spike by spike."""
+    """How many synaptic operations a spike train ``[T, B, ...]`` causes, counted spike by spike."""
     total = 0
     for index in train.nonzero().tolist():
         total += abs(int(train[tuple(index)])) * int(fan[tuple(index[2:])])

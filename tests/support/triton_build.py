@@ -1,4 +1,4 @@
-"""The Triton kernel compiled ahead of time, for GPUs that need not be here."""
+"""Compiles the Triton kernel ahead of time, for GPUs that need not be here."""
 
 import re
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ RUNTIME_INTEGERS = ("time_steps", "max_spikes", "count_min", "count_max")
 
 @dataclass(frozen=True)
 class Build:
-    """What the kernel is specialised on."""
+    """A specialisation of the kernel, by all that it is specialised on."""
 
     architecture: int = 90
     drive: str = "fp32"
@@ -28,13 +28,13 @@ class Build:
     wide: bool = True
     negative: bool = True
     extras: bool = False
-    """With a residual, a bias and a state to go on from."""
+    """Whether there are a residual, a bias and a state to go on from."""
     counted: bool = False
     """Whether negative spikes are counted, and with extras on from a given number."""
     aligned: bool = True
     """Whether pointers, strides and the number of neurons are multiples of 16."""
     shared: bool = False
-    """Whether one threshold is that of all neurons."""
+    """Whether all neurons have one threshold."""
     ones: bool = False
     """Whether integers are 1, which specialises on them."""
     fusion: bool = False
@@ -56,22 +56,22 @@ class Build:
 
     @property
     def sizes(self) -> tuple[int, int]:
-        """Bytes of an element of the drive and of the spikes."""
+        """How many bytes an element of the drive has, and one of the spikes."""
         return BYTES[self.drive], BYTES.get(self.spikes, 0)
 
     @property
     def block(self) -> int:
-        """Neurons of a block."""
+        """How many neurons a block has."""
         return self.shape.block(*self.sizes)
 
     @property
     def neurons(self) -> int:
-        """Of one thread."""
+        """How many neurons one thread has."""
         return self.shape.each(*self.sizes)
 
     @property
     def ahead(self) -> int:
-        """Time steps by which a row is asked for before it is used."""
+        """How many time steps before it is used a row is asked for."""
         return self.shape.ahead(*self.sizes)
 
     @property
@@ -88,7 +88,7 @@ class Compiled:
     sass: str
     registers: int
     shared_bytes: int
-    """Of shared memory that a block takes."""
+    """How many bytes of shared memory a block takes."""
 
     @property
     def instructions(self) -> list[Instruction]:
@@ -105,7 +105,7 @@ class Compiled:
         return [each for each in self.loop if each.opcode.startswith("LDGSTS")]
 
     def measure(self, build: Build) -> Measured:
-        """What its loop over time does."""
+        """What the kernel's loop over time does."""
         return measure(
             self.sass,
             neurons=build.neurons,
@@ -117,7 +117,7 @@ class Compiled:
 
 @cache
 def compiled(build: Build, tmp: Path) -> Compiled:
-    """Compiles the kernel; ``tmp`` takes its machine code."""
+    """Compiles the kernel; the folder ``tmp`` takes its machine code."""
     types: dict[str, str | None] = {
         "drive": f"*{build.drive}",
         "residual": f"*{build.drive}" if build.extras else None,

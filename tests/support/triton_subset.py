@@ -26,10 +26,10 @@ from support.cases import Case
 from support.running_max_cases import PoolCase
 
 Kernel = tuple[Hashable, ...]
-"""Its name, and for each argument what the kernel is specialised on."""
+"""The name of a kernel, and for each argument what the kernel is specialised on."""
 
 SOME_MULTIPROCESSORS = 132
-"""Where there is no GPU to ask."""
+"""The number of multiprocessors that is assumed, as there is no GPU to ask."""
 
 
 def launch_case(case: Case) -> None:
@@ -67,13 +67,13 @@ def kernels_of(launch: Callable[[], None]) -> frozenset[Kernel]:
 
 
 def chosen(needed: Sequence[frozenset[Kernel]]) -> list[bool]:
-    """Of cases that need these kernels, which ones are in the subset."""
+    """Which cases are in the subset, by the kernels that each of them needs."""
     compiled = cover([*dict.fromkeys(needed)])
     return [kernels <= compiled for kernels in needed]
 
 
 def cover(candidates: Sequence[frozenset[Kernel]]) -> frozenset[Kernel]:
-    """The kernels of as few of the candidates as find every aspect, as far as greed goes."""
+    """The kernels of few candidates that have every aspect together, chosen greedily."""
     left = [{aspect for kernel in each for aspect in aspects(kernel)} for each in candidates]
     taken: frozenset[Kernel] = frozenset()
     while any(left):
@@ -86,7 +86,8 @@ def cover(candidates: Sequence[frozenset[Kernel]]) -> frozenset[Kernel]:
 
 
 def aspects(kernel: Kernel) -> Iterator[Hashable]:
-    """What a kernel has that another may lack: each value, and each two without divisibilities."""
+    """The aspects of a kernel that another may lack: each value, and each two values without their
+    divisibilities."""
     name, *values = kernel
     for place, value in enumerate(values):
         yield name, place, value
@@ -109,7 +110,7 @@ def _specialised(parameter: Any, value: Any) -> tuple[Hashable, bool]:
 
 
 class _Recorder:
-    """Stands for a kernel."""
+    """Stands for a kernel, and records how it would be launched."""
 
     def __init__(self, kernel: Any, found: list[Kernel]) -> None:
         self.kernel, self.found = kernel, found

@@ -1,4 +1,4 @@
-"""Models as people publish them, by name, each with a size of image that it takes."""
+"""Models as people publish them, by name, each with a size of images that it takes."""
 
 from collections.abc import Callable
 from functools import partial
@@ -31,7 +31,7 @@ def _efficientnet_lite0() -> nn.Module:
 
 
 class ReLUBeforeNorm(nn.Sequential):
-    """Batch norms behind the ReLUs."""
+    """A network whose batch norms come behind the ReLUs."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -42,7 +42,7 @@ class ReLUBeforeNorm(nn.Sequential):
 
 
 class Lambda(nn.Module):
-    """A function as a layer."""
+    """A layer that calls a function."""
 
     def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
@@ -77,7 +77,7 @@ class PaddedBlock(nn.Module):
 
 
 class PaddedShortcut(nn.Module):
-    """ResNet-8 for CIFAR-10."""
+    """A ResNet-8 for CIFAR-10 whose shortcuts have no parameters."""
 
     def __init__(self, as_layer: bool = False) -> None:
         super().__init__()
@@ -118,7 +118,8 @@ class ThreeDimensions(nn.Sequential):
 
 
 class ControlFlow(nn.Module):
-    """Branches on the sizes of its tensors; torch.fx cannot follow it, torch.export can."""
+    """A network that branches on the sizes of its tensors; torch.fx cannot follow it, but
+    torch.export can."""
 
     def __init__(self) -> None:
         super().__init__()

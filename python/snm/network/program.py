@@ -47,7 +47,7 @@ class Call:
     name: str
     """Name of the value that it makes."""
     kind: Literal["module", "function", "method", "attribute"]
-    """What is called, or read."""
+    """What the target is."""
     target: str | Callable[..., Any]
     """The path of the module or attribute, the function itself, or the name of the method."""
     args: tuple[Any, ...] = ()
