@@ -1,5 +1,6 @@
 """What is recorded is what neurons did, and recording changes nothing."""
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -514,3 +515,13 @@ def test_the_memory_of_bounded_counts() -> None:
     assert min(int(memory.min()) for memory in memories) >= -3
     assert max(int(memory.max()) for memory in memories) == 4
     assert memories[0].unique().numel() > 1
+
+
+def test_a_copy_of_a_recorded_network_is_not_recorded_with_it() -> None:
+    net, images = converted("plain")
+    with net.record(what="spikes") as recording:
+        net(images, timesteps=T)
+        spikes = {path: layer.spikes for path, layer in recording.items()}
+        copy.deepcopy(net)(images[:1], timesteps=2)
+    assert recording.timesteps == T
+    assert all(torch.equal(recording[path].spikes, sent) for path, sent in spikes.items())

@@ -252,9 +252,9 @@ class Recorder(Observer):
     def __init__(self, recording: Recording) -> None:
         self.recording = recording
         self._simulation: weakref.ref[object] | None = None
-        # Here, not around the method: it imports the compiler, which takes a second.
+        # Here, not around the function: it imports the compiler, which takes a second.
         self._record = torch.compiler.disable(
-            self._add, reason="SpikingNetwork: what is recorded cannot be one graph"
+            _record, reason="SpikingNetwork: what is recorded cannot be one graph"
         )
 
     def asks(self, fire: Fire) -> tuple[Ask, ...]:
@@ -265,16 +265,19 @@ class Recorder(Observer):
 
     def see(self, launch: Launch) -> None:
         """Records a recorded layer; another simulation takes the place of the one before."""
-        self._record(launch)
+        # A function of the recorder, not a method: a copy of a network has a recorder of its own.
+        self._record(self, launch)
 
-    def _add(self, launch: Launch) -> None:
-        layers = self.recording._layers
-        if self._simulation is None or self._simulation() is not launch.simulation:
-            for layer in layers.values():
-                layer._clear()
-            self._simulation = weakref.ref(launch.simulation)
-        if launch.fire.path in layers:
-            layers[launch.fire.path]._add(launch)
+
+def _record(recorder: Recorder, launch: Launch) -> None:
+    """Adds a launch to what a recorder records."""
+    layers = recorder.recording._layers
+    if recorder._simulation is None or recorder._simulation() is not launch.simulation:
+        for layer in layers.values():
+            layer._clear()
+        recorder._simulation = weakref.ref(launch.simulation)
+    if launch.fire.path in layers:
+        layers[launch.fire.path]._add(launch)
 
 
 class _Chosen:
