@@ -4,7 +4,6 @@ Thresholds are rounded up to powers of two here: scaling by these is exact, and 
 sum of the networks in ``networks``, so both forms must agree bit for bit.
 """
 
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -33,8 +32,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::snm.DeadNeuronWarning")
 @pytest.fixture(autouse=True)
 def powers_of_two(monkeypatch: pytest.MonkeyPatch) -> None:
     """Rounds calibrated thresholds up to powers of two."""
-    module = sys.modules["snm.convert"]
-    calibrated = module.thresholds
+    calibrated = snm.conversion.choose_thresholds
 
     def rounded(*args: Any, **kwargs: Any) -> dict[Any, Any]:
         found = calibrated(*args, **kwargs)
@@ -43,7 +41,7 @@ def powers_of_two(monkeypatch: pytest.MonkeyPatch) -> None:
             for node, layer in found.items()
         }
 
-    monkeypatch.setattr(module, "thresholds", rounded)
+    monkeypatch.setattr(snm.conversion, "choose_thresholds", rounded)
 
 
 class Watch:
@@ -392,7 +390,7 @@ def test_weights_that_vanish_are_refused() -> None:
 
 def test_a_rewritten_network_that_differs_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     model, calibration, _ = exact_network("plain")
-    monkeypatch.setattr(sys.modules["snm.conversion.lowering.normalise"], "agree", lambda *_: False)
+    monkeypatch.setattr("snm.conversion.lowering.normalise.agree", lambda *_: False)
     with pytest.raises(ConversionError, match="changes what the model computes; use form='payl"):
         snm.convert(model, calibration, norm="layer", form="normalised")
 

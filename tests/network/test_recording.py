@@ -1,6 +1,9 @@
 """What is recorded is what neurons did, and recording changes nothing."""
 
 import copy
+import gc
+import pickle
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -517,11 +520,26 @@ def test_the_memory_of_bounded_counts() -> None:
     assert memories[0].unique().numel() > 1
 
 
-def test_a_copy_of_a_recorded_network_is_not_recorded_with_it() -> None:
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda net: pickle.loads(pickle.dumps(net))])
+def test_a_copy_of_a_recorded_network_is_not_recorded(copied: Callable[..., Any]) -> None:
     net, images = converted("plain")
     with net.record(what="spikes") as recording:
         net(images, timesteps=T)
         spikes = {path: layer.spikes for path, layer in recording.items()}
-        copy.deepcopy(net)(images[:1], timesteps=2)
+        copied(net)(images[:1], timesteps=2)
+        snm.tune(net, images, timesteps=2, budget=0.1)
     assert recording.timesteps == T
     assert all(torch.equal(recording[path].spikes, sent) for path, sent in spikes.items())
+
+
+def test_a_recording_goes_with_its_last_reference() -> None:
+    net, images = converted("plain")
+    gc.disable()
+    try:
+        with net.record() as recording:
+            net(images, timesteps=T)
+        gone = weakref.ref(recording)
+        del recording
+        assert gone() is None
+    finally:
+        gc.enable()

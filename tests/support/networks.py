@@ -268,6 +268,24 @@ class ThreeDimensions(nn.Sequential):
         )
 
 
+class ReadBehind(nn.Module):
+    """What neurons send is read by the next neurons' drive, which the head reads too, and once
+    more behind the last neurons: steps between neurons are steps of the head as well."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(12, 16)
+        self.second = nn.Linear(16, 16)
+        self.beside = nn.Linear(16, 16)
+        self.third = nn.Linear(16, 16)
+        self.head = nn.Linear(16, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        sent = F.relu(self.first(x))
+        drive = self.second(sent)
+        return self.head(drive + self.beside(sent) + self.third(F.relu(drive)))
+
+
 class Shuffled(nn.Module):
     """A network with channels shuffled by hand, split and padded; with shuffled pixels; and with a
     shortcut of zeros."""
@@ -353,6 +371,7 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "pooled": (Pooled, IMAGE_2D),
     "ends in ReLU": (EndsInReLU, IMAGE_2D),
     "read twice": (ReadTwice, (12,)),
+    "read behind": (ReadBehind, (12,)),
     "shuffled": (Shuffled, IMAGE_2D),
     "sized": (Sized, IMAGE_2D),
     "transposed": (Transposed, (12,)),

@@ -1,7 +1,7 @@
 """Gathers what layers of neurons do while a simulation runs, and takes their errors apart."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from fractions import Fraction
 from itertools import pairwise
 
@@ -44,14 +44,15 @@ class Watch(Observer):
         """Gathers what a layer did over a chunk of time steps."""
         self._layers[launch.fire.path].see(launch)
 
-    def compare(self, activations: Mapping[str, Tensor]) -> None:
+    def compare(self, activations: dict[str, Tensor]) -> None:
         """Compares a batch that has been simulated with the ReLU network's activations.
 
         Args:
-            activations: those of the same images, ``[B, ...]``, by the path of the layer.
+            activations: those of the same images, ``[B, ...]``, by the path of the layer; each is
+                taken out once it is compared, to make room.
         """
         for path, layer in self._layers.items():
-            layer.compare(activations[path])
+            layer.compare(activations.pop(path))
 
     def layers(self) -> dict[str, LayerDiagnosis]:
         """What each layer loses over all batches, by the path of the layer."""

@@ -75,7 +75,7 @@ class Interpreter:
         return values
 
     def execute(self, step: Step, values: Values) -> None:
-        """Executes one step and frees what no later step reads."""
+        """Executes one step and, but for the tail, frees what no later step reads."""
         if isinstance(step, Fire):
             self.fire(step, values)
         elif isinstance(step, Call):
@@ -84,7 +84,9 @@ class Interpreter:
             values[step.name] = self.repeat(step, values)
         else:
             values[step.name] = self.pool(step, values)
-        self.free(step, values)
+        # The tail has steps of the other parts once more, on the mean, and frees nothing.
+        if self.part != "tail":
+            self.free(step, values)
 
     def call(self, call: Call, values: Values) -> Any:
         """The result of an operation of the model."""
@@ -104,5 +106,5 @@ class Interpreter:
 
     def free(self, step: Step, values: Values) -> None:
         """Drops the values that a step is the last to read."""
-        for name in self.program.frees.get(step.name, ()):
+        for name in self.program.frees[step.name]:
             values.pop(name, None)

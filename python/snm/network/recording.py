@@ -265,7 +265,7 @@ class Recorder(Observer):
 
     def see(self, launch: Launch) -> None:
         """Records a recorded layer; another simulation takes the place of the one before."""
-        # A function of the recorder, not a method: a copy of a network has a recorder of its own.
+        # A function: a method would hold the recorder in a circle, and what it has recorded.
         self._record(self, launch)
 
 

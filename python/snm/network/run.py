@@ -178,7 +178,9 @@ class Run(Interpreter):
         if fire.reuses_drive:
             del values[fire.drive]
         neuron, before = self.neuron(fire), self.states.get(fire.name)
-        asks = {ask for observer in self.observers for ask in observer.asks(fire)}
+        asks: set[Ask] = set()
+        for observer in self.observers:
+            asks.update(observer.asks(fire))
         emit = self._emitted(fire, asks)
         # An observer sees the drive after the launch.
         overwrites = fire.reuses_drive and emit == "amplitude" and "drive" not in asks

@@ -1,6 +1,8 @@
 """Simulates one batch of images through all time steps, chunk by chunk."""
 
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -74,7 +76,7 @@ class Simulation:
         True
         """
         check_readout_after(readout_after, self.timesteps)
-        with torch.no_grad():
+        with _without_gradients():
             return self._answer(readout_after)
 
     def answers(self) -> Iterator[Tensor]:
@@ -101,7 +103,7 @@ class Simulation:
                 for name, sent in spikes.items():
                     counts[name] = counts.get(name, 0) + sent[t].to(torch.int32)
                 steps += 1
-                with torch.no_grad():
+                with _without_gradients():
                     answer = run.answer(counts, steps)
                 yield answer
 
@@ -126,7 +128,8 @@ class Simulation:
         """A run before its first step; refuses to begin a second time."""
         if self._run is not None:
             raise RuntimeError("Simulation: runs once; make another with net.simulation")
-        self._run = run = self._start(self.source.images)
+        with _without_gradients():
+            self._run = run = self._start(self.source.images)
         return run
 
     def _answer(self, readout_after: int) -> Tensor:
@@ -171,6 +174,11 @@ class Simulation:
                     f"SpikingNetwork: frames must be at least {timesteps} for as many timesteps, "
                     f"got {run.steps}"
                 )
-            with torch.no_grad():
+            with _without_gradients():
                 spikes = run.advance(steps, frames, count=each_step)
             yield spikes
+
+
+def _without_gradients() -> AbstractContextManager[Any]:
+    """Switches gradients off where they are on: what is traced holds each switch as a node."""
+    return torch.no_grad() if torch.is_grad_enabled() else nullcontext()

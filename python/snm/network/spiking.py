@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +14,7 @@ from .capture import CapturedNetwork
 from .checks import check_count, dtype_name
 from .encode import Constant, Encoder, Frames, Poisson, Source
 from .first_pass import FirstPass, starting_states
-from .inputs import Inputs, check_direct, check_generator, checked_timesteps
+from .inputs import Inputs, check_direct, check_generator, check_readout_after, checked_timesteps
 from .memory import steps_that_fit
 from .observer import Observer
 from .program import Program, RunningMax
@@ -199,10 +200,9 @@ class SpikingNetwork(nn.Module):
         >>> net(torch.rand(2, 4), timesteps=32).shape
         torch.Size([2, 3])
         """
-        simulation = self.simulation(
-            images, timesteps=timesteps, generator=generator, first_pass=first_pass
-        )
-        return simulation.answer(readout_after)
+        steps = self.checked_timesteps(timesteps)
+        check_readout_after(readout_after, steps)
+        return self._simulation(images, steps, generator, first_pass).answer(readout_after)
 
     def simulation(
         self,
@@ -238,11 +238,7 @@ class SpikingNetwork(nn.Module):
         [torch.Size([2, 8])]
         """
         steps = self.checked_timesteps(timesteps)
-        source = self._source(images, generator)
-        self._check_first_pass(first_pass)
-        watching = [*self._observers, *observers]
-        start = partial(self._start, first_pass=first_pass, observers=watching)
-        return Simulation(source, start, steps, self._steps_at_once(source.images, steps))
+        return self._simulation(images, steps, generator, first_pass, observers)
 
     @torch.no_grad()
     def anytime(
@@ -538,6 +534,10 @@ class SpikingNetwork(nn.Module):
         self.dtype = dtype
         return self
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy or a pickle holds: everything but the observers of this network."""
+        return {**self.__dict__, "_observers": []}
+
     def extra_repr(self) -> str:
         total = len(self.program.neurons)
         return (
@@ -563,6 +563,21 @@ class SpikingNetwork(nn.Module):
         assert isinstance(images, Tensor)
         return Constant(images) if self.encoder == "direct" else Poisson(images, generator)
 
+    def _simulation(
+        self,
+        images: Tensor | Iterable[Tensor],
+        timesteps: int | None,
+        generator: torch.Generator | None,
+        first_pass: FirstPass | None,
+        observers: Iterable[Observer] = (),
+    ) -> Simulation:
+        """A simulation of so many time steps, which have been checked."""
+        source = self._source(images, generator)
+        self._check_first_pass(first_pass)
+        watching = [*self._observers, *observers]
+        start = partial(self._start, first_pass=first_pass, observers=watching)
+        return Simulation(source, start, timesteps, self._steps_at_once(source.images, timesteps))
+
     def _check_first_pass(self, first_pass: FirstPass | None) -> None:
         """Refuses anything but a first pass, and a first pass unless images are constant."""
         if first_pass is None:
@@ -574,7 +589,6 @@ class SpikingNetwork(nn.Module):
             )
         check_direct("SpikingNetwork: first_pass", self.encoder)
 
-    @torch.no_grad()
     def _start(
         self,
         images: Tensor,

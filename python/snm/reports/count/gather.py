@@ -2,6 +2,7 @@
 
 import math
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -74,9 +75,12 @@ class Gathering:
             labels: the class of each image, int64 ``[B]``; None if it is not known.
         """
         tally = Tally()
-        simulation = self.net.simulation(
-            images, timesteps=self.timesteps, generator=self.generator, observers=[tally]
-        )
+        with warnings.catch_warnings():
+            # Of T a report warns once, not for each batch.
+            warnings.simplefilter("ignore", UserWarning)
+            simulation = self.net.simulation(
+                images, timesteps=self.timesteps, generator=self.generator, observers=[tally]
+            )
         first = simulation.source.images
         if self.wiring is None:
             self.wiring = wiring(self.net, tuple(first.shape[1:]))
