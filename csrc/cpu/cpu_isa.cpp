@@ -11,16 +11,16 @@ namespace snm {
 #ifdef SNM_X86
 namespace avx512 {
 void run_neurons(const Arguments& arguments, int64_t begin, int64_t end);
-void pool_units(const PoolArguments& arguments, int64_t begin, int64_t end, char* memory);
+void pool_units(const RunningMaxArguments& arguments, int64_t begin, int64_t end, char* memory);
 }
 namespace avx2 {
 void run_neurons(const Arguments& arguments, int64_t begin, int64_t end);
-void pool_units(const PoolArguments& arguments, int64_t begin, int64_t end, char* memory);
+void pool_units(const RunningMaxArguments& arguments, int64_t begin, int64_t end, char* memory);
 }
 #endif
 namespace baseline {
 void run_neurons(const Arguments& arguments, int64_t begin, int64_t end);
-void pool_units(const PoolArguments& arguments, int64_t begin, int64_t end, char* memory);
+void pool_units(const RunningMaxArguments& arguments, int64_t begin, int64_t end, char* memory);
 }
 
 namespace {

@@ -1,7 +1,7 @@
 // How the CPU walks a run of the running maximum, known to the kernel and to who calls it.
 #pragma once
 
-#include "../pool.h"
+#include "../running_max_rule.h"
 
 namespace snm {
 
@@ -10,7 +10,7 @@ namespace snm {
 constexpr int64_t kPlaneElements = 2048;
 constexpr int64_t kChannelBlock = 64;
 
-struct PoolPlan {
+struct RunningMaxPlan {
   int64_t planes;  // of a unit, where contiguous; the last unit may have less
   int64_t inner;   // channels of a unit, where channels_last; the last of an image may have less
   int64_t blocks;  // units of an image, where channels_last
@@ -20,8 +20,8 @@ struct PoolPlan {
   int64_t sent_rows;
 };
 
-SNM_INLINE PoolPlan plan_of(const PoolArguments& a) {
-  PoolPlan plan{};
+SNM_INLINE RunningMaxPlan plan_of(const RunningMaxArguments& a) {
+  RunningMaxPlan plan{};
   const Windows& width = a.windows[2];
   if (a.channels_last) {
     plan.planes = 1;
@@ -44,7 +44,7 @@ SNM_INLINE PoolPlan plan_of(const PoolArguments& a) {
 }
 
 // What a unit keeps between its rows and its time steps: 4-byte values in one piece of memory.
-struct PoolBuffers {
+struct RunningMaxBuffers {
   Taps* taps[3];
   float* theta;       // of each input where thresholds differ within windows
   float* sent_theta;  // of each output of a row in each plane, where they are shared
@@ -56,8 +56,9 @@ struct PoolBuffers {
   int64_t bytes;
 };
 
-SNM_INLINE PoolBuffers buffers_of(const PoolArguments& a, const PoolPlan& plan, char* memory) {
-  PoolBuffers buffers{};
+SNM_INLINE RunningMaxBuffers buffers_of(const RunningMaxArguments& a, const RunningMaxPlan& plan,
+                                        char* memory) {
+  RunningMaxBuffers buffers{};
   const auto take = [&](int64_t bytes) {
     char* const start = memory + buffers.bytes;
     buffers.bytes += (bytes + 63) / 64 * 64;

@@ -31,11 +31,12 @@ SNM_INLINE Out narrowed(float value) {
   return {value != value ? kNaN : narrow_value.bits};
 }
 
-// One unit of a run; see PoolPlan. kCarries: thresholds differ within windows.
+// One unit of a run; see RunningMaxPlan. kCarries: thresholds differ within windows.
 template <class In, class Total, class Value, bool kCarries>
 class Unit {
  public:
-  Unit(const PoolArguments& a, const PoolPlan& plan, const PoolBuffers& buffers, int64_t unit)
+  Unit(const RunningMaxArguments& a, const RunningMaxPlan& plan, const RunningMaxBuffers& buffers,
+       int64_t unit)
       : a_(a), plan_(plan), b_(buffers), width_(a.windows[2]) {
     if (a.channels_last) {
       const int64_t image = unit / plan.blocks;
@@ -396,9 +397,9 @@ class Unit {
     });
   }
 
-  const PoolArguments& a_;
-  const PoolPlan& plan_;
-  const PoolBuffers& b_;
+  const RunningMaxArguments& a_;
+  const RunningMaxPlan& plan_;
+  const RunningMaxBuffers& b_;
   const Windows& width_;
   int64_t channel_;       // the unit's first
   int64_t planes_;
@@ -418,9 +419,9 @@ class Unit {
 };
 
 template <class In, class Total, class Value, bool kCarries>
-void run(const PoolArguments& a, int64_t begin, int64_t end, char* memory) {
-  const PoolPlan plan = plan_of(a);
-  const PoolBuffers buffers = buffers_of(a, plan, memory);
+void run(const RunningMaxArguments& a, int64_t begin, int64_t end, char* memory) {
+  const RunningMaxPlan plan = plan_of(a);
+  const RunningMaxBuffers buffers = buffers_of(a, plan, memory);
   for (int d = 0; d < 3; ++d) {
     for (int64_t o = 0; o < a.windows[d].out; ++o) buffers.taps[d][o] = taps_of(a.windows[d], o);
   }
@@ -433,7 +434,7 @@ void run(const PoolArguments& a, int64_t begin, int64_t end, char* memory) {
 
 namespace SNM_ISA {
 
-void pool_units(const PoolArguments& a, int64_t begin, int64_t end, char* memory) {
+void pool_units(const RunningMaxArguments& a, int64_t begin, int64_t end, char* memory) {
   switch (a.input_type) {
     case DType::kFloat32: return run<float, float, float, false>(a, begin, end, memory);
     case DType::kFloat16: return run<Half, float, float, false>(a, begin, end, memory);

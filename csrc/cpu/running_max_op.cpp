@@ -3,7 +3,7 @@
 #include <cstddef>
 #include <memory>
 
-#include "../pool_checks.h"
+#include "../running_max_checks.h"
 #include "running_max.h"
 #include "snm.h"
 
@@ -14,9 +14,9 @@ namespace {
 constexpr int64_t kGrain = 1 << 15;
 constexpr size_t kAlignment = 64;
 
-void pool_cpu(const PoolArguments& arguments, const Tensor&) {
+void pool_cpu(const RunningMaxArguments& arguments, const Tensor&) {
   const CpuIsa& isa = cpu_isa();
-  const PoolPlan plan = plan_of(arguments);
+  const RunningMaxPlan plan = plan_of(arguments);
   const int64_t bytes = buffers_of(arguments, plan, nullptr).bytes;
   const int64_t unit_steps =
       plan.rows * arguments.windows[2].in * plan.inner * arguments.time_steps;

@@ -4,7 +4,7 @@
 #include <cstdint>
 
 #include "../arguments.h"
-#include "../pool.h"
+#include "../running_max_rule.h"
 
 namespace snm {
 
@@ -13,13 +13,13 @@ namespace snm {
 constexpr int64_t kBlock = 64;
 
 using CpuKernel = void (*)(const Arguments& arguments, int64_t begin, int64_t end);
-using CpuPoolKernel = void (*)(const PoolArguments& arguments, int64_t begin, int64_t end,
+using CpuPoolKernel = void (*)(const RunningMaxArguments& arguments, int64_t begin, int64_t end,
                                char* memory);
 
 struct CpuIsa {
   const char* name;
   CpuKernel run;       // runs neurons [begin, end) over all time steps
-  CpuPoolKernel pool;  // runs units [begin, end) of a PoolPlan, with memory for its PoolBuffers
+  CpuPoolKernel pool;  // runs units [begin, end) of a RunningMaxPlan, in memory for its buffers
 };
 
 // The best instruction set built in that this processor has, or the one that SNM_CPU_ISA names.

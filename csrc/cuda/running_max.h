@@ -3,7 +3,7 @@
 
 #include <cuda_runtime_api.h>
 
-#include "../pool.h"
+#include "../running_max_rule.h"
 
 namespace snm {
 
@@ -11,12 +11,12 @@ namespace snm {
 // slice they lie, in 32 bits; the totals of larger ones lie in scratch memory.
 constexpr int64_t kMostTapsInRegisters = 9;
 
-SNM_INLINE int64_t taps_of_window(const PoolArguments& a) {
+SNM_INLINE int64_t taps_of_window(const RunningMaxArguments& a) {
   return a.windows[0].kernel * a.windows[1].kernel * a.windows[2].kernel;
 }
 
 // Bytes of scratch memory that a launch needs.
-SNM_INLINE int64_t pool_scratch_bytes(const PoolArguments& a) {
+SNM_INLINE int64_t pool_scratch_bytes(const RunningMaxArguments& a) {
   const int64_t planes = a.batch * a.channels;
   constexpr int64_t most = std::numeric_limits<int32_t>::max();
   const bool in_registers = taps_of_window(a) <= kMostTapsInRegisters &&
@@ -28,9 +28,9 @@ SNM_INLINE int64_t pool_scratch_bytes(const PoolArguments& a) {
 
 // Launch over all windows and time steps. The input's dtype is in the name, so that the
 // instantiations of each compile side by side.
-void pool_int8(const PoolArguments& arguments, void* scratch, cudaStream_t stream);
-void pool_float32(const PoolArguments& arguments, void* scratch, cudaStream_t stream);
-void pool_float16(const PoolArguments& arguments, void* scratch, cudaStream_t stream);
-void pool_bfloat16(const PoolArguments& arguments, void* scratch, cudaStream_t stream);
+void pool_int8(const RunningMaxArguments& arguments, void* scratch, cudaStream_t stream);
+void pool_float32(const RunningMaxArguments& arguments, void* scratch, cudaStream_t stream);
+void pool_float16(const RunningMaxArguments& arguments, void* scratch, cudaStream_t stream);
+void pool_bfloat16(const RunningMaxArguments& arguments, void* scratch, cudaStream_t stream);
 
 }  // namespace snm

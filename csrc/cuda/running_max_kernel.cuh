@@ -47,7 +47,7 @@ __device__ __forceinline__ void store(void* to, int64_t place, Element element) 
 
 // Sends by how much the maxima of adjacent windows changed; theta are those of counted spikes.
 template <class Value, int kCount>
-__device__ __forceinline__ void send(const PoolArguments& a, int64_t place,
+__device__ __forceinline__ void send(const RunningMaxArguments& a, int64_t place,
                                      const Value (&change)[kCount], const float (&theta)[kCount]) {
   if constexpr (std::is_same_v<Value, int32_t>) {
     if (a.sent_type == DType::kInt8) {
@@ -95,7 +95,7 @@ struct Window {
   Index position;  // elements from one input of the plane to the next
   const float* theta;
 
-  __device__ Window(const PoolArguments& a, Index n) {
+  __device__ Window(const RunningMaxArguments& a, Index n) {
     const auto channels = static_cast<Index>(a.channels);
     const auto inputs = static_cast<Index>(inputs_of(a));
     Index channel = 0;
@@ -122,7 +122,7 @@ struct Window {
   }
 
   // Element of an input in a time slice, by the numbers of its tap.
-  __device__ __forceinline__ Index element(const PoolArguments& a, Index i, Index j,
+  __device__ __forceinline__ Index element(const RunningMaxArguments& a, Index i, Index j,
                                            Index k) const {
     const auto height = static_cast<Index>(a.windows[1].in);
     const auto width = static_cast<Index>(a.windows[2].in);
@@ -132,7 +132,7 @@ struct Window {
     return base + ((d * height + h) * width + w) * position;
   }
 
-  __device__ __forceinline__ float threshold(const PoolArguments& a, Index i, Index j,
+  __device__ __forceinline__ float threshold(const RunningMaxArguments& a, Index i, Index j,
                                              Index k) const {
     const ThresholdGrid& grid = a.threshold;
     return theta[(taps[0].first + i * taps[0].step) * grid.step[0] +
@@ -145,7 +145,8 @@ struct Window {
 // maximum. kCarries: thresholds differ within windows.
 template <class In, class Total, class Value, bool kCarries, int kTaps>
 __global__ void __launch_bounds__(kPoolThreads, 2)
-    running_max_kernel(const PoolArguments a, const uint32_t windows, const bool writes_totals) {
+    running_max_kernel(const RunningMaxArguments a, const uint32_t windows,
+                       const bool writes_totals) {
   const uint32_t thread = blockIdx.x * kPoolThreads + threadIdx.x;
   if (thread >= windows) return;
   const auto n = static_cast<int32_t>(thread);
@@ -221,7 +222,7 @@ __global__ void __launch_bounds__(kPoolThreads, 2)
 // Totals in scratch memory, [tap][window]: a window of any size.
 template <class In, class Total, class Value, bool kCarries>
 __global__ void __launch_bounds__(kPoolThreads, 2)
-    running_max_large_kernel(const PoolArguments a, const int64_t windows, Total* scratch,
+    running_max_large_kernel(const RunningMaxArguments a, const int64_t windows, Total* scratch,
                              const bool writes_totals) {
   const int64_t n = static_cast<int64_t>(blockIdx.x) * kPoolThreads + threadIdx.x;
   if (n >= windows) return;
@@ -263,7 +264,7 @@ __global__ void __launch_bounds__(kPoolThreads, 2)
 // The totals alone, for inputs that lie in no window.
 template <class In, class Total>
 __global__ void __launch_bounds__(kPoolThreads)
-    running_total_kernel(const PoolArguments a, const int64_t inputs) {
+    running_total_kernel(const RunningMaxArguments a, const int64_t inputs) {
   const int64_t n = static_cast<int64_t>(blockIdx.x) * kPoolThreads + threadIdx.x;
   if (n >= inputs) return;
   const In* input = static_cast<const In*>(a.input) + n;
@@ -285,7 +286,7 @@ inline unsigned pool_blocks(int64_t threads) {
 
 // Runs the totals of inputs that lie in no window; whether there are none.
 template <class In, class Total>
-bool launch_uncovered(const PoolArguments& a, cudaStream_t stream) {
+bool launch_uncovered(const RunningMaxArguments& a, cudaStream_t stream) {
   if (covers(a.windows[0]) && covers(a.windows[1]) && covers(a.windows[2])) return true;
   const int64_t inputs = a.batch * a.channels * inputs_of(a);
   launch(running_total_kernel<In, Total>, pool_blocks(inputs), kPoolThreads, 0, stream, a, inputs);
@@ -293,7 +294,7 @@ bool launch_uncovered(const PoolArguments& a, cudaStream_t stream) {
 }
 
 template <class In, class Total, class Value, bool kCarries>
-void launch_pool(const PoolArguments& a, void* scratch, cudaStream_t stream) {
+void launch_pool(const RunningMaxArguments& a, void* scratch, cudaStream_t stream) {
   const int64_t windows = a.batch * a.channels * outputs_of(a);
   const bool covered = launch_uncovered<In, Total>(a, stream);
   const unsigned blocks = pool_blocks(windows);

@@ -4,13 +4,13 @@
 #include <torch/csrc/stable/accelerator.h>
 #include <torch/csrc/stable/macros.h>
 
-#include "../pool_checks.h"
+#include "../running_max_checks.h"
 #include "running_max.h"
 
 namespace snm {
 namespace {
 
-void pool_cuda(const PoolArguments& arguments, const Tensor& x) {
+void pool_cuda(const RunningMaxArguments& arguments, const Tensor& x) {
   const torch::stable::accelerator::DeviceGuard guard(x.get_device_index());
   void* stream = nullptr;
   TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(x.get_device_index(), &stream));

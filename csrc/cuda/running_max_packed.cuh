@@ -39,7 +39,7 @@ struct Packed {
 // Totals in registers. kTaps: words of a thread; one outside the input is the first one once more.
 template <Packing kPacking, int kTaps>
 __global__ void __launch_bounds__(kPoolThreads, 2)
-    running_max_packed_kernel(const PoolArguments a, const uint32_t threads,
+    running_max_packed_kernel(const RunningMaxArguments a, const uint32_t threads,
                               const bool writes_totals) {
   using Own = Packed<kPacking>;
   constexpr int kWindows = Own::kWindows;
@@ -139,7 +139,7 @@ __global__ void __launch_bounds__(kPoolThreads, 2)
 }
 
 template <Packing kPacking, int kTaps>
-void launch_packing(const PoolArguments& a, cudaStream_t stream) {
+void launch_packing(const RunningMaxArguments& a, cudaStream_t stream) {
   const bool covered = launch_uncovered<int8_t, int32_t>(a, stream);
   const int64_t windows = a.batch * a.channels * outputs_of(a);
   const int64_t threads = windows / Packed<kPacking>::kWindows;
@@ -149,7 +149,7 @@ void launch_packing(const PoolArguments& a, cudaStream_t stream) {
 
 // Launches the windows whose totals fit registers, if all inputs lie in whole words, as then does
 // what is sent; whether it did.
-inline bool launch_packed(const PoolArguments& a, cudaStream_t stream) {
+inline bool launch_packed(const RunningMaxArguments& a, cudaStream_t stream) {
   if (reinterpret_cast<uintptr_t>(a.input) % 4 != 0 || a.input_step % 4 != 0) return false;
   if (a.channels_last) {
     if (a.channels % 4 != 0) return false;

@@ -10,7 +10,7 @@ from torch.library import wrap_triton
 
 from .._fakes import adaptive_running_max_pool_fake, running_max_pool_fake
 from .._layout import dense_strides, is_channels_last, pooled_like, slices_have
-from .._pool_checks import check_arguments, is_shared
+from .._running_max_checks import check_arguments, is_shared
 from ..windows import ADAPTIVE_POOL, POOL, Windows, adaptive_windows, checked_windows
 from .launch import INTERPRETED, exact_like, inexact, loop_bound, on_device_of, register
 from .running_max_kernel import snm_running_max_kernel, snm_running_total_kernel

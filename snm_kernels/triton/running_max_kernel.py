@@ -1,6 +1,6 @@
 """The running maximum as a Triton kernel: all time steps in one launch.
 
-``carried`` and ``larger`` say the same as reference_pooling.py and csrc/pool.h.
+``carried`` and ``larger`` say the same as reference_running_max.py and csrc/running_max_rule.h.
 """
 # What follows has the types of Triton's language, which mypy does not know.
 # mypy: ignore-errors

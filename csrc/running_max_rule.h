@@ -1,5 +1,5 @@
 // Max pooling by a running maximum: the only place in C++ that knows its rule and its windows.
-// snm_kernels/reference_pooling.py and snm_kernels/triton/running_max_kernel.py say the same.
+// snm_kernels/reference_running_max.py and snm_kernels/triton/running_max_kernel.py say the same.
 #pragma once
 
 #include "arguments.h"
@@ -83,7 +83,7 @@ struct ThresholdGrid {
 
 // One run of the op. Tensors are [batch, channels, depth, height, width] slices, dense and
 // contiguous or channels_last; a dimension that the caller's lacks has size 1.
-struct PoolArguments {
+struct RunningMaxArguments {
   int64_t time_steps;
   int64_t batch;
   int64_t channels;
@@ -101,10 +101,10 @@ struct PoolArguments {
   int64_t sent_step;
 };
 
-SNM_INLINE int64_t inputs_of(const PoolArguments& a) {
+SNM_INLINE int64_t inputs_of(const RunningMaxArguments& a) {
   return a.windows[0].in * a.windows[1].in * a.windows[2].in;
 }
-SNM_INLINE int64_t outputs_of(const PoolArguments& a) {
+SNM_INLINE int64_t outputs_of(const RunningMaxArguments& a) {
   return a.windows[0].out * a.windows[1].out * a.windows[2].out;
 }
 

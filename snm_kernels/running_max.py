@@ -10,9 +10,9 @@ from . import _load
 from ._checks import dtype_names, refuse_grad, require
 from ._fakes import adaptive_running_max_pool_fake, running_max_pool_fake
 from ._layout import pooled_like
-from ._pool_checks import check_total, check_x, checked_threshold, is_shared
+from ._running_max_checks import check_total, check_x, checked_threshold, is_shared
 from ._types import AMPLITUDE_DTYPES, Backend
-from .reference_pooling import running_max_pool_reference
+from .reference_running_max import running_max_pool_reference
 from .windows import ADAPTIVE_POOL, POOL, Windows, adaptive_windows, checked_windows
 
 Emit = Literal["amplitude", "spike"]

@@ -1,11 +1,12 @@
-// Checks of running_max_pool's tensors and their translation to PoolArguments, for all devices.
+// Checks of a running maximum's tensors and their translation to RunningMaxArguments, for all
+// devices.
 #pragma once
 
 #include <string>
 #include <tuple>
 #include <vector>
 
-#include "pool.h"
+#include "running_max_rule.h"
 #include "tensors.h"
 
 namespace snm {
@@ -63,13 +64,13 @@ inline std::vector<int64_t> dense_strides(IntHeaderOnlyArrayRef sizes, bool chan
 }
 
 // The tensors of one run, kept alive while its kernel reads them, and the kernel's arguments.
-class PoolRun {
+class RunningMaxRun {
  public:
-  PoolRun(const char* op, const Tensor& x, const std::optional<Tensor>& threshold,
+  RunningMaxRun(const char* op, const Tensor& x, const std::optional<Tensor>& threshold,
           const std::optional<Tensor>& total, const std::vector<Windows>& windows,
           ScalarType sent_type) {
     const size_t spatial = windows.size();
-    PoolArguments& a = arguments_;
+    RunningMaxArguments& a = arguments_;
     a.time_steps = x.size(0);
     a.batch = x.size(1);
     a.channels = x.size(2);
@@ -120,7 +121,7 @@ class PoolRun {
     a.sent_step = strides[0];
   }
 
-  const PoolArguments& arguments() const { return arguments_; }
+  const RunningMaxArguments& arguments() const { return arguments_; }
 
   Tensor sent;
   Tensor total_out;
@@ -152,7 +153,7 @@ class PoolRun {
     return torch::stable::copy_(copy, x);
   }
 
-  PoolArguments arguments_{};
+  RunningMaxArguments arguments_{};
   Tensor input_;
   Tensor threshold_;
   Tensor total_in_;
@@ -174,14 +175,14 @@ inline void check_length(const char* op, const char* argument, const std::vector
           "one integer per spatial dimension (" + std::to_string(spatial) + ")", shown(given));
 }
 
-using PoolLaunch = void (*)(const PoolArguments& arguments, const Tensor& x);
+using PoolLaunch = void (*)(const RunningMaxArguments& arguments, const Tensor& x);
 
 template <PoolLaunch launch>
 std::tuple<Tensor, Tensor> pool(const char* op, const Tensor& x,
                                 const std::optional<Tensor>& threshold,
                                 const std::optional<Tensor>& total,
                                 const std::vector<Windows>& windows, ScalarType sent_type) {
-  const PoolRun run(op, x, threshold, total, windows, sent_type);
+  const RunningMaxRun run(op, x, threshold, total, windows, sent_type);
   if (run.total_out.numel() > 0) launch(run.arguments(), x);
   return {run.sent, run.total_out};
 }
