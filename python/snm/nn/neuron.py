@@ -147,7 +147,8 @@ class SNMNeuron(nn.Module):
         Args:
             spikes: integers ``[..., B, ...]``: spikes s, or counts of them.
         """
-        return torch.where(spikes != 0, self.threshold * spikes, 0.0)
+        finite = torch.where(self.threshold.isinf(), 0.0, self.threshold)
+        return spikes * finite
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "SNMNeuron":
         moved, bias = self.moved(fn), self.bias
