@@ -27,4 +27,12 @@ STABLE_TORCH_LIBRARY(snm_kernels, library) {
   library.def(
       "adaptive_running_max_pool(Tensor x, Tensor? threshold, Tensor? total, int[] output_size, "
       "ScalarType sent_dtype) -> (Tensor spikes, Tensor total)");
+  library.def(
+      "spike_conv(Tensor x, Tensor weight, Tensor packed, Tensor? bias, int[] stride, "
+      "int[] padding, int[] dilation, int groups, int[] pool) -> Tensor");
+  library.def(
+      "snm_conv(Tensor x, Tensor weight, Tensor packed, Tensor threshold, Tensor? v, Tensor? m, "
+      "Tensor? bias, Tensor? residual, int[] stride, int[] padding, int[] dilation, int groups, "
+      "int[] pool, float v_init, float? negative_threshold, bool strict, int max_spikes, "
+      "int count_min, int count_max, bool sends) -> (Tensor spikes, Tensor v, Tensor m)");
 }

@@ -6,6 +6,7 @@ from ._types import Backend, Emit, SNMCounted, SNMOutput, SNMState
 from .ops import snm, snm_counted
 from .rule import PRESETS, SNM, SNMRule, preset
 from .running_max import RunningMaxOutput, adaptive_running_max_pool, running_max_pool
+from .spike_conv import pack_spike_weight, snm_conv, snm_linear, spike_conv, spike_linear
 
 __all__ = [
     "PRESETS",
@@ -22,10 +23,15 @@ __all__ = [
     "backends",
     "build_info",
     "numpy",
+    "pack_spike_weight",
     "preset",
     "running_max_pool",
     "snm",
+    "snm_conv",
     "snm_counted",
+    "snm_linear",
+    "spike_conv",
+    "spike_linear",
 ]
 
 __version__ = build_info().version

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ._layout import count_like, pooled_like, spikes_like, state_like
+from ._layout import count_like, dense_strides, pooled_like, spikes_like, state_like
 from .windows import adaptive_windows, max_pool_windows
 
 
@@ -60,3 +60,60 @@ def adaptive_running_max_pool_fake(
     """Makes what ``adaptive_running_max_pool`` sends, and the inputs' totals."""
     along = zip(x.shape[3:], output_size, strict=True)
     return pooled_like(x, [adaptive_windows(*each).output for each in along], sent_dtype)
+
+
+def spike_conv_fake(
+    x: Tensor,
+    weight: Tensor,
+    packed: Tensor,  # noqa: ARG001
+    bias: Tensor | None,  # noqa: ARG001
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    groups: int,  # noqa: ARG001
+    pool: Sequence[int],
+) -> Tensor:
+    """Makes what ``spike_conv`` drives neurons with."""
+    return _convolved(x, weight, stride, padding, dilation, pool, torch.int32)
+
+
+def snm_conv_fake(
+    x: Tensor,
+    weight: Tensor,
+    packed: Tensor,  # noqa: ARG001
+    threshold: Tensor,  # noqa: ARG001
+    v: Tensor | None,  # noqa: ARG001
+    m: Tensor | None,  # noqa: ARG001
+    bias: Tensor | None,  # noqa: ARG001
+    residual: Tensor | None,  # noqa: ARG001
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    groups: int,  # noqa: ARG001
+    pool: Sequence[int],
+    *rule: Any,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Makes the spikes, membrane and memory of ``snm_conv``; its last argument is whether it
+    sends."""
+    spikes = _convolved(x, weight, stride, padding, dilation, pool, torch.int8)
+    v = torch.empty_like(spikes.select(0, 0), dtype=torch.int32)
+    return spikes if rule[-1] else x.new_empty(0), v, torch.empty_like(v)
+
+
+def _convolved(
+    x: Tensor,
+    weight: Tensor,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    pool: Sequence[int],
+    dtype: torch.dtype,
+) -> Tensor:
+    """An empty result of a convolution of ``[T, B, C, H, W]``, channels_last."""
+    along = zip(x.shape[3:], weight.shape[2:], stride, padding, dilation, pool, strict=True)
+    output = [
+        (size // window + 2 * pad - apart * (kernel - 1) - 1) // step + 1
+        for size, kernel, step, pad, apart, window in along
+    ]
+    sizes = (*x.shape[:2], weight.shape[0], *output)
+    return x.new_empty_strided(sizes, dense_strides(sizes, True), dtype=dtype)

@@ -226,9 +226,9 @@ def _run(
     if chosen == "triton":
         op = _triton_op(op)
     if out is None:
-        found: tuple[Any, ...] = op.run(*tensors, *_rule_arguments(rule), spikes_dtype)
+        found: tuple[Any, ...] = op.run(*tensors, *rule_arguments(rule), spikes_dtype)
         return found if spikes_dtype is not None else (None, *found[1:])
-    return out, *op.run_out(*tensors, *_rule_arguments(rule), out)
+    return out, *op.run_out(*tensors, *rule_arguments(rule), out)
 
 
 def _triton_op(op: _Op) -> _Op:
@@ -239,7 +239,7 @@ def _triton_op(op: _Op) -> _Op:
     return op._replace(run=run, run_out=run_out)
 
 
-def _rule_arguments(rule: SNMRule) -> tuple[float, float | None, bool, int, int, int]:
+def rule_arguments(rule: SNMRule) -> tuple[float, float | None, bool, int, int, int]:
     """The rule as the six arguments that the operators take."""
     return (
         rule.v_init,

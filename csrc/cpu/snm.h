@@ -5,6 +5,7 @@
 
 #include "../arguments.h"
 #include "../running_max_rule.h"
+#include "../spike_conv.h"
 
 namespace snm {
 
@@ -15,11 +16,19 @@ constexpr int64_t kBlock = 64;
 using CpuKernel = void (*)(const Arguments& arguments, int64_t begin, int64_t end);
 using CpuPoolKernel = void (*)(const RunningMaxArguments& arguments, int64_t begin, int64_t end,
                                char* memory);
+struct Events;
+using CpuEventsKernel = void (*)(const SpikeConvArguments& arguments, const Events& events,
+                                 int64_t begin, int64_t end);
+using CpuConvKernel = void (*)(const SpikeConvArguments& arguments, const Events& events,
+                               int64_t most, int64_t begin, int64_t end, char* memory);
 
 struct CpuIsa {
   const char* name;
   CpuKernel run;       // runs neurons [begin, end) over all time steps
   CpuPoolKernel pool;  // runs units [begin, end) of a RunningMaxPlan, in memory for its buffers
+  CpuEventsKernel count;  // counts the spikes of rows [begin, end), each pixel's behind its own
+  CpuEventsKernel list;   // lists them, once counts have become starts
+  CpuConvKernel convolve;  // runs units [begin, end) of a SpikeConvPlan
 };
 
 // The best instruction set built in that this processor has, or the one that SNM_CPU_ISA names.

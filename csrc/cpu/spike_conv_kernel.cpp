@@ -1,0 +1,499 @@
+// A convolution of spikes on the CPU, which costs what its spikes cost; compiled once per
+// instruction set, into a namespace SNM_ISA.
+#include <algorithm>
+
+#include "lanes.h"
+#include "loops.h"
+#include "snm.h"
+#include "spike_conv.h"
+
+namespace snm {
+namespace {
+
+using Words = uint16_t __attribute__((vector_size(4 * kLanes)));
+using SignedWords = int16_t __attribute__((vector_size(4 * kLanes)));
+
+constexpr int64_t kWordLanes = 2 * kLanes;
+constexpr int kWordVectors = kWeightBlock / 2 / kWordLanes;  // of a block of weights
+// Sums of so many weights of 8 bits, none of which is -128, fit in 16 bits.
+constexpr int64_t kEventsPerWord = 256;
+constexpr int64_t kScan = 64;  // channels that are looked at together
+
+// TEMPORARY
+struct IntegerLanes : Lanes {
+  using Float = Ints;
+  static SNM_INLINE Ints amplitude(Mask first, Mask second, Ints, Ints theta) { return either(first, theta, second, -theta); }
+  static SNM_INLINE Ints less(Ints u, Ints amplitude, Ints, Ints) { return u - amplitude; }
+  static SNM_INLINE Ints to_float(Ints v) { return v; }
+  static SNM_INLINE Ints truncate(Ints v) { return v; }
+};
+struct IntThr { int32_t theta, upper, lower; };
+SNM_INLINE IntThr integer_thresholds(int32_t t, const Rule& rule) {
+  if (t == INT32_MAX) return {0, INT32_MAX, INT32_MIN};
+  if (t == 0) return {0, INT32_MAX, INT32_MIN};
+  if (rule.negative_threshold != rule.negative_threshold) return {t, t, INT32_MIN};
+  double z = -(double)rule.negative_threshold * t;
+  double f = rule.strict ? __builtin_ceil(z) : __builtin_floor(z);
+  return {t, t, (int32_t)f};
+}
+SNM_INLINE int32_t integer_start(int32_t t, const Rule& rule) { return (int32_t)__builtin_floor((double)rule.v_init * t); }
+
+// --- lists of spikes ---
+
+// Which of at most kScan spikes are positive, which are negative, and whether one is neither 1 nor
+// -1 nor 0.
+struct Signs {
+  uint64_t positive;
+  uint64_t negative;
+  bool graded;
+};
+
+SNM_INLINE Signs signs_of(const int8_t* spikes, int64_t count) {
+#if defined(__AVX512F__)
+  const __mmask64 some = count < kScan ? (uint64_t{1} << count) - 1 : ~uint64_t{0};
+  const __m512i s = _mm512_maskz_loadu_epi8(some, spikes);
+  const uint64_t negative = _mm512_movepi8_mask(s);
+  const uint64_t graded = _mm512_cmpgt_epu8_mask(_mm512_abs_epi8(s), _mm512_set1_epi8(1));
+  return {_mm512_test_epi8_mask(s, s) & ~negative, negative, graded != 0};
+#elif defined(__AVX2__)
+  alignas(32) int8_t whole[kScan] = {};
+  if (count < kScan) {
+    std::copy_n(spikes, count, whole);
+    spikes = whole;
+  }
+  const __m256i one = _mm256_set1_epi8(1);
+  Signs signs{};
+  for (int half = 0; half < 2; ++half) {
+    const __m256i s = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(spikes + 32 * half));
+    const auto bits = [&](__m256i lanes) {
+      return uint64_t{static_cast<uint32_t>(_mm256_movemask_epi8(lanes))} << (32 * half);
+    };
+    signs.positive |= bits(_mm256_cmpgt_epi8(s, _mm256_setzero_si256()));
+    signs.negative |= bits(s);
+    signs.graded |= _mm256_movemask_epi8(_mm256_cmpgt_epi8(_mm256_abs_epi8(s), one)) != 0;
+  }
+  return signs;
+#else
+  Signs signs{};
+  for (int64_t i = 0; i < count; i += 8) {
+    uint64_t eight = 0;
+    std::memcpy(&eight, spikes + i, static_cast<size_t>(std::min<int64_t>(8, count - i)));
+    for (int64_t k = i; eight != 0; ++k, eight >>= 8) {
+      const auto s = static_cast<int8_t>(eight & 0xff);
+      signs.positive |= uint64_t{s > 0} << k;
+      signs.negative |= uint64_t{s < 0} << k;
+      signs.graded |= s > 1 || s < -1;
+    }
+  }
+  return signs;
+#endif
+}
+
+SNM_INLINE uint32_t size_of(const int8_t* spikes, int64_t index) {
+  return static_cast<uint32_t>(spikes[index] < 0 ? -spikes[index] : spikes[index]);
+}
+
+SNM_INLINE uint32_t count_of(uint64_t bits, bool graded, const int8_t* spikes) {
+  if (!graded) return static_cast<uint32_t>(__builtin_popcountll(bits));
+  uint32_t count = 0;
+  for (; bits != 0; bits &= bits - 1) count += size_of(spikes, __builtin_ctzll(bits));
+  return count;
+}
+
+// Appends the places of these bits from `first` on.
+SNM_INLINE uint32_t* append(uint64_t bits, bool graded, const int8_t* spikes, uint32_t first,
+                            uint32_t* to) {
+  if (graded) {
+    for (; bits != 0; bits &= bits - 1) {
+      const int64_t index = __builtin_ctzll(bits);
+      const uint32_t repeats = size_of(spikes, index);
+      to = std::fill_n(to, repeats, first + static_cast<uint32_t>(index));
+    }
+    return to;
+  }
+#ifdef __AVX512F__
+  __m512i places = _mm512_add_epi32(
+      _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0),
+      _mm512_set1_epi32(static_cast<int32_t>(first)));
+  for (; bits != 0; bits >>= 16) {
+    const auto some = static_cast<__mmask16>(bits);
+    const uint32_t count = __builtin_popcount(some);
+    // No more than is ours: what follows may be another thread's.
+    _mm512_mask_storeu_epi32(to, static_cast<__mmask16>(_bzhi_u32(0xffff, count)),
+                             _mm512_maskz_compress_epi32(some, places));
+    to += count;
+    places = _mm512_add_epi32(places, _mm512_set1_epi32(16));
+  }
+#else
+  for (; bits != 0; bits &= bits - 1) {
+    *to++ = first + static_cast<uint32_t>(__builtin_ctzll(bits));
+  }
+#endif
+  return to;
+}
+
+// Calls take(pixel, column, first channel, spikes, count) for what lies in the rows' windows.
+template <class Take>
+SNM_INLINE void scan(const SpikeConvArguments& a, int64_t begin, int64_t end, Take take) {
+  const SpikeConvSize& h = a.height;
+  const SpikeConvSize& w = a.width;
+  const int64_t channels = a.in_channels / a.groups;
+  for (int64_t row = begin; row < end; ++row) {
+    const int64_t image = row / h.pooled;
+    const int64_t top = image * h.in + (row - image * h.pooled) * h.pool;
+    for (int64_t g = 0; g < a.groups; ++g) {
+      for (int64_t x = 0; x < w.pooled; ++x) {
+        const int64_t pixel = (g * rows_of(a) + row) * w.pooled + x;
+        take.start(pixel);
+        for (int64_t y = top; y < top + h.pool; ++y) {
+          for (int64_t column = x * w.pool; column < (x + 1) * w.pool; ++column) {
+            const int8_t* const spikes =
+                a.spikes + (y * w.in + column) * a.in_channels + g * channels;
+            for (int64_t c = 0; c < channels; c += kScan) {
+              take.add(spikes + c, std::min(kScan, channels - c), x * channels + c);
+            }
+          }
+        }
+        take.finish(pixel);
+      }
+    }
+  }
+}
+
+struct Count {
+  const Events& events;
+  uint32_t positive = 0;
+  uint32_t negative = 0;
+
+  SNM_INLINE void start(int64_t) { positive = negative = 0; }
+  SNM_INLINE void add(const int8_t* spikes, int64_t count, int64_t) {
+    const Signs signs = signs_of(spikes, count);
+    positive += count_of(signs.positive, signs.graded, spikes);
+    negative += count_of(signs.negative, signs.graded, spikes);
+  }
+  SNM_INLINE void finish(int64_t pixel) {
+    events.starts[0][pixel + 1] = positive;
+    events.starts[1][pixel + 1] = negative;
+  }
+};
+
+struct List {
+  const Events& events;
+  uint32_t* positive = nullptr;
+  uint32_t* negative = nullptr;
+
+  SNM_INLINE void start(int64_t pixel) {
+    positive = events.events[0] + events.starts[0][pixel];
+    negative = events.events[1] + events.starts[1][pixel];
+  }
+  SNM_INLINE void add(const int8_t* spikes, int64_t count, int64_t first) {
+    const Signs signs = signs_of(spikes, count);
+    const auto place = static_cast<uint32_t>(first);
+    positive = append(signs.positive, signs.graded, spikes, place, positive);
+    negative = append(signs.negative, signs.graded, spikes, place, negative);
+  }
+  SNM_INLINE void finish(int64_t) {}
+};
+
+// --- sums of weights ---
+
+// The first and the last kLanes words as numbers of 32 bits.
+SNM_INLINE Ints low_half(SignedWords words) {
+#if defined(__AVX512F__)
+  return (Ints)_mm512_maskz_cvtepi16_epi32(
+      0xffff, (__m256i)__builtin_shufflevector(words, words, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11,
+                                               12, 13, 14, 15));
+#elif defined(__AVX2__)
+  return (Ints)_mm256_cvtepi16_epi32(_mm256_castsi256_si128((__m256i)words));
+#elif defined(__SSE2__)
+  return (Ints)_mm_srai_epi32(_mm_unpacklo_epi16((__m128i)words, (__m128i)words), 16);
+#else
+  return __builtin_convertvector(__builtin_shufflevector(words, words, 0, 1, 2, 3), Ints);
+#endif
+}
+
+SNM_INLINE Ints high_half(SignedWords words) {
+#if defined(__AVX512F__)
+  return (Ints)_mm512_maskz_cvtepi16_epi32(
+      0xffff, (__m256i)__builtin_shufflevector(words, words, 16, 17, 18, 19, 20, 21, 22, 23, 24,
+                                               25, 26, 27, 28, 29, 30, 31));
+#elif defined(__AVX2__)
+  return (Ints)_mm256_cvtepi16_epi32(_mm256_extracti128_si256((__m256i)words, 1));
+#elif defined(__SSE2__)
+  return (Ints)_mm_srai_epi32(_mm_unpackhi_epi16((__m128i)words, (__m128i)words), 16);
+#else
+  return __builtin_convertvector(__builtin_shufflevector(words, words, 4, 5, 6, 7), Ints);
+#endif
+}
+
+// Sums of int32 wrap around.
+SNM_INLINE Ints sum(Ints a, Ints b) { return (Ints)((Uints)a + (Uints)b); }
+
+// Adds the weights of events to one block of outputs, or takes them off. A word has one weight
+// plus 128 in its low byte and another in its high byte: `words` adds up both at once, and `highs`
+// the high ones alone, so that both sums come out.
+template <bool kNegative>
+SNM_INLINE void add_words(const uint32_t* event, const uint32_t* end, const int8_t* weights,
+                          Words (&words)[kWordVectors], Words (&highs)[kWordVectors]) {
+  for (; event < end; ++event) {
+    uint64_t place = *event;
+    // Compilers take it through a vector's register otherwise.
+    __asm__("" : "+r"(place));
+    const int8_t* const row = weights + place;
+    for (int j = 0; j < kWordVectors; ++j) {
+      const Words both = load<Words>(row + j * sizeof(Words));
+      const Words high = (Words)((SignedWords)both >> 8);
+      words[j] = kNegative ? words[j] - both : words[j] + both;
+      highs[j] = kNegative ? highs[j] - high : highs[j] + high;
+    }
+  }
+}
+
+// Sums a block's weights of positive events [list, middle) and negative ones [middle, end).
+SNM_INLINE void sum_block(const uint32_t* list, const uint32_t* middle, const uint32_t* end,
+                          const int8_t* weights, int32_t* sums) {
+  bool first = true;
+  do {
+    const uint32_t* const stop = std::min(list + kEventsPerWord, end);
+    const uint32_t* const turn = std::min(stop, std::max(middle, list));
+    Words words[kWordVectors] = {};
+    Words highs[kWordVectors] = {};
+    add_words<false>(list, turn, weights, words, highs);
+    add_words<true>(turn, stop, weights, words, highs);
+    const int64_t net = (turn - list) - (stop - turn);
+    const Words excess = Words{} + static_cast<uint16_t>(128 * net);
+    for (int j = 0; j < kWordVectors; ++j) {
+      const auto high = (SignedWords)highs[j];
+      const auto low = (SignedWords)(words[j] - (highs[j] << 8) - excess);
+      const Ints parts[4] = {low_half(low), high_half(low), low_half(high), high_half(high)};
+      int32_t* const to = sums + j * kWordLanes;
+      for (int k = 0; k < 4; ++k) {
+        int32_t* const place = to + (k / 2) * (kWeightBlock / 2) + (k % 2) * kLanes;
+        store(first ? parts[k] : sum(load<Ints>(place), parts[k]), place);
+      }
+    }
+    first = false;
+    list = stop;
+  } while (list < end);
+}
+
+// --- units ---
+
+// One block of outputs of a row of pixels of one image, over all time steps.
+template <bool kGraded, bool kStrict>
+class Unit {
+ public:
+  Unit(const SpikeConvArguments& a, const Events& events, const SpikeConvPlan& plan,
+       const SpikeConvBuffers& buffers)
+      : a_(a), events_(events), plan_(plan), b_(buffers) {
+    channels_ = a.in_channels / a.groups;
+    outputs_ = a.out_channels / a.groups;
+    taps_ = a.height.kernel * a.width.kernel;
+    shift_ = __builtin_ctzll(static_cast<uint64_t>(a.block));
+    rule_ = a.rule;
+    rule_.strict = kStrict;
+  }
+
+  void run(int64_t unit) {
+    const int64_t tile = unit % plan_.tiles;
+    unit /= plan_.tiles;
+    row_ = unit % a_.height.out;
+    unit /= a_.height.out;
+    image_ = unit % a_.batch;
+    unit /= a_.batch;  // of the blocks of all groups
+    group_ = unit / plan_.blocks;
+    const int64_t inside = (unit - group_ * plan_.blocks) * a_.block;
+    count_ = std::min(a_.block, outputs_ - inside);
+    output_ = group_ * outputs_ + inside;
+    weights_ = a_.weight + unit * taps_ * channels_ * a_.block;
+    first_ = tile * plan_.tile;
+    width_ = std::min(plan_.tile, a_.width.out - first_);
+    start();
+    for (int64_t t = 0; t < a_.time_steps; ++t) {
+      for (int64_t x = 0; x < width_; ++x) advance(t, x);
+    }
+    if (a_.drive == nullptr) finish();
+  }
+
+ private:
+  // Where an output of the slice of one time step lies.
+  SNM_INLINE int64_t place(int64_t x) const {
+    const int64_t pixel = (image_ * a_.height.out + row_) * a_.width.out + first_ + x;
+    return pixel * a_.out_channels + output_;
+  }
+
+  // Parameters that all pixels share are kept once.
+  SNM_INLINE int64_t own(int64_t pixels, int64_t x) const { return pixels == 1 ? 0 : x * a_.block; }
+
+  void read(const int32_t* values, int64_t pixels, int64_t x, int32_t* to) const {
+    const int64_t pixel = pixels == 1 ? 0 : row_ * a_.width.out + first_ + x;
+    std::copy_n(values + pixel * a_.out_channels + output_, count_, to);
+    std::fill_n(to + count_, a_.block - count_, 0);
+  }
+
+  // Parameters and state of the tile; what is behind its last output is computed and never read.
+  void start() {
+    for (int64_t x = 0; x < width_; ++x) {
+      if (a_.bias != nullptr && (x == 0 || a_.bias_pixels > 1)) {
+        read(a_.bias, a_.bias_pixels, x, b_.bias + own(a_.bias_pixels, x));
+      }
+      if (a_.drive != nullptr) continue;
+      int32_t* const theta = b_.theta + own(a_.threshold_pixels, x);
+      int32_t* const upper = b_.upper + own(a_.threshold_pixels, x);
+      int32_t* const lower = b_.lower + own(a_.threshold_pixels, x);
+      if (x == 0 || a_.threshold_pixels > 1) {
+        read(a_.threshold, a_.threshold_pixels, x, theta);
+        for (int64_t j = 0; j < a_.block; ++j) {
+          const auto each = integer_thresholds(theta[j], a_.rule);
+          theta[j] = each.theta;
+          upper[j] = each.upper;
+          lower[j] = each.lower;
+        }
+      }
+      int32_t* const v = b_.v + x * a_.block;
+      int32_t* const m = b_.m + x * a_.block;
+      std::fill_n(v, a_.block, 0);
+      std::fill_n(m, a_.block, 0);
+      if (a_.v_in != nullptr) {
+        std::copy_n(a_.v_in + place(x), count_, v);
+      } else {
+        for (int64_t j = 0; j < count_; ++j) v[j] = integer_start(theta[j], a_.rule);
+      }
+      if (a_.m_in != nullptr) std::copy_n(a_.m_in + place(x), count_, m);
+    }
+  }
+
+  void finish() {
+    for (int64_t x = 0; x < width_; ++x) {
+      std::copy_n(b_.v + x * a_.block, count_, a_.v_out + place(x));
+      std::copy_n(b_.m + x * a_.block, count_, a_.m_out + place(x));
+    }
+  }
+
+  // One time step of a pixel.
+  SNM_INLINE void advance(int64_t t, int64_t x) {
+    uint32_t* const middle = gather(0, t, x, b_.list);
+    uint32_t* const end = gather(1, t, x, middle);
+    for (int64_t k = 0; k < a_.block; k += kWeightBlock) {
+      sum_block(b_.list, middle, end, weights_ + k, b_.drive + k);
+    }
+    const int64_t slice = a_.batch * a_.height.out * a_.width.out * a_.out_channels;
+    const int32_t* const residual =
+        a_.residual == nullptr ? nullptr : a_.residual + t * a_.residual_step + place(x);
+    const int64_t to = t * slice + place(x);
+    int64_t j = 0;
+    for (; j + kLanes <= count_; j += kLanes) fire<true>(x, j, kLanes, residual, to + j);
+    if (j < count_) fire<false>(x, j, count_ - j, residual, to + j);
+  }
+
+  // Lists where the weights of the events of one sign begin, of all inputs of an output.
+  SNM_INLINE uint32_t* gather(int sign, int64_t t, int64_t x, uint32_t* to) const {
+    const SpikeConvSize& h = a_.height;
+    const SpikeConvSize& w = a_.width;
+    const uint32_t* const starts = events_.starts[sign];
+    const int64_t left = (first_ + x) * w.stride - w.padding;
+    for (int64_t ky = 0; ky < h.kernel; ++ky) {
+      const int64_t y = row_ * h.stride - h.padding + ky * h.dilation;
+      if (y < 0 || y >= h.pooled) continue;
+      const int64_t image = (group_ * a_.time_steps + t) * a_.batch + image_;
+      const uint32_t* const row = starts + (image * h.pooled + y) * w.pooled;
+      if (w.dilation == 1) {
+        const int64_t from = std::max<int64_t>(0, left);
+        const int64_t until = std::min(w.pooled, left + w.kernel);
+        if (from >= until) continue;
+        to = shifted(sign, row[from], row[until], ky * w.kernel - left, to);
+      } else {
+        for (int64_t kx = 0; kx < w.kernel; ++kx) {
+          const int64_t column = left + kx * w.dilation;
+          if (column < 0 || column >= w.pooled) continue;
+          to = shifted(sign, row[column], row[column + 1], ky * w.kernel + kx - column, to);
+        }
+      }
+    }
+    return to;
+  }
+
+  // Copies events; `tap` is the number of the tap that reads column 0.
+  SNM_INLINE uint32_t* shifted(int sign, uint32_t from, uint32_t until, int64_t tap,
+                               uint32_t* to) const {
+    const uint32_t* const events = events_.events[sign] + from;
+    const Uints base = Uints{} + static_cast<uint32_t>(tap * channels_);
+    const int64_t count = until - from;
+    for (int64_t i = 0; i < count; i += kLanes) {
+      store((load<Uints>(events + i) + base) << static_cast<uint32_t>(shift_), to + i);
+    }
+    return to + count;
+  }
+
+  // Outputs [j, j + count) of a pixel, at most kLanes.
+  template <bool kWhole>
+  SNM_INLINE void fire(int64_t x, int64_t j, int64_t count, const int32_t* residual, int64_t to) {
+    const int64_t bytes = count * static_cast<int64_t>(sizeof(int32_t));
+    Ints c = load<Ints>(b_.drive + j);
+    if (a_.bias != nullptr) c = sum(c, load<Ints>(b_.bias + own(a_.bias_pixels, x) + j));
+    if (residual != nullptr) c = sum(c, load<Ints, kWhole>(residual + j, bytes));
+    if (a_.drive != nullptr) return store<kWhole>(c, a_.drive + to, bytes);
+    const int64_t shared = own(a_.threshold_pixels, x) + j;
+    const Thresholds<IntegerLanes> own{load<Ints>(b_.theta + shared), load<Ints>(b_.upper + shared),
+                                       load<Ints>(b_.lower + shared)};
+    int32_t* const at_v = b_.v + x * a_.block + j;
+    int32_t* const at_m = b_.m + x * a_.block + j;
+    Ints v = load<Ints>(at_v);
+    Ints m = load<Ints>(at_m);
+    const Step<IntegerLanes> sent = step<kGraded, IntegerLanes>(c, own, v, m, rule_);
+    store(v, at_v);
+    store(m, at_m);
+    if (a_.sent != nullptr) store<kWhole>(low_bytes(sent.s), a_.sent + to, count);
+  }
+
+  const SpikeConvArguments& a_;
+  const Events& events_;
+  const SpikeConvPlan& plan_;
+  const SpikeConvBuffers& b_;
+  Rule rule_;
+  int64_t channels_;  // that a group reads
+  int64_t outputs_;   // of a group
+  int64_t taps_;
+  int shift_;  // the block's logarithm
+  int64_t row_ = 0;
+  int64_t image_ = 0;
+  int64_t group_ = 0;
+  int64_t output_ = 0;  // the first of the block
+  int64_t count_ = 0;   // of the block's outputs
+  int64_t first_ = 0;   // the tile's first column
+  int64_t width_ = 0;   // and how many it has
+  const int8_t* weights_ = nullptr;
+};
+
+template <bool kGraded, bool kStrict>
+void run_units(const SpikeConvArguments& a, const Events& events, const SpikeConvPlan& plan,
+               const SpikeConvBuffers& buffers, int64_t begin, int64_t end) {
+  Unit<kGraded, kStrict> unit(a, events, plan, buffers);
+  for (int64_t each = begin; each < end; ++each) unit.run(each);
+}
+
+}  // namespace
+
+namespace SNM_ISA {
+
+void count_events(const SpikeConvArguments& a, const Events& events, int64_t begin, int64_t end) {
+  scan(a, begin, end, Count{events});
+}
+
+void list_events(const SpikeConvArguments& a, const Events& events, int64_t begin, int64_t end) {
+  scan(a, begin, end, List{events});
+}
+
+void convolve_events(const SpikeConvArguments& a, const Events& events, int64_t most,
+                     int64_t begin, int64_t end, char* memory) {
+  const SpikeConvPlan plan = plan_of(a);
+  const SpikeConvBuffers buffers = buffers_of(a, plan, most, memory);
+  const bool graded = a.rule.max_spikes > 1;
+  (void)graded;
+
+  if (a.rule.strict) return run_units<false, true>(a, events, plan, buffers, begin, end);
+  run_units<false, false>(a, events, plan, buffers, begin, end);
+}
+
+}  // namespace SNM_ISA
+}  // namespace snm

@@ -1,0 +1,260 @@
+// The convolution of spikes on the CPU: checks, lists the spikes, splits the outputs over torch's
+// threads, registers.
+#include <algorithm>
+#include <cstddef>
+#include <limits>
+#include <memory>
+#include <optional>
+#include <tuple>
+#include <vector>
+
+#include "../snm_checks.h"
+#include "snm.h"
+#include "spike_conv.h"
+
+namespace snm {
+namespace {
+
+constexpr const char* kConv = "spike_conv";
+constexpr const char* kSnmConv = "snm_conv";
+// Spikes under which a thread isn't worth waking, and additions of weights.
+constexpr int64_t kScanGrain = 1 << 16;
+constexpr int64_t kSumGrain = 1 << 15;
+constexpr size_t kAlignment = 64;
+
+using Ints64 = std::vector<int64_t>;
+
+// [T, B, C, H, W] channels_last, time first.
+Ints64 channels_last_strides(IntHeaderOnlyArrayRef sizes) {
+  const int64_t c = sizes[2], h = sizes[3], w = sizes[4];
+  return {sizes[1] * c * h * w, c * h * w, 1, w * c, c};
+}
+
+SpikeConvSize size_along(const char* op, int64_t in, int64_t pool, int64_t kernel, int64_t stride,
+                         int64_t padding, int64_t dilation) {
+  constexpr int64_t most = std::numeric_limits<int32_t>::max();
+  require(pool >= 1 && pool <= most, op, "pool", "at least 1", pool);
+  require(kernel >= 1 && kernel <= most, op, "weight", "with a kernel of at least 1", kernel);
+  require(stride >= 1 && stride <= most, op, "stride", "at least 1", stride);
+  require(padding >= 0 && padding <= most, op, "padding", "at least 0", padding);
+  require(dilation >= 1 && dilation <= most / kernel, op, "dilation", "at least 1", dilation);
+  const int64_t pooled = in / pool;
+  const int64_t room = pooled + 2 * padding - dilation * (kernel - 1) - 1;
+  require(pooled >= 1 && room >= 0, op, "x", "as large as the kernel with its padding", in);
+  return {in, pool, pooled, kernel, stride, padding, dilation, room / stride + 1};
+}
+
+// The tensors of one run, kept alive while its kernel reads them, and the kernel's arguments.
+class ConvRun {
+ public:
+  ConvRun(const char* op, const Tensor& x, const Tensor& weight, const Tensor& packed,
+          const std::optional<Tensor>& bias, IntHeaderOnlyArrayRef stride,
+          IntHeaderOnlyArrayRef padding, IntHeaderOnlyArrayRef dilation, int64_t groups,
+          IntHeaderOnlyArrayRef pool)
+      : op_(op) {
+    require(x.dim() == 5 && x.size(0) >= 1, op, "x", "[T, B, C, H, W] with T >= 1",
+            shown(x.sizes()));
+    require(x.scalar_type() == ScalarType::Char, op, "x", "int8",
+            torch::headeronly::toString(x.scalar_type()));
+    require(weight.dim() == 4 && weight.scalar_type() == ScalarType::Char, op, "weight",
+            "int8 [K, C / groups, kernel, kernel]", shown(weight.sizes()));
+    require(groups >= 1 && weight.size(0) % groups == 0 && weight.size(1) * groups == x.size(2),
+            op, "weight", "for the channels of x", shown(weight.sizes()));
+    for (const auto& two : {stride, padding, dilation, pool}) {
+      require(two.size() == 2, op, "stride, padding, dilation and pool", "two numbers each",
+              shown(two));
+    }
+    SpikeConvArguments& a = arguments_;
+    a.time_steps = x.size(0);
+    a.batch = x.size(1);
+    a.groups = groups;
+    a.in_channels = x.size(2);
+    a.out_channels = weight.size(0);
+    a.height = size_along(op, x.size(3), pool[0], weight.size(2), stride[0], padding[0],
+                          dilation[0]);
+    a.width = size_along(op, x.size(4), pool[1], weight.size(3), stride[1], padding[1],
+                         dilation[1]);
+    a.spikes = static_cast<const int8_t*>(
+        keep(aligned(x, channels_last_strides(x.sizes()))).const_data_ptr());
+    const int64_t outputs = a.out_channels / groups;
+    const int64_t over = outputs % (2 * kWeightBlock);
+    a.block = over == 0 || over > kWeightBlock ? 2 * kWeightBlock : kWeightBlock;
+    const int64_t taps = a.height.kernel * a.width.kernel * weight.size(1);
+    const int64_t bytes = groups * ((outputs + a.block - 1) / a.block) * a.block * taps;
+    require(taps * a.block <= std::numeric_limits<uint32_t>::max(), op, "weight",
+            "of less than 4 GiB a block", taps);
+    require(packed.scalar_type() == ScalarType::Char && packed.dim() == 1 &&
+                packed.size(0) == bytes && packed.is_contiguous(),
+            op, "packed", "what pack_spike_weight makes of weight", shown(packed.sizes()));
+    a.weight = static_cast<const int8_t*>(keep(packed).const_data_ptr());
+    out_sizes_ = {a.time_steps, a.batch, a.out_channels, a.height.out, a.width.out};
+    if (bias.has_value()) a.bias = parameter("bias", *bias, a.bias_pixels);
+  }
+
+  // The sums alone.
+  Tensor drive(const Tensor& x) {
+    Tensor drive = empty_strided(x, out_sizes_, channels_last_strides(out_sizes_), ScalarType::Int);
+    arguments_.drive = drive.mutable_data_ptr<int32_t>();
+    return drive;
+  }
+
+  void neurons(const Tensor& x, const Rule& rule, const Tensor& threshold,
+               const std::optional<Tensor>& v, const std::optional<Tensor>& m,
+               const std::optional<Tensor>& residual) {
+    SpikeConvArguments& a = arguments_;
+    a.rule = rule;
+    a.threshold = parameter("threshold", threshold, a.threshold_pixels);
+    const Ints64 strides = channels_last_strides(out_sizes_);
+    const Ints64 sizes(out_sizes_.begin() + 1, out_sizes_.end());
+    const Ints64 inside(strides.begin() + 1, strides.end());
+    v_out = empty_strided(x, sizes, inside, ScalarType::Int);
+    m_out = empty_strided(x, sizes, inside, ScalarType::Int);
+    if (v.has_value()) a.v_in = like("v", *v, sizes, inside, x);
+    if (m.has_value()) a.m_in = like("m", *m, sizes, inside, x);
+    if (residual.has_value()) {
+      check_same(op_, "residual", *residual, out_sizes_, ScalarType::Int, x);
+      const bool in_place =
+          same_places(sizes, slice(residual->strides()), inside) && residual->stride(0) >= 0;
+      const Tensor added = in_place ? *residual : aligned(*residual, strides);
+      a.residual = keep(added).const_data_ptr<int32_t>();
+      a.residual_step = added.stride(0);
+    }
+    a.v_out = v_out.mutable_data_ptr<int32_t>();
+    a.m_out = m_out.mutable_data_ptr<int32_t>();
+  }
+
+  Tensor sent(const Tensor& x, bool sends) {
+    const Ints64 none{0};
+    const Ints64 one{1};
+    if (!sends) return empty_strided(x, none, one, ScalarType::Char);
+    Tensor sent = empty_strided(x, out_sizes_, channels_last_strides(out_sizes_), ScalarType::Char);
+    arguments_.sent = static_cast<int8_t*>(sent.mutable_data_ptr());
+    return sent;
+  }
+
+  void run(const Tensor& x) const {
+    const SpikeConvArguments& a = arguments_;
+    if (a.batch * a.out_channels == 0) return;
+    const CpuIsa& isa = cpu_isa();
+    const int64_t pixels = pixels_of(a);
+    const int64_t rows = rows_of(a);
+    const Tensor starts = scratch(x, 2 * (pixels + 1));
+    Events events{};
+    events.starts[0] = static_cast<uint32_t*>(starts.mutable_data_ptr());
+    events.starts[1] = events.starts[0] + pixels + 1;
+    const int64_t row_spikes = a.height.pool * a.width.in * a.in_channels;
+    const int64_t grain = std::max<int64_t>(1, kScanGrain / row_spikes);
+    torch::stable::parallel_for(0, rows, grain, [&](int64_t begin, int64_t end) {
+      isa.count(a, events, begin, end);
+    });
+    int64_t total[2];
+    int64_t most = 0;
+    for (int sign = 0; sign < 2; ++sign) {
+      uint32_t* const at = events.starts[sign];
+      at[0] = 0;
+      uint32_t most_here = 0;
+      int64_t sum = 0;
+      for (int64_t p = 1; p <= pixels; ++p) {
+        most_here = std::max(most_here, at[p]);
+        sum += at[p];
+        at[p] = static_cast<uint32_t>(sum);
+      }
+      require(sum < std::numeric_limits<uint32_t>::max(), op_, "x",
+              "of less than 4 billion spikes; run fewer steps at once", sum);
+      total[sign] = sum;
+      most += most_here * a.height.kernel * a.width.kernel;
+    }
+    const Tensor listed = scratch(x, total[0] + total[1] + 2 * kListPadding);
+    events.events[0] = static_cast<uint32_t*>(listed.mutable_data_ptr());
+    events.events[1] = events.events[0] + total[0] + kListPadding;
+    torch::stable::parallel_for(0, rows, grain, [&](int64_t begin, int64_t end) {
+      isa.list(a, events, begin, end);
+    });
+    const SpikeConvPlan plan = plan_of(a);
+    const int64_t bytes = buffers_of(a, plan, most, nullptr).bytes;
+    const int64_t sums = (total[0] + total[1]) / std::max<int64_t>(1, pixels) *
+                             a.height.kernel * a.width.kernel + a.block;
+    const int64_t unit_sums = sums * plan.tile * a.time_steps;
+    const int64_t unit_grain = std::max<int64_t>(1, kSumGrain / unit_sums);
+    torch::stable::parallel_for(0, plan.units, unit_grain, [&](int64_t begin, int64_t end) {
+      size_t room = static_cast<size_t>(bytes) + kAlignment;
+      const std::unique_ptr<char[]> owned(new char[room]);
+      void* memory = owned.get();
+      std::align(kAlignment, static_cast<size_t>(bytes), memory, room);
+      isa.convolve(a, events, most, begin, end, static_cast<char*>(memory));
+    });
+  }
+
+  Tensor v_out;
+  Tensor m_out;
+
+ private:
+  const Tensor& keep(const Tensor& tensor) { return kept_.emplace_back(tensor); }
+
+  static Tensor scratch(const Tensor& x, int64_t count) {
+    const Ints64 sizes{count};
+    const Ints64 one{1};
+    return empty_strided(x, sizes, one, ScalarType::Int);
+  }
+
+  static Tensor aligned(const Tensor& tensor, const Ints64& strides) {
+    if (same_places(tensor.sizes(), tensor.strides(), strides)) return tensor;
+    Tensor copy = empty_strided(tensor, tensor.sizes(), strides, tensor.scalar_type());
+    return torch::stable::copy_(copy, tensor);
+  }
+
+  const int32_t* like(const char* argument, const Tensor& given, const Ints64& sizes,
+                      const Ints64& strides, const Tensor& x) {
+    check_same(op_, argument, given, sizes, ScalarType::Int, x);
+    return keep(aligned(given, strides)).const_data_ptr<int32_t>();
+  }
+
+  // [K], or [H, W, K] of the outputs.
+  const int32_t* parameter(const char* argument, const Tensor& given, int64_t& pixels) {
+    const SpikeConvArguments& a = arguments_;
+    const Ints64 shared{a.out_channels};
+    const Ints64 own{a.height.out, a.width.out, a.out_channels};
+    const bool fits = equal(given.sizes(), shared) || equal(given.sizes(), own);
+    require(fits && given.scalar_type() == ScalarType::Int && given.is_contiguous(), op_, argument,
+            "int32 " + shown(shared) + " or " + shown(own), shown(given.sizes()));
+    pixels = given.dim() == 1 ? 1 : a.height.out * a.width.out;
+    return keep(given).const_data_ptr<int32_t>();
+  }
+
+  const char* op_;
+  SpikeConvArguments arguments_{};
+  Ints64 out_sizes_;
+  std::vector<Tensor> kept_;
+};
+
+Tensor spike_conv(Tensor x, Tensor weight, Tensor packed, std::optional<Tensor> bias,
+                  Ints64 stride, Ints64 padding, Ints64 dilation, int64_t groups, Ints64 pool) {
+  ConvRun run(kConv, x, weight, packed, bias, stride, padding, dilation, groups, pool);
+  Tensor drive = run.drive(x);
+  run.run(x);
+  return drive;
+}
+
+std::tuple<Tensor, Tensor, Tensor> snm_conv(
+    Tensor x, Tensor weight, Tensor packed, Tensor threshold, std::optional<Tensor> v,
+    std::optional<Tensor> m, std::optional<Tensor> bias, std::optional<Tensor> residual,
+    Ints64 stride, Ints64 padding, Ints64 dilation, int64_t groups, Ints64 pool, double v_init,
+    std::optional<double> negative_threshold, bool strict, int64_t max_spikes, int64_t count_min,
+    int64_t count_max, bool sends) {
+  ConvRun run(kSnmConv, x, weight, packed, bias, stride, padding, dilation, groups, pool);
+  run.neurons(x,
+              checked_rule(kSnmConv, v_init, negative_threshold, strict, max_spikes, count_min,
+                           count_max),
+              threshold, v, m, residual);
+  Tensor sent = run.sent(x, sends);
+  run.run(x);
+  return {sent, run.v_out, run.m_out};
+}
+
+}  // namespace
+}  // namespace snm
+
+STABLE_TORCH_LIBRARY_IMPL(snm_kernels, CPU, library) {
+  library.impl("spike_conv", TORCH_BOX(&snm::spike_conv));
+  library.impl("snm_conv", TORCH_BOX(&snm::snm_conv));
+}

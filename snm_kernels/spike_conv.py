@@ -1,0 +1,468 @@
+"""The public ops of layers that spikes drive: convolutions and linear layers that cost what their
+spikes cost, with the neurons that they drive in the same launch."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from . import _load
+from ._checks import check_broadcast, check_state, check_tensor, refusal, refuse_grad
+from ._fakes import snm_conv_fake, spike_conv_fake
+from ._types import Backend, Emit, SNMOutput, SNMState
+from .ops import rule_arguments
+from .reference import snm_reference
+from .reference_spike_conv import spike_conv_reference
+from .rule import SNM, SNMRule
+
+Sizes = int | Sequence[int]
+
+BLOCK = 64
+"""Outputs whose weights lie side by side in a packed weight."""
+
+
+def snm_conv(
+    x: Tensor,
+    weight: Tensor,
+    threshold: Tensor,
+    *,
+    stride: Sizes = 1,
+    padding: Sizes = 0,
+    dilation: Sizes = 1,
+    groups: int = 1,
+    pool: Sizes = 1,
+    packed: Tensor | None = None,
+    rule: SNMRule = SNM,
+    state: SNMState | None = None,
+    bias: Tensor | None = None,
+    residual: Tensor | None = None,
+    emit: Emit = "spike",
+    backend: Backend = "auto",
+) -> SNMOutput:
+    r"""A convolution of spikes and the neurons that it drives, over all T time steps in one launch.
+
+    What drives the neurons, ``conv(sum_pool(x[t]), weight) + bias + residual[t]``, is a sum of
+    int8 weights in int32, exact in any order, and is never written to memory. The neurons are
+    those of :func:`snm` with int32 thresholds. On the CPU the time that it takes grows with the
+    number of spikes.
+
+    Args:
+        x: spikes, int8 ``[T, B, C, H, W]`` or ``[T, B, C, L]``, time first; a spike may be any
+            number from -127 to 127. Slices that are not channels_last are copied first.
+        weight: int8, -127 to 127, ``[K, C / groups, *kernel]``.
+        threshold: θ, int32, broadcastable to ``[K, *output]``; as for :func:`snm`.
+        stride, padding, dilation, groups: as for ``torch.nn.functional.conv2d``; padding is of
+            zeros.
+        pool: sizes of windows, side by side, over which spikes are summed before the convolution:
+            an average pooling whose factor is in the weights.
+        packed: what :func:`pack_spike_weight` makes of ``weight``, to save doing it in every call.
+        rule, state: as for :func:`snm`; the membrane is int32.
+        bias: int32, broadcastable to ``[K, *output]``; added at every step.
+        residual: int32 ``[T, B, K, *output]``, added at every step; stride 0 over time allowed.
+        emit: ``"spike"`` sends int8 spikes, ``"none"`` sends nothing.
+        backend: as for :func:`snm`; there is no ``"cuda"``.
+
+    Returns:
+        :class:`SNMOutput`: spikes int8 ``[T, B, K, *output]``, channels_last, None for
+        ``emit="none"``; and the new state, int32.
+
+    Raises:
+        TypeError, ValueError: an argument's type, dtype, shape or device is wrong; the message
+            names it, what was expected and what was given.
+        RuntimeError: grad mode is on and an input requires grad, or the backend is not available.
+
+    >>> spikes = torch.ones(3, 1, 1, 4, dtype=torch.int8)
+    >>> weight = torch.full((1, 1, 2), 3, dtype=torch.int8)
+    >>> out = snm_conv(spikes, weight, torch.tensor(10, dtype=torch.int32))
+    >>> out.spikes[:, 0, 0].tolist(), out.state.v[0, 0].tolist()
+    ([[0, 0, 0], [1, 1, 1], [0, 0, 0]], [8, 8, 8])
+    """
+    name = "snm_conv"
+    layer = _checked(name, x, weight, packed, stride, padding, dilation, groups, pool)
+    return _run_neurons(
+        name, layer, x.dim() - 3, threshold, rule, state, bias, residual, emit, backend
+    )
+
+
+def spike_conv(
+    x: Tensor,
+    weight: Tensor,
+    *,
+    stride: Sizes = 1,
+    padding: Sizes = 0,
+    dilation: Sizes = 1,
+    groups: int = 1,
+    pool: Sizes = 1,
+    packed: Tensor | None = None,
+    bias: Tensor | None = None,
+    backend: Backend = "auto",
+) -> Tensor:
+    """The convolution of :func:`snm_conv` alone: what it drives neurons with.
+
+    Args:
+        x, weight, stride, padding, dilation, groups, pool, packed, bias, backend: as for
+            :func:`snm_conv`.
+
+    Returns:
+        int32 ``[T, B, K, *output]``, channels_last.
+
+    Raises:
+        TypeError, ValueError, RuntimeError: as :func:`snm_conv`.
+
+    >>> spikes = torch.tensor([1, 0, -1], dtype=torch.int8).view(1, 1, 1, 3)
+    >>> spike_conv(spikes, torch.tensor([[[5, 7]]], dtype=torch.int8)).flatten().tolist()
+    [5, -7]
+    """
+    name = "spike_conv"
+    layer = _checked(name, x, weight, packed, stride, padding, dilation, groups, pool)
+    return _run_drive(name, layer, x.dim() - 3, bias, backend)
+
+
+def snm_linear(
+    x: Tensor,
+    weight: Tensor,
+    threshold: Tensor,
+    *,
+    packed: Tensor | None = None,
+    rule: SNMRule = SNM,
+    state: SNMState | None = None,
+    bias: Tensor | None = None,
+    residual: Tensor | None = None,
+    emit: Emit = "spike",
+    backend: Backend = "auto",
+) -> SNMOutput:
+    """A linear layer of spikes and the neurons that it drives, as :func:`snm_conv`.
+
+    Args:
+        x: spikes, int8 ``[T, B, C]``.
+        weight: int8 ``[K, C]``.
+        threshold, bias: int32, broadcastable to ``[K]``.
+        residual: int32 ``[T, B, K]``.
+        packed, rule, state, emit, backend: as for :func:`snm_conv`.
+
+    Returns:
+        :class:`SNMOutput`: spikes int8 ``[T, B, K]`` and the state ``[B, K]``.
+
+    Raises:
+        TypeError, ValueError, RuntimeError: as :func:`snm_conv`.
+
+    >>> spikes = torch.tensor([[[1, 1]], [[1, -1]]], dtype=torch.int8)
+    >>> weight = torch.tensor([[5, 7]], dtype=torch.int8)
+    >>> snm_linear(spikes, weight, torch.tensor(10, dtype=torch.int32)).spikes.flatten().tolist()
+    [1, 0]
+    """
+    name = "snm_linear"
+    layer = _checked_linear(name, x, weight, packed)
+    return _run_neurons(name, layer, 0, threshold, rule, state, bias, residual, emit, backend)
+
+
+def spike_linear(
+    x: Tensor,
+    weight: Tensor,
+    *,
+    packed: Tensor | None = None,
+    bias: Tensor | None = None,
+    backend: Backend = "auto",
+) -> Tensor:
+    """The linear layer of :func:`snm_linear` alone: what it drives neurons with.
+
+    Args:
+        x, weight, packed, bias, backend: as for :func:`snm_linear`.
+
+    Returns:
+        int32 ``[T, B, K]``.
+
+    Raises:
+        TypeError, ValueError, RuntimeError: as :func:`snm_conv`.
+
+    >>> spikes = torch.tensor([[[1, -1]]], dtype=torch.int8)
+    >>> spike_linear(spikes, torch.tensor([[5, 7]], dtype=torch.int8)).item()
+    -2
+    """
+    name = "spike_linear"
+    return _run_drive(name, _checked_linear(name, x, weight, packed), 0, bias, backend)
+
+
+def pack_spike_weight(weight: Tensor, groups: int = 1) -> Tensor:
+    """A weight in the order in which spikes find it, for the argument ``packed``.
+
+    Args:
+        weight: int8 ``[K, C / groups, *kernel]`` with up to 2 spatial dimensions, -127 to 127.
+        groups: that of the convolution.
+
+    Returns:
+        int8, flat. For each group and block of 64 outputs (or two such blocks side by side), each
+        place of the kernel and each input channel it has 64 bytes: the weights of outputs 0 and 32
+        with 128 added to the first, then those of 1 and 33, and so on; 0 behind the last output.
+
+    Raises:
+        TypeError, ValueError: the weight is not int8 or holds -128, or groups does not divide K.
+
+    >>> pack_spike_weight(torch.tensor([[1], [2]], dtype=torch.int8))[:4].tolist()
+    [-127, 0, -126, 0]
+    """
+    name = "pack_spike_weight"
+    if not isinstance(weight, Tensor) or weight.dtype != torch.int8:
+        got = weight.dtype if isinstance(weight, Tensor) else type(weight).__name__
+        raise refusal(name, TypeError, "weight", "an int8 tensor", got)
+    if not 2 <= weight.dim() <= 4:
+        raise refusal(name, ValueError, "weight", "[K, C, *kernel]", list(weight.shape))
+    if groups < 1 or weight.shape[0] % groups:
+        raise refusal(name, ValueError, "groups", f"a divisor of {weight.shape[0]}", groups)
+    if weight.numel() and int(weight.min()) == -128:
+        raise refusal(name, ValueError, "weight", "-127 to 127", -128)
+    outputs, inputs = weight.shape[0] // groups, weight.shape[1]
+    # [groups, outputs, channels, taps]
+    taps = weight.reshape(groups, outputs, inputs, -1)
+    blocks = -(-outputs // BLOCK)
+    wide = 2 if blocks % 2 == 0 else 1
+    padded = functional.pad(taps, (0, 0, 0, 0, 0, blocks * BLOCK - outputs))
+    split = padded.reshape(groups, blocks // wide, wide, 2, BLOCK // 2, inputs, -1)
+    raised = torch.stack([split[:, :, :, 0] ^ -128, split[:, :, :, 1]], dim=-1)
+    # [groups, blocks, wide, outputs, channels, taps, halves]
+    return raised.permute(0, 1, 5, 4, 2, 3, 6).reshape(-1)
+
+
+class _Layer(NamedTuple):
+    """The arguments of an operator's convolution, as two-dimensional."""
+
+    x: Tensor
+    weight: Tensor
+    packed: Tensor
+    places: tuple[list[int], list[int], list[int], int, list[int]]
+    """Stride, padding, dilation, groups and pool."""
+    output: tuple[int, ...]
+    """``[K, H, W]`` of the outputs."""
+
+
+def _checked(
+    op: str,
+    x: Tensor,
+    weight: Tensor,
+    packed: Tensor | None,
+    stride: Sizes,
+    padding: Sizes,
+    dilation: Sizes,
+    groups: int,
+    pool: Sizes,
+) -> _Layer:
+    """Checks a convolution's arguments, and makes two-dimensional what is one-dimensional."""
+    _check_int8(op, "x", x, (4, 5), "[T, B, C, *spatial] with 1 or 2 spatial dimensions")
+    spatial = x.dim() - 3
+    _check_int8(op, "weight", weight, (spatial + 2,), f"of {spatial + 2} dimensions")
+    if isinstance(groups, bool) or not isinstance(groups, int) or groups < 1:
+        raise refusal(op, ValueError, "groups", "an integer >= 1", groups)
+    if weight.shape[0] % groups or weight.shape[1] * groups != x.shape[2]:
+        expected = f"[K, {x.shape[2]} / {groups}, *kernel] with K a multiple of {groups}"
+        raise refusal(op, ValueError, "weight", expected, list(weight.shape))
+    places = [
+        _sizes(op, name, value, spatial, least)
+        for name, value, least in (
+            ("stride", stride, 1),
+            ("padding", padding, 0),
+            ("dilation", dilation, 1),
+            ("pool", pool, 1),
+        )
+    ]
+    output = [weight.shape[0]]
+    for d in range(spatial):
+        step, pad, apart, window = (place[d] for place in places)
+        room = x.shape[3 + d] // window + 2 * pad - apart * (weight.shape[2 + d] - 1) - 1
+        if room < 0 or x.shape[3 + d] < window:
+            expected = "as large as the kernel with its padding"
+            raise refusal(op, ValueError, "x", expected, list(x.shape))
+        output.append(room // step + 1)
+    if spatial == 1:
+        x, weight = x.unsqueeze(3), weight.unsqueeze(2)
+        neutral = (1, 0, 1, 1)
+        places = [[one, *place] for one, place in zip(neutral, places, strict=True)]
+        output.insert(1, 1)
+    return _layer(op, x, weight, packed, places, groups, tuple(output))
+
+
+def _checked_linear(op: str, x: Tensor, weight: Tensor, packed: Tensor | None) -> _Layer:
+    """Checks a linear layer's arguments, and makes a convolution of it."""
+    _check_int8(op, "x", x, (3,), "[T, B, C]")
+    _check_int8(op, "weight", weight, (2,), "[K, C]")
+    if weight.shape[1] != x.shape[2]:
+        raise refusal(op, ValueError, "weight", f"[K, {x.shape[2]}]", list(weight.shape))
+    places = [[1, 1], [0, 0], [1, 1], [1, 1]]
+    output = (weight.shape[0], 1, 1)
+    return _layer(op, x[..., None, None], weight[..., None, None], packed, places, 1, output)
+
+
+def _layer(
+    op: str,
+    x: Tensor,
+    weight: Tensor,
+    packed: Tensor | None,
+    places: list[list[int]],
+    groups: int,
+    output: tuple[int, ...],
+) -> _Layer:
+    """The layer with its packed weight."""
+    if x.shape[0] == 0:
+        raise refusal(op, ValueError, "x", "of T >= 1", list(x.shape))
+    if weight.device != x.device:
+        raise refusal(op, ValueError, "weight", f"on {x.device}", weight.device)
+    if packed is None:
+        packed = pack_spike_weight(weight, groups)
+    stride, padding, dilation, pool = places
+    return _Layer(x, weight, packed, (stride, padding, dilation, groups, pool), output)
+
+
+def _run_neurons(
+    op: str,
+    layer: _Layer,
+    spatial: int,
+    threshold: Tensor,
+    rule: SNMRule,
+    state: SNMState | None,
+    bias: Tensor | None,
+    residual: Tensor | None,
+    emit: Emit,
+    backend: Backend,
+) -> SNMOutput:
+    """Runs the convolution and its neurons; results have as many spatial dimensions as x."""
+    x = layer.x
+    if not isinstance(rule, SNMRule):
+        raise refusal(op, TypeError, "rule", "an SNMRule", rule)
+    if emit not in ("spike", "none"):
+        raise refusal(op, ValueError, "emit", "'spike' or 'none'", emit)
+    theta = _parameter(op, "threshold", threshold, layer, spatial)
+    offset = None if bias is None else _parameter(op, "bias", bias, layer, spatial)
+    shape = torch.Size((*x.shape[:2], *layer.output))
+    own = torch.Size((*x.shape[:2], *_own(layer.output, spatial)))
+    v = m = None
+    if residual is not None:
+        check_tensor(op, "residual", residual, own, torch.int32, x.device)
+        residual = residual.reshape(shape) if spatial == 0 else _two_dimensional(residual, spatial)
+    if state is not None:
+        check_state(state, op)
+        for name, part in zip(("state.v", "state.m"), state, strict=True):
+            check_tensor(op, name, part, own[1:], torch.int32, x.device)
+        v, m = (_two_dimensional(part, spatial) for part in state)
+    if torch.is_grad_enabled():
+        names = ("x", "weight", "threshold", "bias", "residual")
+        refuse_grad(op, names, (x, layer.weight, threshold, bias, residual))
+    sends = emit == "spike"
+    chosen = _chosen(op, x, backend)
+    if chosen == "reference":
+        drive = spike_conv_reference(x, layer.weight, offset, *layer.places)
+        sent, v, m, _ = snm_reference(
+            drive,
+            _as_slice(theta),
+            v,
+            m,
+            None,
+            residual,
+            None,
+            rule=rule,
+            spikes_dtype=torch.int8 if sends else None,
+        )
+        spikes = torch.stack(sent) if sends else x.new_empty(0)
+    else:
+        spikes, v, m = _operator("snm_conv", chosen)(
+            *layer[:3], theta, v, m, offset, residual, *layer.places, *rule_arguments(rule), sends
+        )
+    back = SNMState(_flat(v, spatial), _flat(m, spatial))
+    return SNMOutput(_flat(spikes, spatial) if sends else None, back)
+
+
+def _run_drive(
+    op: str, layer: _Layer, spatial: int, bias: Tensor | None, backend: Backend
+) -> Tensor:
+    """Runs the convolution; the result has as many spatial dimensions as x."""
+    offset = None if bias is None else _parameter(op, "bias", bias, layer, spatial)
+    if torch.is_grad_enabled():
+        refuse_grad(op, ("x", "weight", "bias"), (layer.x, layer.weight, bias))
+    chosen = _chosen(op, layer.x, backend)
+    if chosen == "reference":
+        drive = spike_conv_reference(layer.x, layer.weight, offset, *layer.places)
+    else:
+        drive = _operator("spike_conv", chosen)(*layer[:3], offset, *layer.places)
+    return _flat(drive, spatial)
+
+
+def _chosen(op: str, x: Tensor, backend: str) -> str:
+    """The backend that runs; on a GPU that is Triton."""
+    if backend == "auto" and x.device.type == "cuda":
+        backend = "triton"
+    chosen = _load.choose(backend, x.device, op)
+    if chosen == "cuda":
+        raise ValueError(f"{op}: backend must be 'triton' on a GPU, got 'cuda'")
+    return chosen
+
+
+def _operator(name: str, chosen: str) -> Any:
+    """The operator of that name, for tensors of x's device."""
+    if chosen == "triton":
+        _load.load_triton()
+        name = f"{name}_triton"
+    return getattr(torch.ops.snm_kernels, name).default
+
+
+def _check_int8(op: str, name: str, value: Tensor, dims: tuple[int, ...], expected: str) -> None:
+    """Refuses what is no int8 tensor of so many dimensions."""
+    if not isinstance(value, Tensor):
+        raise refusal(op, TypeError, name, "a tensor", type(value).__name__)
+    if value.dtype != torch.int8:
+        raise refusal(op, TypeError, name, "int8", value.dtype)
+    if value.dim() not in dims:
+        raise refusal(op, ValueError, name, expected, list(value.shape))
+
+
+def _sizes(op: str, name: str, value: Sizes, spatial: int, least: int) -> list[int]:
+    """A size for each spatial dimension."""
+    sizes = [value] * spatial if isinstance(value, int) else list(value)
+    whole = all(isinstance(size, int) and not isinstance(size, bool) for size in sizes)
+    if not whole or len(sizes) != spatial or any(size < least for size in sizes):
+        expected = f"an integer >= {least}, or {spatial} of them"
+        raise refusal(op, ValueError, name, expected, value)
+    return sizes
+
+
+def _parameter(op: str, name: str, value: Tensor, layer: _Layer, spatial: int) -> Tensor:
+    """A threshold or bias as operators take it: int32 ``[K]`` or ``[H, W, K]``."""
+    if not isinstance(value, Tensor) or value.dtype != torch.int32:
+        got = value.dtype if isinstance(value, Tensor) else type(value).__name__
+        raise refusal(op, TypeError, name, "an int32 tensor", got)
+    if value.device != layer.x.device:
+        raise refusal(op, ValueError, name, f"on {layer.x.device}", value.device)
+    own = _own(layer.output, spatial)
+    check_broadcast(name, tuple(value.shape), own, op)
+    full = value.reshape((1,) * (len(own) - value.dim()) + tuple(value.shape))
+    full = _two_dimensional(full, spatial)
+    if full.shape[1:] == (1, 1):
+        return full.flatten().expand(layer.output[0]).contiguous()
+    return full.expand(layer.output).permute(1, 2, 0).contiguous()
+
+
+def _own(output: tuple[int, ...], spatial: int) -> tuple[int, ...]:
+    """``[K, H, W]`` with as many spatial dimensions as there are."""
+    return (output[0], *output[3 - spatial :])
+
+
+def _two_dimensional(value: Tensor, spatial: int) -> Tensor:
+    """A value ``[..., K, *spatial]`` with two spatial dimensions."""
+    if spatial == 2:
+        return value
+    return value.unsqueeze(-2) if spatial == 1 else value[..., None, None]
+
+
+def _flat(value: Tensor, spatial: int) -> Tensor:
+    """A value ``[..., K, H, W]`` with as many spatial dimensions as there are."""
+    if spatial == 2:
+        return value
+    return value.squeeze(-2) if spatial == 1 else value[..., 0, 0]
+
+
+def _as_slice(parameter: Tensor) -> Tensor:
+    """``[K]`` or ``[H, W, K]`` as it broadcasts to ``[K, H, W]``."""
+    return parameter[:, None, None] if parameter.dim() == 1 else parameter.permute(2, 0, 1)
+
+
+torch.library.register_fake("snm_kernels::spike_conv", spike_conv_fake)
+torch.library.register_fake("snm_kernels::snm_conv", snm_conv_fake)
