@@ -2,7 +2,7 @@
 
 from . import numpy
 from ._load import BackendStatus, backends, build_info
-from ._types import Backend, Emit, SNMCounted, SNMOutput, SNMState
+from ._types import SILENT, Backend, Emit, SNMCounted, SNMOutput, SNMState
 from .ops import snm, snm_counted
 from .rule import PRESETS, SNM, SNMRule, preset
 from .running_max import RunningMaxOutput, adaptive_running_max_pool, running_max_pool
@@ -10,6 +10,7 @@ from .spike_conv import pack_spike_weight, snm_conv, snm_linear, spike_conv, spi
 
 __all__ = [
     "PRESETS",
+    "SILENT",
     "SNM",
     "Backend",
     "BackendStatus",

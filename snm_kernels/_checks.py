@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from numbers import Real
+from numbers import Integral, Real
 
 import torch
 from torch import Tensor
@@ -12,6 +12,12 @@ from ._layout import slices_have, state_like
 # What rounds to a float32 of this size or more is infinite; of that size or less, zero.
 _FLOAT32_OVERFLOW = 2.0**128 - 2.0**103
 _FLOAT32_UNDERFLOW = 2.0**-150
+
+AMPLITUDES_OF_INTEGERS = (
+    "emit must be 'spike' or 'none' with an int32 threshold, got 'amplitude'; "
+    'integer neurons send spikes: use emit="spike"'
+)
+"""Why neurons of int32 thresholds are refused where amplitudes would be sent."""
 
 READ = ("x", "threshold", "state.v", "state.m", "bias", "residual", "negative")
 """The tensors that the neuron's operators read, in the order of their schemas."""
@@ -63,6 +69,17 @@ def check_broadcast(
         raise ValueError(f"{op}: {argument} must broadcast to {list(shape)}, got {list(sizes)}")
 
 
+def check_integer(argument: str, value: object, kind: str, op: str = "snm") -> int:
+    """Returns an argument that must be an integer or ``kind``, and that int32 can hold."""
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise TypeError(
+            f"{op}: {argument} must be an int or {kind} with an int32 threshold, got {value!r}"
+        )
+    number = int(value)
+    require(-(2**31) <= number < 2**31, ValueError, argument, "an int32", number, op)
+    return number
+
+
 def check_state(state: object, op: str = "snm") -> None:
     """Refuses a state that is not a pair of a membrane and a memory."""
     if not (isinstance(state, tuple) and len(state) == 2):
@@ -81,20 +98,36 @@ def dtype_names(dtypes: Sequence[torch.dtype]) -> str:
     return ", ".join(str(dtype).removeprefix("torch.") for dtype in dtypes)
 
 
+def number_dtype(threshold: Tensor | float) -> torch.dtype:
+    """The dtype in which neurons of a threshold compute: int32 if that is its own, else float32."""
+    whole = isinstance(threshold, Tensor) and threshold.dtype == torch.int32
+    return torch.int32 if whole else torch.float32
+
+
 def parameter(
-    op: str, name: str, value: Tensor | float, shape: torch.Size, device: torch.device
+    op: str,
+    name: str,
+    value: Tensor | float,
+    shape: torch.Size,
+    device: torch.device,
+    dtype: torch.dtype,
 ) -> Tensor:
-    """Returns a threshold or bias as a float32 tensor that broadcasts to a time slice."""
+    """Returns a threshold or bias as a tensor of this dtype, float32 or int32, that broadcasts to a
+    time slice."""
     if not isinstance(value, Tensor):
-        number = check_number(name, value, "a tensor", op)
-        return torch.full((), number, dtype=torch.float32, device=device)
-    if not value.is_floating_point():
-        raise refusal(op, TypeError, name, "floating point", value.dtype)
+        check = check_integer if dtype == torch.int32 else check_number
+        number = check(name, value, "a tensor", op)
+        return torch.full((), number, dtype=dtype, device=device)
+    if dtype == torch.int32 and value.dtype != dtype:
+        raise refusal(op, TypeError, name, "torch.int32 with an int32 threshold", value.dtype)
+    if dtype != torch.int32 and not value.is_floating_point():
+        expected = "floating point or torch.int32" if name == "threshold" else "floating point"
+        raise refusal(op, TypeError, name, expected, value.dtype)
     if value.device != device:
         raise refusal(op, ValueError, name, f"on {device}", value.device)
     if value.dim() > 0:
         check_broadcast(name, value.shape, shape, op)
-    return value if value.dtype == torch.float32 else value.to(torch.float32)
+    return value if value.dtype == dtype else value.to(dtype)
 
 
 def check_tensor(

@@ -6,19 +6,24 @@ from typing import Any
 import torch
 from torch import Tensor
 
+<<<<<<< HEAD
 from ._layout import count_like, dense_strides, pooled_like, spikes_like, state_like
+=======
+from ._checks import number_dtype
+from ._layout import count_like, pooled_like, spikes_like, state_like
+>>>>>>> h-int
 from .windows import adaptive_windows, max_pool_windows
 
 
-def snm_fake(x: Tensor, *arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+def snm_fake(x: Tensor, threshold: Tensor, *arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
     """Makes the spikes, membrane and memory of ``snm``; its last argument is the spikes' dtype."""
-    v = state_like(x)
+    v = state_like(x, number_dtype(threshold))
     return spikes_like(x, v, arguments[-1]), v, count_like(v)
 
 
-def snm_out_fake(x: Tensor, *_arguments: Any) -> tuple[Tensor, Tensor]:
+def snm_out_fake(x: Tensor, threshold: Tensor, *_arguments: Any) -> tuple[Tensor, Tensor]:
     """Makes the membrane and memory of ``snm_out``."""
-    v = state_like(x)
+    v = state_like(x, number_dtype(threshold))
     return v, count_like(v)
 
 

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 
-def state_like(x: Tensor) -> Tensor:
+def state_like(x: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     """Makes an empty membrane for the drive x, in x's memory format."""
-    return torch.empty_like(x.select(0, 0), dtype=torch.float32)
+    return torch.empty_like(x.select(0, 0), dtype=dtype)
 
 
 def spikes_like(x: Tensor, v: Tensor, dtype: torch.dtype | None) -> Tensor:

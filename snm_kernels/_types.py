@@ -15,6 +15,9 @@ DRIVE_DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.int32)
 AMPLITUDE_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 """The dtypes in which amplitudes can be sent."""
 
+SILENT = 2**31 - 1
+"""The int32 threshold of a neuron that never fires, as +inf is the floating one."""
+
 
 class SNMState(NamedTuple):
     """What a neuron keeps between time steps; one entry per neuron, both of the same shape.
@@ -25,7 +28,7 @@ class SNMState(NamedTuple):
     """
 
     v: Tensor
-    """Membrane, float32."""
+    """Membrane, float32; int32 where thresholds are."""
     m: Tensor
     """Memory, int32: the net number of spikes sent so far."""
 

@@ -7,7 +7,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import _host
-from ._checks import check_broadcast, check_number, check_state, check_threshold, require
+from ._checks import (
+    AMPLITUDES_OF_INTEGERS,
+    check_broadcast,
+    check_integer,
+    check_number,
+    check_state,
+    check_threshold,
+    require,
+)
 from ._layout import repeat_over
 from ._types import Emit
 from .rule import SNM, SNMRule
@@ -19,7 +27,8 @@ _DRIVE_DTYPES = (*_AMPLITUDE_DTYPES, np.dtype(np.int32))
 
 
 class SNMState(NamedTuple):
-    """What neurons keep between time steps: membranes (float32) and memories (int32)."""
+    """What neurons keep between time steps: membranes (float32, or int32 where thresholds are) and
+    memories (int32)."""
 
     v: Array
     m: Array
@@ -54,10 +63,11 @@ def snm(
     Args:
         x: drive ``[T, *shape]``; float32, float16 or int32.
         threshold: θ > 0 in units of the drive: a number, or a floating array broadcastable to
-            ``shape``.
+            ``shape``; or an int32 array, with which all is int32 and exact.
         rule: which neuron.
         state: goes on from this state, which is not changed.
-        bias: a number, or a floating array broadcastable to ``shape``.
+        bias: a number, or a floating array broadcastable to ``shape``; an int or an int32 array
+            where thresholds are int32.
         residual: ``[T, *shape]`` of x's dtype.
         emit: ``"amplitude"`` for θ·s, ``"spike"`` for s as int8, ``"none"``.
         out: C-contiguous time slices of x's shape and the emitted dtype; may be ``x`` itself.
@@ -79,14 +89,18 @@ def snm(
     if not isinstance(threshold, np.ndarray):
         threshold = check_threshold(threshold, "an array")
     shape = x.shape[1:]
-    spikes_dtype = _spikes_dtype(x, emit, out_dtype)
-    theta = _parameter("threshold", threshold, shape)
+    whole = isinstance(threshold, np.ndarray) and _native(threshold).dtype == np.int32
+    number = np.dtype(np.int32 if whole else np.float32)
+    if whole:
+        require(x.dtype == number, TypeError, "x", "int32 with an int32 threshold", x.dtype)
+    spikes_dtype = _spikes_dtype(x, number, emit, out_dtype)
+    theta = _parameter("threshold", threshold, shape, number)
     offset: tuple[Array | None, int] = (None, 1)
     if bias is not None:
-        offset = _parameter("bias", bias, shape)
+        offset = _parameter("bias", bias, shape, number)
     if residual is not None:
         residual = _checked_residual(residual, x)
-    v, m = (None, None) if state is None else _checked_state(state, shape)
+    v, m = (None, None) if state is None else _checked_state(state, shape, number)
     if out is not None:
         _check_out(out, x, spikes_dtype)
         _check_overlap(out, x=x, residual=residual)
@@ -94,7 +108,7 @@ def snm(
     spikes = out
     if spikes is None and spikes_dtype is not None:
         spikes = np.empty(x.shape, spikes_dtype)
-    after = SNMState(np.empty(shape, np.float32), np.empty(shape, np.int32))
+    after = SNMState(np.empty(shape, number), np.empty(shape, np.int32))
     _host.run(
         _sliced(x),
         *theta,
@@ -142,10 +156,12 @@ def _checked_residual(residual: Array, x: Array) -> Array:
     return residual
 
 
-def _checked_state(state: SNMState, shape: tuple[int, ...]) -> tuple[Array, Array]:
+def _checked_state(
+    state: SNMState, shape: tuple[int, ...], number: np.dtype[Any]
+) -> tuple[Array, Array]:
     """Returns membrane and memory as C-contiguous arrays; refuses those unlike the drive."""
     check_state(state)
-    _check("state.v", state[0], shape, np.dtype(np.float32))
+    _check("state.v", state[0], shape, number)
     _check("state.m", state[1], shape, np.dtype(np.int32))
     return np.ascontiguousarray(state[0]), np.ascontiguousarray(state[1])
 
@@ -159,9 +175,13 @@ def _check_out(out: Array, x: Array, spikes_dtype: np.dtype[Any] | None) -> None
     require(_is_sliced(out) and apart, ValueError, "out", _SLICED, out.strides)
 
 
-def _spikes_dtype(x: Array, emit: str, out_dtype: Any) -> np.dtype[Any] | None:
+def _spikes_dtype(
+    x: Array, number: np.dtype[Any], emit: str, out_dtype: Any
+) -> np.dtype[Any] | None:
     """The dtype of what is sent; None if nothing is."""
     if emit == "amplitude":
+        if number == np.int32:
+            raise ValueError(f"snm: {AMPLITUDES_OF_INTEGERS}")
         if out_dtype is None:
             return np.dtype(np.float32 if x.dtype.kind == "i" else x.dtype)
         dtype: np.dtype[Any] = np.dtype(out_dtype)
@@ -172,14 +192,24 @@ def _spikes_dtype(x: Array, emit: str, out_dtype: Any) -> np.dtype[Any] | None:
     return np.dtype(np.int8) if emit == "spike" else None
 
 
-def _parameter(name: str, value: Array | float, shape: tuple[int, ...]) -> tuple[Array, int]:
-    """Returns a threshold or bias as a flat float32 vector, and how often each value repeats."""
+def _parameter(
+    name: str, value: Array | float, shape: tuple[int, ...], number: np.dtype[Any]
+) -> tuple[Array, int]:
+    """Returns a threshold or bias as a flat vector of numbers, float32 or int32, and how often each
+    value repeats."""
+    whole = number == np.int32
     if not isinstance(value, np.ndarray):
-        return np.array([check_number(name, value, "an array")], np.float32), 1
-    require(value.dtype.kind == "f", TypeError, name, "floating point", value.dtype)
+        check = check_integer if whole else check_number
+        return np.array([check(name, value, "an array")], number), 1
+    if whole:
+        fits = _native(value).dtype == number
+        require(fits, TypeError, name, "int32 with an int32 threshold", value.dtype)
+    else:
+        expected = "floating point or int32" if name == "threshold" else "floating point"
+        require(value.dtype.kind == "f", TypeError, name, expected, value.dtype)
     check_broadcast(name, value.shape, shape)
     sizes, inner = repeat_over(shape, value.shape)
-    spread = np.broadcast_to(value.astype(np.float32, copy=False), sizes)
+    spread = np.broadcast_to(value.astype(number, copy=False), sizes)
     return np.ascontiguousarray(spread).reshape(-1), inner
 
 

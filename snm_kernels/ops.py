@@ -8,6 +8,7 @@ from torch import Tensor
 
 from . import _load
 from ._checks import (
+    AMPLITUDES_OF_INTEGERS,
     READ,
     check_out,
     check_overlap,
@@ -15,6 +16,7 @@ from ._checks import (
     check_tensor,
     check_threshold,
     dtype_names,
+    number_dtype,
     parameter,
     refusal,
     refuse_grad,
@@ -58,6 +60,11 @@ def snm(
         s = 0                                 otherwise
         v = u - s·θ ;  m = m + s
 
+    Where ``threshold`` is an int32 tensor, all of it is int32, and exact: the drive, the bias, the
+    residual and the membrane. ``u <= -ν·θ`` compares with that real number, and the membrane starts
+    at ``floor(v_init·θ)``. Sums have to stay within int32, or they wrap around. Such neurons send
+    spikes, not amplitudes.
+
     Args:
         x: drive (input current) ``[T, *shape]``, time first; float32, float16, bfloat16 or
             int32. It may be an expanded view with stride 0 over time: a drive that is constant
@@ -66,15 +73,17 @@ def snm(
         threshold: θ in units of the drive, > 0, +inf for a neuron that stays silent: a number,
             or a floating tensor broadcastable to ``shape``, read as float32. A tensor's values
             are not checked here; where ``torch.set_flush_denormal`` is on, subnormal ones count
-            as 0, which is no threshold.
+            as 0, which is no threshold. Or an int32 tensor, 1 to 2**24 - 1, and
+            :data:`SILENT` for a neuron that stays silent; x must be int32 then.
         rule: which neuron; see :class:`SNMRule` and :func:`preset`.
         state: goes on from this state; T steps at once equal T steps in chunks, bit for bit.
             None starts at the rule's ``v_init`` and memory 0. It is not changed.
         bias: added to every step's drive: a number, or a floating tensor broadcastable to
-            ``shape``, read as float32.
+            ``shape``, read as float32; an int or an int32 tensor where thresholds are int32.
         residual: ``[T, *shape]``, of x's dtype and memory format, added to the drive after the
             bias; stride 0 over time allowed.
         emit: ``"amplitude"`` sends θ·s, ``"spike"`` sends s as int8, ``"none"`` sends nothing.
+            Neurons of int32 thresholds send no amplitudes.
         out: written in place and returned as ``spikes``; of the emitted dtype, x's shape and
             memory format. May be ``x`` itself.
         out_dtype: dtype of amplitudes: float32, float16 or bfloat16. Default: x's, and float32
@@ -99,6 +108,10 @@ def snm(
     >>> spikes, state = snm(drive, 1.0)
     >>> spikes.flatten().tolist(), state.m.item()
     ([0.0, 1.0, -1.0, 0.0], 0)
+    >>> drive = torch.tensor([[6], [6], [-15], [1]], dtype=torch.int32)
+    >>> spikes, state = snm(drive, torch.tensor(10, dtype=torch.int32), emit="spike")
+    >>> spikes.flatten().tolist(), state.v.item()
+    ([0, 1, -1, 0], -2)
     """
     spikes, v, m = _run(
         _SNM, x, threshold, None, rule, state, bias, residual, emit, out, out_dtype, backend
@@ -194,18 +207,21 @@ def _run(
     if not isinstance(rule, SNMRule):
         raise refusal(name, TypeError, "rule", "an SNMRule", rule)
     device, shape = x.device, sizes[1:]
-    spikes_dtype = _spikes_dtype(name, x, emit, out_dtype)
+    number = number_dtype(threshold)
+    if number == torch.int32 and x.dtype != torch.int32:
+        raise refusal(name, TypeError, "x", "torch.int32 with an int32 threshold", x.dtype)
+    spikes_dtype = _spikes_dtype(name, x, number, emit, out_dtype)
     if not isinstance(threshold, Tensor):
         threshold = check_threshold(threshold, "a tensor", name)
-    theta = parameter(name, "threshold", threshold, shape, device)
-    offset = None if bias is None else parameter(name, "bias", bias, shape, device)
+    theta = parameter(name, "threshold", threshold, shape, device, number)
+    offset = None if bias is None else parameter(name, "bias", bias, shape, device, number)
     if residual is not None:
         check_tensor(name, "residual", residual, sizes, x.dtype, device)
     v = m = None
     if state is not None:
         check_state(state, name)
         v, m = state
-        check_tensor(name, "state.v", v, shape, torch.float32, device)
+        check_tensor(name, "state.v", v, shape, number, device)
         check_tensor(name, "state.m", m, shape, torch.int32, device)
     if negative is not None:
         check_tensor(name, "negative", negative, shape, torch.int32, device)
@@ -261,7 +277,7 @@ def _run_reference(
     x = tensors[0]
     given = tensors if op.counts else (*tensors, None)
     sent, v, *counts = snm_reference(*given, rule=rule, spikes_dtype=spikes_dtype)
-    like = state_like(x)
+    like = state_like(x, v.dtype)
     if spikes_dtype is not None and out is None:
         out = spikes_like(x, like, spikes_dtype)
     if out is not None:
@@ -273,10 +289,12 @@ def _run_reference(
 
 
 def _spikes_dtype(
-    op: str, x: Tensor, emit: str, out_dtype: torch.dtype | None
+    op: str, x: Tensor, number: torch.dtype, emit: str, out_dtype: torch.dtype | None
 ) -> torch.dtype | None:
     """The dtype of what is sent; None if nothing is."""
     if emit == "amplitude":
+        if number == torch.int32:
+            raise ValueError(f"{op}: {AMPLITUDES_OF_INTEGERS}")
         if out_dtype is None:
             return torch.float32 if x.dtype == torch.int32 else x.dtype
         if out_dtype not in AMPLITUDE_DTYPES:

@@ -14,6 +14,7 @@ V, M = torch.zeros(2, 3), torch.zeros(2, 3, dtype=torch.int32)
 NAN = float("nan")
 DRIVES = "float32, float16, bfloat16, int32"
 HALF = torch.float16
+WHOLE: dict[str, Any] = {"x": X.int(), "threshold": M + 1, "emit": "spike"}
 
 # Arguments that differ from a right call, the error, and its text.
 REFUSED: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
@@ -49,10 +50,66 @@ REFUSED: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
         "threshold must be > 0 in float32, got -1.0",
     ),
     "threshold NaN": ({"threshold": NAN}, ValueError, "threshold must be > 0 in float32, got nan"),
-    "threshold of integers": (
+    "threshold of long integers": (
+        {"threshold": M.long()},
+        TypeError,
+        "threshold must be floating point or torch.int32, got torch.int64",
+    ),
+    "x floating with an int32 threshold": (
         {"threshold": M},
         TypeError,
-        "threshold must be floating point, got torch.int32",
+        "x must be torch.int32 with an int32 threshold, got torch.float32",
+    ),
+    "amplitudes of integers": (
+        {**WHOLE, "emit": "amplitude"},
+        ValueError,
+        "emit must be 'spike' or 'none' with an int32 threshold, got 'amplitude'; "
+        'integer neurons send spikes: use emit="spike"',
+    ),
+    "out_dtype of integers": (
+        {**WHOLE, "out_dtype": torch.int8},
+        ValueError,
+        "out_dtype must be None with emit='spike', got torch.int8",
+    ),
+    "out of integers": (
+        {**WHOLE, "out": X},
+        TypeError,
+        "out must be torch.int8, got torch.float32",
+    ),
+    "int32 threshold of another shape": (
+        {**WHOLE, "threshold": M[:, :2]},
+        ValueError,
+        "threshold must broadcast to [2, 3], got [2, 2]",
+    ),
+    "floating bias of integers": (
+        {**WHOLE, "bias": V},
+        TypeError,
+        "bias must be torch.int32 with an int32 threshold, got torch.float32",
+    ),
+    "fractional bias of integers": (
+        {**WHOLE, "bias": 0.5},
+        TypeError,
+        "bias must be an int or a tensor with an int32 threshold, got 0.5",
+    ),
+    "bias beyond int32": (
+        {**WHOLE, "bias": 2**31},
+        ValueError,
+        "bias must be an int32, got 2147483648",
+    ),
+    "floating residual of integers": (
+        {**WHOLE, "residual": X},
+        TypeError,
+        "residual must be torch.int32, got torch.float32",
+    ),
+    "floating membrane of integers": (
+        {**WHOLE, "state": SNMState(V, M)},
+        TypeError,
+        "state.v must be torch.int32, got torch.float32",
+    ),
+    "whole membrane of floats": (
+        {"state": SNMState(M, M)},
+        TypeError,
+        "state.v must be torch.float32, got torch.int32",
     ),
     "threshold per channel without its dimensions": (
         {"threshold": torch.ones(2)},
@@ -261,6 +318,7 @@ def test_argument_that_requires_grad_is_refused(name: str, backend: str) -> None
 
 
 ONE = torch.tensor(1.0)
+WHOLE_DIRECT: dict[str, Any] = {"x": X.int(), "threshold": ONE.int()}
 DIRECT: dict[str, tuple[dict[str, Any], str]] = {
     "x float64": ({"x": X.double()}, "x must be float32, float16, bfloat16 or int32, got Double"),
     "x without time": ({"x": ONE}, "x must be [T, *shape] with T >= 1, got []"),
@@ -273,6 +331,19 @@ DIRECT: dict[str, tuple[dict[str, Any], str]] = {
     "threshold with time": (
         {"threshold": torch.ones(1, 2, 3)},
         "threshold must be broadcastable to [2, 3], got [1, 2, 3]",
+    ),
+    "x float with an int32 threshold": (
+        {"threshold": ONE.int()},
+        "x must be int32 with an int32 threshold, got Float",
+    ),
+    "v float with an int32 threshold": ({**WHOLE_DIRECT, "v": V}, "v must be Int, got Float"),
+    "bias float with an int32 threshold": (
+        {**WHOLE_DIRECT, "bias": V},
+        "bias must be int32, got Float",
+    ),
+    "amplitudes with an int32 threshold": (
+        WHOLE_DIRECT,
+        "spikes must be int8 with an int32 threshold, got Float",
     ),
     "v half": ({"v": V.half()}, "v must be Float, got Half"),
     "v of another shape": ({"v": V[0]}, "v must be of shape [2, 3], got [3]"),

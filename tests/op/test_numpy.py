@@ -201,9 +201,30 @@ REFUSED: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
         "threshold must be > 0 in float32, got nan",
     ),
     "threshold of integers": (
+        {"threshold": M.astype("i8")},
+        TypeError,
+        "threshold must be floating point or int32, got int64",
+    ),
+    "x floating with an int32 threshold": (
         {"threshold": M},
         TypeError,
-        "threshold must be floating point, got int32",
+        "x must be int32 with an int32 threshold, got float32",
+    ),
+    "amplitudes of integers": (
+        {"x": X.astype("i4"), "threshold": M},
+        ValueError,
+        "emit must be 'spike' or 'none' with an int32 threshold, got 'amplitude'; "
+        'integer neurons send spikes: use emit="spike"',
+    ),
+    "floating bias of integers": (
+        {"x": X.astype("i4"), "threshold": M, "emit": "spike", "bias": V},
+        TypeError,
+        "bias must be int32 with an int32 threshold, got float32",
+    ),
+    "floating membrane of integers": (
+        {"x": X.astype("i4"), "threshold": M, "emit": "spike", "state": (V, M)},
+        TypeError,
+        "state.v must be int32, got float32",
     ),
     "threshold of another shape": (
         {"threshold": np.ones(2)},

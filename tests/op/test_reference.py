@@ -2,9 +2,10 @@
 
 import pytest
 import torch
+from torch import Tensor
 
-from snm_kernels import SNMOutput, SNMRule, SNMState, preset, snm
-from support.trains import TRAINS, Train
+from snm_kernels import PRESETS, SILENT, SNMOutput, SNMRule, SNMState, preset, snm
+from support.trains import TRAINS, WHOLE_TRAINS, Train, WholeTrain
 
 INFINITY = float("inf")
 NAN = float("nan")
@@ -178,3 +179,86 @@ def test_amplitude_is_rounded_once_and_the_membrane_is_not(
     spikes, state = snm(x, x[0], out_dtype=dtype, backend="reference")
     assert spikes.item() == sent
     assert state.v.item() == 0.0
+
+
+def whole(values: int | list[int]) -> Tensor:
+    return torch.tensor(values, dtype=torch.int32)
+
+
+def run_whole(
+    drive: list[int],
+    rule: SNMRule,
+    threshold: int,
+    state: tuple[int, int] | None = None,
+    emit: str = "spike",
+    backend: str = "reference",
+) -> SNMOutput:
+    """One neuron of a whole threshold, without dimensions."""
+    given = None if state is None else SNMState(whole(state[0]), whole(state[1]))
+    return snm(whole(drive), whole(threshold), rule=rule, state=given, emit=emit, backend=backend)
+
+
+@pytest.mark.parametrize("backend", ["reference", "cpu"])
+@pytest.mark.parametrize("train", WHOLE_TRAINS, ids=str)
+def test_train_of_integers_worked_by_hand(train: WholeTrain, backend: str) -> None:
+    spikes, state = run_whole(train.drive, train.rule, train.threshold, backend=backend)
+    assert spikes.tolist() == train.spikes
+    assert (state.v.dtype, state.m.dtype, spikes.dtype) == (torch.int32, torch.int32, torch.int8)
+    assert state.m.item() == sum(train.spikes)
+    membranes = [
+        run_whole(train.drive[: t + 1], train.rule, train.threshold, emit="none", backend=backend)
+        for t in range(len(train.drive))
+    ]
+    assert [each.state.v.item() for each in membranes] == train.membranes
+
+
+def test_every_preset_has_a_train_of_integers() -> None:
+    named = {train.name.split()[0].rstrip(",") for train in WHOLE_TRAINS}
+    assert named >= PRESETS.keys()
+
+
+@pytest.mark.parametrize("backend", ["reference", "cpu"])
+@pytest.mark.parametrize("name", PRESETS)
+def test_silent_integers_start_at_zero_and_send_nothing(name: str, backend: str) -> None:
+    most, least = 2**31 - 1, -(2**31)
+    for drive in ([most, -most, least], [least, most, 1]):
+        spikes, state = run_whole(drive, preset(name), SILENT, backend=backend)
+        assert spikes.tolist() == [0, 0, 0]
+        assert (state.v.item(), state.m.item()) == (sum(drive), 0)
+
+
+@pytest.mark.parametrize("backend", ["reference", "cpu"])
+@pytest.mark.parametrize(
+    "rule", [SNMRule(negative_threshold=None, count_min=None), SNMRule(0, 1e9)]
+)
+def test_the_least_integer_corrects_no_more_than_another(rule: SNMRule, backend: str) -> None:
+    spikes, state = run_whole([-(2**31)], rule, 5, state=(0, 3), backend=backend)
+    assert (spikes.item(), state.v.item(), state.m.item()) == (0, -(2**31), 3)
+
+
+@pytest.mark.parametrize("backend", ["reference", "cpu"])
+def test_integers_beyond_float32_are_exact(backend: str) -> None:
+    start, theta = 2**30 + 1, 2**24 - 1
+    spikes, state = run_whole(
+        [3, 1], preset("burst", max_spikes=127), theta, (start, 0), backend=backend
+    )
+    assert spikes.tolist() == [64, 0]
+    assert state.v.item() == start + 4 - 64 * theta
+    run = run_whole([-theta, 1, -2], SNMRule(), theta, (1, 2), backend=backend)
+    assert run.spikes.tolist() == [0, 0, -1]
+
+
+@pytest.mark.parametrize("backend", ["reference", "cpu"])
+@pytest.mark.parametrize("name", PRESETS)
+def test_integers_do_what_floats_do_where_those_are_exact(name: str, backend: str) -> None:
+    g = torch.Generator().manual_seed(7)
+    x = torch.randint(-90, 100, (40, 500), generator=g, dtype=torch.int32)
+    theta = 2 * torch.randint(1, 40, (500,), generator=g, dtype=torch.int32)
+    bias = torch.randint(-9, 10, (500,), generator=g, dtype=torch.int32)
+    more = {"rule": preset(name), "residual": x.flip(0), "emit": "spike", "backend": backend}
+    ours = snm(x, theta, bias=bias, **more)
+    theirs = snm(x, theta.float(), bias=bias.float(), **more)
+    assert torch.equal(ours.spikes, theirs.spikes)
+    assert torch.equal(ours.state.v.float(), theirs.state.v)
+    assert torch.equal(ours.state.m, theirs.state.m)
+    assert ours.spikes.unique().numel() > 1

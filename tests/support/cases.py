@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from snm_kernels import PRESETS, SNM, SNMOutput, SNMRule, SNMState, preset, snm
+from snm_kernels import PRESETS, SILENT, SNM, SNMOutput, SNMRule, SNMState, preset, snm
 
 INT32_MIN, INT32_MAX = -(2**31), 2**31 - 1
 INFINITY = float("inf")
@@ -71,7 +71,7 @@ class Case:
         bias = residual = state = None
         if self.bias is not None:
             sizes, give = PARAMETERS[self.bias]
-            bias = 0.2 * torch.randn(sizes(self.shape), generator=g)
+            bias = small_bias(sizes(self.shape), theta.dtype, g)
             arguments["bias"] = give(bias.to(device), self.shape)
         if self.residual is not None:
             arrange = LAYOUTS[self.residual]
@@ -128,9 +128,10 @@ def aimed_run(
     """
     x = torch.empty(sizes, dtype=dtype)
     sent = []
-    finite = torch.where(theta.isinf(), 1.0, theta).expand(sizes[1:])
-    targets = edges(rule, finite)
-    start = torch.where(theta.isinf(), 0.0, rule.v_init * theta)
+    whole = theta.dtype == torch.int32
+    finite = torch.where(silent(theta), 1, theta).expand(sizes[1:])
+    targets = whole_edges(rule, finite) if whole else edges(rule, finite)
+    start = torch.where(silent(theta), 0.0, rule.v_init * theta)
     for t in range(sizes[0]):
         v = start if state is None else state.v
         choice = torch.randint(2 * len(targets), sizes[1:], generator=g)
@@ -166,6 +167,20 @@ def edges(rule: SNMRule, theta: Tensor) -> Tensor:
     return torch.cat((on, *(torch.nextafter(on, end) for end in ends)))
 
 
+def whole_edges(rule: SNMRule, theta: Tensor) -> Tensor:
+    """The same of int32 thresholds, and one to either side; float64, in which they are exact."""
+    ratio = torch.tensor(rule.negative_threshold or 0.0).double()
+    lower = -(ratio * theta).clamp(max=2.0**30)
+    several = {2, rule.max_spikes, rule.max_spikes + 1} - {1}
+    on = torch.stack((theta, lower.floor(), lower.ceil(), *(k * theta for k in sorted(several))))
+    return torch.cat((on, on - 1, on + 1))
+
+
+def silent(theta: Tensor) -> Tensor:
+    """Which thresholds are those of silent neurons."""
+    return theta == (SILENT if theta.dtype == torch.int32 else INFINITY)
+
+
 def to_drive(values: Tensor, dtype: torch.dtype) -> Tensor:
     """Float32 values as a drive of a dtype; integers are rounded and kept in range."""
     if dtype == torch.int32:
@@ -175,6 +190,12 @@ def to_drive(values: Tensor, dtype: torch.dtype) -> Tensor:
 
 def small_drive(sizes: tuple[int, ...], dtype: torch.dtype, g: Generator) -> Tensor:
     return to_drive(torch.randn(sizes, generator=g) * (3 if dtype == torch.int32 else 0.5), dtype)
+
+
+def small_bias(sizes: tuple[int, ...], dtype: torch.dtype, g: Generator) -> Tensor:
+    if dtype == torch.int32:
+        return torch.randint(-3, 4, sizes, generator=g, dtype=dtype)
+    return 0.2 * torch.randn(sizes, generator=g)
 
 
 def huge_drive(sizes: tuple[int, ...], dtype: torch.dtype, g: Generator) -> Tensor:
@@ -194,7 +215,13 @@ def specials(dtype: torch.dtype) -> Tensor:
 
 
 def thetas(kind: str, sizes: tuple[int, ...], dtype: torch.dtype, g: Generator) -> Tensor:
-    """Thresholds, float32; the ordinary ones are values that a drive of dtype can reach exactly."""
+    """Thresholds, float32; the ordinary ones are values that a drive of dtype can reach exactly.
+    Whole ones are int32."""
+    if kind.startswith("whole"):
+        most = 2**24 if kind == "whole, large" else 40
+        theta = torch.randint(1, most, sizes, generator=g, dtype=torch.int32)
+        share = {"whole, silent": 0.3, "whole, all silent": 1.0}.get(kind, 0.0)
+        return torch.where(torch.rand(sizes, generator=g) < share, SILENT, theta)
     if kind == "subnormal":
         return torch.randint(1, 1000, sizes, generator=g) * 2.0**-149
     if kind == "half subnormal":
@@ -318,7 +345,8 @@ PARAMETERS: dict[str, tuple[Callable[[Shape], Shape], Callable[[Tensor, Shape], 
 
 
 def _given_state(shape: Shape, theta: Tensor, g: Generator) -> SNMState:
-    v = torch.randn(shape, generator=g) * torch.where(theta.isinf(), 1.0, theta)
+    v = torch.randn(shape, generator=g) * torch.where(silent(theta), 1, theta)
+    v = v.round().int() if theta.dtype == torch.int32 else v
     return SNMState(v, torch.randint(-2, 5, shape, generator=g, dtype=torch.int32))
 
 
@@ -335,7 +363,7 @@ def _state_at_limits(shape: Shape, theta: Tensor, g: Generator) -> SNMState:
 
 def _special_state(shape: Shape, theta: Tensor, g: Generator) -> SNMState:
     v, m = _given_state(shape, theta, g)
-    values = specials(torch.float32)
+    values = specials(theta.dtype)
     chosen = values[torch.randint(len(values), shape, generator=g)]
     return SNMState(torch.where(torch.rand(shape, generator=g) < 0.7, chosen, v), m)
 
@@ -562,6 +590,111 @@ def value_cases() -> list[Case]:
     return drives + thresholds + states
 
 
+WHOLE_RULES = RULES | {
+    "far fractions": SNMRule(v_init=-3e38, negative_threshold=1e9),
+    "far fractions, strict": SNMRule(v_init=3e38, negative_threshold=200.0, strict=True),
+    "tiny fractions": SNMRule(v_init=-1e-45, negative_threshold=1e-45),
+    "tiny fractions, strict": SNMRule(v_init=1e-45, negative_threshold=1e-45, strict=True),
+}
+
+
+def whole_cases() -> list[Case]:
+    """Cases of int32 thresholds, with which all else is int32 as well."""
+
+    def case(
+        name: str, *words: Any, theta: str = "whole", emit: str = "spike", **more: Any
+    ) -> Case:
+        more = {"threshold": "neuron", "theta": theta, "emit": emit, **more}
+        return Case(f"whole-{name}", *words, dtype=torch.int32, **more)
+
+    presets = [
+        case(f"{name}-{theta}-{emit}", 16, (3, 19), preset(name), emit=emit, theta=theta)
+        for name, theta, emit in product(
+            PRESETS, ("whole", "whole, silent", "whole, large"), ("spike", "none")
+        )
+    ]
+    rules = [
+        case(
+            f"rule-{name}-{theta}-{drive}", 16, (3, 19), rule, drive=drive, theta=theta, state=state
+        )
+        for (name, rule), theta in product(WHOLE_RULES.items(), ("whole", "whole, large"))
+        for drive, state in (("aimed", None), ("special", "given"))
+    ]
+    values = [
+        case(
+            f"{drive} drive-{theta}-{name}",
+            12,
+            (2, 41),
+            rule,
+            drive=drive,
+            theta=theta,
+            state=state,
+        )
+        for name, rule in (("snm", SNM), ("st-bif", preset("st-bif")), ("burst", preset("burst")))
+        for drive, theta, state in (
+            ("huge", "whole, silent", None),
+            ("special", "whole, all silent", "special"),
+            ("negative zero", "whole", "special"),
+        )
+    ]
+    states = [
+        case(f"{state} state-{name}", 12, (2, 5, 7), RULES[name], state=state)
+        for state, name in product(STATES, ("signed without bounds", "graded and signed"))
+    ]
+    sizes = [
+        case(f"{n} neurons-{emit}", steps, (n,), emit=emit, threshold="last", bias="one")
+        for n, steps in ((0, 3), (1, 1), (15, 2), (17, 33), (64, 5), (65, 3), (1025, 6), (4097, 5))
+        for emit in ("spike", "none")
+    ]
+    layouts = [
+        case(
+            f"{layout} drive-{residual} residual",
+            layout=layout,
+            threshold=threshold,
+            bias="neuron",
+            residual=residual,
+        )
+        for layout in LAYOUTS
+        for threshold, residual in (("channel", None), ("scalar", "contiguous"))
+    ]
+    given = [name for name in PARAMETERS if name != "number" and "float" not in name]
+    parameters = [
+        case(f"{threshold} threshold-{bias} bias-{layout}", 5, layout=layout, **named)
+        for threshold, bias in zip(given, ["number", *reversed(given[1:])], strict=True)
+        for named in ({"threshold": threshold, "bias": bias},)
+        for layout in ("contiguous", "channels_last")
+    ]
+    rings = [
+        case(f"ring-{prod(shape)} neurons-{emit}-{residual} residual", 70, shape, **more)
+        for emit, shape, name, residual in (
+            ("spike", (2, 8, 6, 8), "snm", None),
+            ("none", (2, 8, 6, 8), "graded", "contiguous"),
+            ("spike", (5, 7), "graded", "contiguous"),
+            ("none", (5, 7), "snm", None),
+        )
+        for more in (
+            {
+                "rule": SNM if name == "snm" else RULES["graded and signed"],
+                "emit": emit,
+                "threshold": "channel",
+                "residual": residual,
+            },
+        )
+    ]
+    dimensionless = case("no dimensions", 9, (), threshold="scalar", bias="number", state="given")
+    return [
+        *presets,
+        *rules,
+        *values,
+        *states,
+        *sizes,
+        *layouts,
+        *parameters,
+        *rings,
+        dimensionless,
+    ]
+
+
 def counted_cases() -> list[Case]:
     """The cases in which negative spikes are counted; few, as all else is the same as in others."""
     rules = {
@@ -601,7 +734,23 @@ def counted_cases() -> list[Case]:
         for n, steps in ((0, 3), (1, 1), (17, 33), (1025, 6), (2049, 4))
         for state in (None, "given")
     ]
-    return [*sent, *added, *laid_out, *sizes, Case("counted-no dimensions", 9, ())]
+    whole = [
+        Case(
+            f"counted-whole-{name}-{emit}",
+            9,
+            (3, 19),
+            rule,
+            torch.int32,
+            emit,
+            theta="whole, silent",
+            bias="channel",
+            residual=residual,
+            state=state,
+        )
+        for name, rule in rules.items()
+        for emit, residual, state in (("spike", None, "given"), ("none", "contiguous", None))
+    ]
+    return [*sent, *added, *laid_out, *sizes, *whole, Case("counted-no dimensions", 9, ())]
 
 
 CASES = [
@@ -615,6 +764,7 @@ CASES = [
     *layout_cases(),
     *parameter_cases(),
     *value_cases(),
+    *whole_cases(),
 ]
 COUNTED = counted_cases()
 IN_PLACE = [

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from snm_kernels import preset
+from snm_kernels._checks import number_dtype
 from support.cases import Case
 
 SPREAD = [
@@ -30,6 +31,16 @@ SPREAD = [
     Case("burst", rule=preset("burst"), emit="spike", theta="silent"),
     Case("st-bif", rule=preset("st-bif"), state="given", bias="channel"),
     Case("expanded parameters", threshold="channel, expanded", bias="channel, expanded"),
+    Case("whole", dtype=torch.int32, theta="whole", emit="spike", bias="number"),
+    Case(
+        "whole, burst",
+        rule=preset("burst"),
+        dtype=torch.int32,
+        theta="whole, silent",
+        emit="none",
+        residual="contiguous",
+        state="given",
+    ),
     Case("one pixel", 4, (2, 5, 1, 1), layout="channels_last"),
 ]
 
@@ -38,8 +49,10 @@ def operator_arguments(inputs: dict[str, Any]) -> tuple[Any, ...]:
     """A case's arguments as the operator `snm` takes them."""
     x, rule, state = inputs["x"], inputs["rule"], inputs.get("state") or (None, None)
 
+    number = number_dtype(inputs["threshold"])
+
     def parameter(value: Any) -> Tensor | None:
-        return None if value is None else torch.as_tensor(value, dtype=torch.float32)
+        return None if value is None else torch.as_tensor(value, dtype=number)
 
     spikes = inputs.get("out_dtype") or (torch.float32 if x.dtype == torch.int32 else x.dtype)
     return (

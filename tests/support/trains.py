@@ -1,4 +1,4 @@
-"""Spike trains worked out by hand."""
+"""Spike trains worked out by hand, of floating thresholds and of whole ones."""
 
 from dataclasses import dataclass
 
@@ -124,5 +124,90 @@ TRAINS = [
         [1.0, 1.0, -2.0, 1.0],
         [1, 0, -1, 1],
         [0.0, 1.0, 0.0, 0.0],
+    ),
+]
+
+
+@dataclass(frozen=True)
+class WholeTrain:
+    """A drive of integers at a whole threshold and what the neuron does, step by step."""
+
+    name: str
+    rule: SNMRule
+    threshold: int
+    drive: list[int]
+    spikes: list[int]
+    membranes: list[int]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+WHOLE_TRAINS = [
+    WholeTrain(
+        "snm",
+        preset("snm"),
+        10,
+        [6, 6, 7, -20, -8, 3, 25, 0, -19, -3],
+        [0, 1, 0, -1, 0, 0, 1, 0, -1, 0],
+        [6, 2, 9, -1, -9, -6, 9, 9, 0, -3],
+    ),
+    WholeTrain(
+        "snm-half starts at the floor of half a threshold",
+        preset("snm-half"),
+        7,
+        [3, 1, 7, -14, -6],
+        [0, 1, 1, -1, -1],
+        [6, 0, 0, -7, -6],
+    ),
+    WholeTrain(
+        "snm-zero",
+        preset("snm-zero"),
+        5,
+        [3, 0, -1, -1, 0],
+        [1, 0, -1, 0, 0],
+        [0, 0, 4, 3, 3],
+    ),
+    WholeTrain("if", preset("if"), 3, [2, 1, -7, 20, 0], [0, 1, 0, 1, 1], [2, 0, -7, 10, 7]),
+    WholeTrain("if-half", preset("if-half"), 9, [4, 1, -9], [0, 1, 0], [8, 0, -9]),
+    WholeTrain(
+        "st-bif stops at its levels",
+        preset("st-bif", levels=2),
+        4,
+        [4, 4, 4, -10, -5],
+        [1, 1, 0, -1, -1],
+        [2, 2, 6, 0, -1],
+    ),
+    WholeTrain(
+        "burst",
+        preset("burst", max_spikes=3),
+        4,
+        [3, 1, 11, 17, 0, -20, 27],
+        [0, 1, 2, 3, 2, 0, 1],
+        [3, 0, 3, 8, 0, -20, 3],
+    ),
+    WholeTrain(
+        "a fraction of an odd threshold, met from above",
+        SNMRule(negative_threshold=0.5),
+        5,
+        [5, -2, -1],
+        [1, 0, -1],
+        [0, -2, 2],
+    ),
+    WholeTrain(
+        "a fraction of an even threshold, and strict",
+        SNMRule(negative_threshold=0.5, strict=True),
+        4,
+        [4, -2, -1],
+        [1, 0, -1],
+        [0, -2, 1],
+    ),
+    WholeTrain(
+        "a start below zero is rounded down",
+        SNMRule(v_init=-0.5, negative_threshold=None),
+        5,
+        [0, 8],
+        [0, 1],
+        [-3, 0],
     ),
 ]
