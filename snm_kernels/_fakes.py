@@ -6,12 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-<<<<<<< HEAD
-from ._layout import count_like, dense_strides, pooled_like, spikes_like, state_like
-=======
 from ._checks import number_dtype
-from ._layout import count_like, pooled_like, spikes_like, state_like
->>>>>>> h-int
+from ._layout import count_like, dense_strides, pooled_like, spikes_like, state_like
 from .windows import adaptive_windows, max_pool_windows
 
 
