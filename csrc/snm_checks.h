@@ -70,11 +70,11 @@ inline bool contiguous(IntHeaderOnlyArrayRef sizes, IntHeaderOnlyArrayRef stride
 }
 
 // An empty membrane for drive x, in the memory format of its time slices.
-inline Tensor empty_membrane(const Tensor& x) {
+inline Tensor empty_membrane(const Tensor& x, ScalarType type) {
   const auto sizes = slice(x.sizes());
   const auto strides = slice(x.strides());
-  if (contiguous(sizes, strides)) return empty_strided(x, sizes, strides, ScalarType::Float);
-  return empty_like(torch::stable::select(x, 0, 0), ScalarType::Float);
+  if (contiguous(sizes, strides)) return empty_strided(x, sizes, strides, type);
+  return empty_like(torch::stable::select(x, 0, 0), type);
 }
 
 // What check_same() asks. Asked first, as its messages take longer to write than a small run.
@@ -95,12 +95,19 @@ class Run {
       require(false, op_, "x", "[T, *shape] with T >= 1", shown(x.sizes()));
     }
     kept_.reserve(7);
-    v_out = empty_membrane(x);
+    const bool integers = threshold.scalar_type() == ScalarType::Int;
+    if (integers && x.scalar_type() != ScalarType::Int) {
+      require(false, op_, "x", "int32 with an int32 threshold",
+              torch::headeronly::toString(x.scalar_type()));
+    }
+    number_ = integers ? ScalarType::Int : ScalarType::Float;
+    v_out = empty_membrane(x, number_);
     m_out = empty_strided(x, v_out.sizes(), v_out.strides(), ScalarType::Int);
     arguments_.rule = rule;
     arguments_.time_steps = x.size(0);
     arguments_.neurons = v_out.numel();
     arguments_.drive_type = drive_type(op_, x.scalar_type());
+    arguments_.integers = integers;
     const Tensor drive = aligned(x);
     arguments_.drive = keep(drive).const_data_ptr();
     arguments_.drive_step = drive.stride(0);
@@ -114,9 +121,9 @@ class Run {
       arguments_.residual = keep(added).const_data_ptr();
       arguments_.residual_step = added.stride(0);
     }
-    if (v.has_value()) arguments_.v_in = state<float>("v", *v, v_out);
-    if (m.has_value()) arguments_.m_in = state<int32_t>("m", *m, m_out);
-    arguments_.v_out = v_out.mutable_data_ptr<float>();
+    if (v.has_value()) arguments_.v_in = state("v", *v, v_out);
+    if (m.has_value()) arguments_.m_in = counts("m", *m, m_out);
+    arguments_.v_out = v_out.mutable_data_ptr();
     arguments_.m_out = m_out.mutable_data_ptr<int32_t>();
     arguments_.spikes_type = DType::kNone;
   }
@@ -125,7 +132,7 @@ class Run {
   Tensor count(const std::optional<Tensor>& negative) {
     Tensor counted = empty_strided(m_out, m_out.sizes(), m_out.strides(), ScalarType::Int);
     if (negative.has_value()) {
-      arguments_.negative_in = state<int32_t>("negative", *negative, counted);
+      arguments_.negative_in = counts("negative", *negative, counted);
     }
     arguments_.negative_out = counted.mutable_data_ptr<int32_t>();
     return counted;
@@ -176,24 +183,27 @@ class Run {
     return torch::stable::copy_(copy, tensor);
   }
 
-  template <class T>
-  const T* state(const char* argument, const Tensor& given, const Tensor& like) {
+  const int32_t* counts(const char* argument, const Tensor& given, const Tensor& like) {
+    return static_cast<const int32_t*>(state(argument, given, like));
+  }
+
+  const void* state(const char* argument, const Tensor& given, const Tensor& like) {
     if (!is_same(given, like.sizes(), like.scalar_type(), like)) {
       check_same(op_, argument, given, like.sizes(), like.scalar_type(), like);
     }
     if (same_places(like.sizes(), given.strides(), like.strides())) {
-      return keep(given).template const_data_ptr<T>();
+      return keep(given).const_data_ptr();
     }
     Tensor copy = empty_like(like, like.scalar_type());
-    return keep(torch::stable::copy_(copy, given)).template const_data_ptr<T>();
+    return keep(torch::stable::copy_(copy, given)).const_data_ptr();
   }
 
   Periodic periodic(const char* argument, const Tensor& given) {
     const auto sizes = v_out.sizes();
     const auto strides = v_out.strides();
     const bool whole = given.dim() > 0;
-    if (!is_same(given, whole ? sizes : given.sizes(), ScalarType::Float, v_out)) {
-      check_parameter(op_, argument, given, sizes, v_out);
+    if (!is_same(given, whole ? sizes : given.sizes(), number_, v_out)) {
+      check_parameter(op_, argument, given, sizes, v_out, number_);
     }
     const int64_t missing = v_out.dim() - given.dim();
     Repeat repeat = repeat_over(given);
@@ -206,11 +216,11 @@ class Run {
       for (int64_t d = 0; d < given.dim(); ++d) {
         if (spread[d + missing] == 1) once = torch::stable::narrow(once, d, 0, 1);
       }
-      values = empty_strided(given, spread, strides, ScalarType::Float);
+      values = empty_strided(given, spread, strides, number_);
       torch::stable::copy_(values, once);
       repeat = repeat_over(values);
     }
-    return {keep(values).const_data_ptr<float>(), repeat.inner, repeat.period};
+    return {keep(values).const_data_ptr(), repeat.inner, repeat.period};
   }
 
   Repeat repeat_over(const Tensor& parameter) const {
@@ -221,11 +231,16 @@ class Run {
 
   void set_spikes(const Tensor& spikes) {
     arguments_.spikes_type = spikes_type(op_, spikes.scalar_type());
+    if (arguments_.integers && arguments_.spikes_type != DType::kInt8) {
+      require(false, op_, "spikes", "int8 with an int32 threshold",
+              torch::headeronly::toString(spikes.scalar_type()));
+    }
     arguments_.spikes = spikes.mutable_data_ptr();
     arguments_.spikes_step = spikes.stride(0);
   }
 
   const char* op_;
+  ScalarType number_;  // of parameters and membranes
   Arguments arguments_{};
   std::vector<Tensor> kept_;
 };

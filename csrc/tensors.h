@@ -56,16 +56,19 @@ inline void check_same(const char* op, const char* argument, const Tensor& tenso
           "another device");
 }
 
-// A parameter: float32, on the device of x, broadcastable to these sizes.
+// A parameter: of this type, float32 unless another is asked for, on the device of x, broadcastable
+// to these sizes.
 inline void check_parameter(const char* op, const char* argument, const Tensor& given,
-                            IntHeaderOnlyArrayRef sizes, const Tensor& x) {
+                            IntHeaderOnlyArrayRef sizes, const Tensor& x,
+                            ScalarType type = ScalarType::Float) {
   const int64_t missing = static_cast<int64_t>(sizes.size()) - given.dim();
   bool fits = missing >= 0;
   for (int64_t d = 0; fits && d < given.dim(); ++d) {
     fits = given.size(d) == 1 || given.size(d) == sizes[d + missing];
   }
   require(fits, op, argument, "broadcastable to " + shown(sizes), shown(given.sizes()));
-  require(given.scalar_type() == ScalarType::Float, op, argument, "float32",
+  require(given.scalar_type() == type, op, argument,
+          type == ScalarType::Float ? "float32" : "int32",
           torch::headeronly::toString(given.scalar_type()));
   require(given.device() == x.device(), op, argument, "on the drive's device", "another device");
 }

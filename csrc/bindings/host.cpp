@@ -60,7 +60,8 @@ void run_threads(const Arguments& a, int64_t threads) {
 }
 
 // Arrays are checked and laid out by snm_kernels/numpy.py: time slices are C-contiguous, and
-// parameters are flat vectors that repeat as (n / inner) % period.
+// parameters are flat vectors that repeat as (n / inner) % period. Thresholds of int32 make
+// all other numbers int32.
 void run(const py::array& drive, const py::array& threshold, int64_t threshold_inner,
          const std::optional<py::array>& v_in, const std::optional<py::array>& m_in,
          const std::optional<py::array>& bias, int64_t bias_inner,
@@ -75,19 +76,20 @@ void run(const py::array& drive, const py::array& threshold, int64_t threshold_i
   a.time_steps = drive.shape(0);
   a.neurons = v_out.size();
   a.drive_type = dtype_of(drive);
+  a.integers = dtype_of(threshold) == DType::kInt32;
   a.drive = drive.data();
   a.drive_step = step_of(drive);
   if (residual.has_value()) {
     a.residual = residual->data();
     a.residual_step = step_of(*residual);
   }
-  a.threshold = {static_cast<const float*>(threshold.data()), threshold_inner, threshold.size()};
+  a.threshold = {threshold.data(), threshold_inner, threshold.size()};
   if (bias.has_value()) {
-    a.bias = {static_cast<const float*>(bias->data()), bias_inner, bias->size()};
+    a.bias = {bias->data(), bias_inner, bias->size()};
   }
-  if (v_in.has_value()) a.v_in = static_cast<const float*>(v_in->data());
+  if (v_in.has_value()) a.v_in = v_in->data();
   if (m_in.has_value()) a.m_in = static_cast<const int32_t*>(m_in->data());
-  a.v_out = static_cast<float*>(v_out.mutable_data());
+  a.v_out = v_out.mutable_data();
   a.m_out = static_cast<int32_t*>(m_out.mutable_data());
   a.spikes_type = DType::kNone;
   if (spikes.has_value()) {

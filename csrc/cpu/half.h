@@ -29,14 +29,14 @@ SNM_INLINE Float widen_bfloat16(Uint bits) {
 }
 
 template <class V, class Uint>
-SNM_INLINE typename V::Float widen_half(Uint bits) {
+SNM_INLINE typename V::Number widen_half(Uint bits) {
   const Uint sign = (bits & 0x8000u) << 16;
   const Uint rest = bits & 0x7fffu;
   // Exponent 31 (inf, NaN) becomes 255; the others are rebiased by 127 - 15.
   const Uint rebias = select(rest >= 0x7c00u, Uint{} + 0x70000000u, Uint{} + 0x38000000u);
   const Uint normal = (rest << 13) + rebias;
   const Uint subnormal = bits_as<Uint>(V::to_float(bits_as<typename V::Int>(rest)) * 0x1p-24f);
-  return bits_as<typename V::Float>(select(rest < 0x0400u, subnormal, normal) | sign);
+  return bits_as<typename V::Number>(select(rest < 0x0400u, subnormal, normal) | sign);
 }
 
 // Narrowing rounds to nearest even. What is narrowed is never NaN: it is a threshold or a multiple

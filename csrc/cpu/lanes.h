@@ -48,7 +48,8 @@ SNM_INLINE T select(Ints mask, T a, T b) {
 
 // For snm::step.
 struct Lanes {
-  using Float = Floats;
+  static constexpr bool kIntegers = false;
+  using Number = Floats;
   using Int = Ints;
   using Mask = Ints;
 
@@ -80,12 +81,49 @@ struct Lanes {
     return value + sign(first, second);
   }
 #endif
-  static SNM_INLINE Float amplitude(Mask first, Mask second, Int, Float theta) {
+  static SNM_INLINE Number amplitude(Mask first, Mask second, Int, Number theta) {
     return either(first, theta, second, -theta);
   }
-  static SNM_INLINE Float less(Float u, Float amplitude, Int, Float) { return u - amplitude; }
-  static SNM_INLINE Float to_float(Int values) { return __builtin_convertvector(values, Float); }
-  static SNM_INLINE Int truncate(Float values) { return __builtin_convertvector(values, Int); }
+  static SNM_INLINE Number less(Number u, Number amplitude, Int, Number) { return u - amplitude; }
+  static SNM_INLINE Number add(Number a, Number b) { return a + b; }
+  static SNM_INLINE Number times(Int s, Number theta) { return to_float(s) * theta; }
+  static SNM_INLINE Number quotient(Mask fires, Number u, Number theta) {
+    return select(fires, u / theta, Number{});
+  }
+  static SNM_INLINE Int truncate(Number values) { return __builtin_convertvector(values, Int); }
+  static SNM_INLINE Number number(int32_t value) { return Number{} + static_cast<float>(value); }
+  static SNM_INLINE Mask reaches(Number u, Number upper) { return u >= upper; }
+  static SNM_INLINE Floats to_float(Int values) { return __builtin_convertvector(values, Floats); }
+};
+
+// The same where all numbers are integers. Sums wrap around, as unsigned ones do.
+struct IntegerLanes : Lanes {
+  static constexpr bool kIntegers = true;
+  using Number = Ints;
+
+  static SNM_INLINE Number add(Number a, Number b) { return (Number)((Uints)a + (Uints)b); }
+  static SNM_INLINE Number less(Number u, Number amplitude, Int, Number) {
+    return (Number)((Uints)u - (Uints)amplitude);
+  }
+  static SNM_INLINE Number amplitude(Mask first, Mask second, Int s, Number theta) {
+    return either(first, theta, second, less(Number{}, theta, s, theta));
+  }
+  static SNM_INLINE Number times(Int s, Number theta) {
+    return (Number)((Uints)s * (Uints)theta);
+  }
+  // No instruction set divides vectors of integers. Floats do, and below 128, more than what a step
+  // sends, are off by one at most.
+  static SNM_INLINE Number quotient(Mask fires, Number u, Number theta) {
+    const Number taken = select(fires, u, Number{});
+    const Floats ratio = to_float(taken) / to_float(theta);
+    const Floats most = Floats{} + 127.0f;
+    const Int close = Lanes::truncate(select(ratio < most, ratio, most));
+    const Number rest = less(taken, times(close, theta), close, theta);
+    return close - (Int)(rest >= theta) + (Int)(rest < 0);
+  }
+  static SNM_INLINE Int truncate(Number values) { return values; }
+  static SNM_INLINE Number number(int32_t value) { return Number{} + value; }
+  static SNM_INLINE Mask reaches(Number u, Number upper) { return u > upper; }
 };
 
 // Patterns of 16 bits in the low halves of 32, and back; the low bytes of small numbers.

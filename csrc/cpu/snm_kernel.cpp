@@ -24,15 +24,17 @@ constexpr int64_t kCachedBytes = 1 << 20;
 // What becomes of a step's spikes, unless they have a type.
 struct Nothing {};
 
+// Number: of membranes and parameters.
+template <class Number>
 struct alignas(kCacheLine) Tile {
-  float v[kTile];
+  Number v[kTile];
   int32_t m[kTile];
   int32_t negative[kTile];
-  float theta[kTile];
-  float upper[kTile];
-  float lower[kTile];
+  Number theta[kTile];
+  Number upper[kTile];
+  Number lower[kTile];
   uint32_t narrow_theta[kTile];
-  float bias[kTile];
+  Number bias[kTile];
   char spikes[kMostSteps * kTile * sizeof(float)];  // before they are streamed
 };
 
@@ -74,12 +76,13 @@ class Ahead {
 };
 
 // Neurons with one value, and values that follow each other, are taken at once.
-void gather(const Periodic& parameter, int64_t begin, int64_t count, float* values) {
+template <class Number>
+void gather(const Periodic& parameter, int64_t begin, int64_t count, Number* values) {
   const int64_t index = begin / parameter.inner;
   int64_t inside = begin - index * parameter.inner;
   int64_t position = index % parameter.period;
   while (count > 0) {
-    const float* const from = parameter.values + position;
+    const Number* const from = static_cast<const Number*>(parameter.values) + position;
     int64_t taken = count;
     if (parameter.period == 1) {
       std::fill_n(values, taken, *from);
@@ -98,11 +101,16 @@ void gather(const Periodic& parameter, int64_t begin, int64_t count, float* valu
   }
 }
 
-// kLanes drives as floats; of the last ones only `count`.
+// What the neurons of a drive compute with.
+template <class In>
+using NumbersOf = std::conditional_t<std::is_same_v<In, Integer>, IntegerLanes, Lanes>;
+
+// kLanes drives as such numbers; of the last ones only `count`.
 template <bool kWhole, class In>
-SNM_INLINE Floats load_drive(const In* row, int64_t count) {
+SNM_INLINE typename NumbersOf<In>::Number load_drive(const In* row, int64_t count) {
   const int64_t bytes = count * static_cast<int64_t>(sizeof(In));
   if constexpr (std::is_same_v<In, float>) return load<Floats, kWhole>(row, bytes);
+  else if constexpr (std::is_same_v<In, Integer>) return load<Ints, kWhole>(row, bytes);
   else if constexpr (std::is_same_v<In, int32_t>) return Lanes::to_float(load<Ints, kWhole>(row, bytes));
   else if constexpr (std::is_same_v<In, Half>) return widen_halves(load<Shorts, kWhole>(row, bytes));
   else return widen_bfloat16<Floats>(extended(load<Shorts, kWhole>(row, bytes)));
@@ -116,8 +124,8 @@ SNM_INLINE Uints narrowed(Floats values) {
 }
 
 // What a step sends. A single spike carries the threshold that was narrowed once.
-template <class Out, bool kGraded>
-SNM_INLINE auto packed(const Step<Lanes>& sent, Uints narrow_theta) {
+template <class Out, bool kGraded, class V>
+SNM_INLINE auto packed(const Step<V>& sent, Uints narrow_theta) {
   if constexpr (std::is_same_v<Out, float>) {
     return sent.amplitude;
   } else if constexpr (std::is_same_v<Out, int8_t>) {
@@ -130,7 +138,7 @@ SNM_INLINE auto packed(const Step<Lanes>& sent, Uints narrow_theta) {
   }
 }
 
-// All time steps of neurons [begin, end).
+// All time steps of neurons [begin, end). kStrict: whether u < lower is what corrects.
 template <class In, class Out, bool kGraded, bool kStrict>
 class Run {
  public:
@@ -149,7 +157,7 @@ class Run {
       if (!prefetches_) advance_all<kMost>(t);
       advance_all<kFew>(t);
       advance_all<1>(t);
-      std::copy_n(tile_.v, count_, a_.v_out + first_);
+      std::copy_n(tile_.v, count_, static_cast<Number*>(a_.v_out) + first_);
       std::copy_n(tile_.m, count_, a_.m_out + first_);
       if (counts_) std::copy_n(tile_.negative, count_, a_.negative_out + first_);
     }
@@ -157,6 +165,9 @@ class Run {
   }
 
  private:
+  using V = NumbersOf<In>;
+  using Numbers = typename V::Number;
+  using Number = std::conditional_t<V::kIntegers, int32_t, float>;
   static constexpr bool kSends = !std::is_same_v<Out, Nothing>;
   static constexpr bool kHalf = std::is_same_v<Out, Half> || std::is_same_v<Out, BFloat16>;
   static constexpr bool kTernary = kHalf && !kGraded;
@@ -170,25 +181,45 @@ class Run {
   void start() {
     const int64_t padded = (count_ + kLanes - 1) / kLanes * kLanes;
     const int64_t last = padded - kLanes;
-    store(Floats{}, tile_.theta + last);
-    store(Floats{}, tile_.v + last);
+    store(Numbers{}, tile_.theta + last);
+    store(Numbers{}, tile_.v + last);
     store(Ints{}, tile_.m + last);
     store(Ints{}, tile_.negative + last);
-    store(Floats{}, tile_.bias + last);
+    store(Numbers{}, tile_.bias + last);
     gather(a_.threshold, first_, count_, tile_.theta);
-    if (a_.v_in != nullptr) std::copy_n(a_.v_in + first_, count_, tile_.v);
+    if (a_.v_in != nullptr) {
+      std::copy_n(static_cast<const Number*>(a_.v_in) + first_, count_, tile_.v);
+    }
     if (a_.m_in != nullptr) std::copy_n(a_.m_in + first_, count_, tile_.m);
     if (a_.negative_in != nullptr) std::copy_n(a_.negative_in + first_, count_, tile_.negative);
     if (a_.bias.values != nullptr) gather(a_.bias, first_, count_, tile_.bias);
+    if constexpr (V::kIntegers) set_integers(padded);
     for (int64_t j = 0; j < padded; j += kLanes) {
-      const auto own = thresholds<Lanes>(load<Floats>(tile_.theta + j), a_.rule);
-      store(own.theta, tile_.theta + j);
-      store(own.upper, tile_.upper + j);
-      store(own.lower, tile_.lower + j);
-      if (a_.v_in == nullptr) store(starting_membrane<Lanes>(own.theta, a_.rule), tile_.v + j);
+      if constexpr (!V::kIntegers) {
+        const auto own = thresholds<Lanes>(load<Floats>(tile_.theta + j), a_.rule);
+        store(own.theta, tile_.theta + j);
+        store(own.upper, tile_.upper + j);
+        store(own.lower, tile_.lower + j);
+        if (a_.v_in == nullptr) store(starting_membrane<Lanes>(own.theta, a_.rule), tile_.v + j);
+        if constexpr (kTernary) store(narrowed<Out>(own.theta), tile_.narrow_theta + j);
+      }
       if (a_.m_in == nullptr) store(Ints{}, tile_.m + j);
       if (counts_ && a_.negative_in == nullptr) store(Ints{}, tile_.negative + j);
-      if constexpr (kTernary) store(narrowed<Out>(own.theta), tile_.narrow_theta + j);
+    }
+  }
+
+  void set_integers(int64_t padded) {
+    const Rule rule = a_.rule;
+    SNM_INDEPENDENT
+    for (int64_t j = 0; j < padded; ++j) {
+      const auto own = integer_thresholds(tile_.theta[j], rule);
+      tile_.upper[j] = own.upper;
+      tile_.lower[j] = own.lower;
+    }
+    if (a_.v_in != nullptr) return;
+    SNM_INDEPENDENT
+    for (int64_t j = 0; j < padded; ++j) {
+      tile_.v[j] = integer_starting_membrane(tile_.theta[j], rule);
     }
   }
 
@@ -240,26 +271,26 @@ class Run {
     const bool biased = kAdds && a_.bias.values != nullptr;
     const bool added = kAdds && residual.first != nullptr;
     const bool counts = kAdds && counts_;
-    const Thresholds<Lanes> own{load<Floats>(tile_.theta + j), load<Floats>(tile_.upper + j),
-                                load<Floats>(tile_.lower + j)};
+    const Thresholds<V> own{load<Numbers>(tile_.theta + j), load<Numbers>(tile_.upper + j),
+                            load<Numbers>(tile_.lower + j)};
     Uints narrow_theta{};
     if constexpr (kTernary) narrow_theta = load<Uints>(tile_.narrow_theta + j);
-    Floats bias{};
-    if (biased) bias = load<Floats>(tile_.bias + j);
-    Floats v = load<Floats>(tile_.v + j);
+    Numbers bias{};
+    if (biased) bias = load<Numbers>(tile_.bias + j);
+    Numbers v = load<Numbers>(tile_.v + j);
     Ints m = load<Ints>(tile_.m + j);
     Ints negative{};
     if (counts) negative = load<Ints>(tile_.negative + j);
     // All of the drive first: rows often lie whole pages apart, and a store to one then looks like
     // a load of another.
-    Floats c[kCount];
+    Numbers c[kCount];
     for (int k = 0; k < kCount; ++k) {
       c[k] = load_drive<kWhole>(drive.at(k) + j, count);
-      if (biased) c[k] = c[k] + bias;
-      if (added) c[k] = c[k] + load_drive<kWhole>(residual.at(k) + j, count);
+      if (biased) c[k] = V::add(c[k], bias);
+      if (added) c[k] = V::add(c[k], load_drive<kWhole>(residual.at(k) + j, count));
     }
     for (int k = 0; k < kCount; ++k) {
-      const Step<Lanes> sent = step<kGraded, Lanes>(c[k], own, v, m, rule);
+      const Step<V> sent = step<kGraded, V>(c[k], own, v, m, rule);
       if (counts) negative = Lanes::count(negative, sent.corrects, Ints{});
       if constexpr (kSends) {
         store<kWhole>(packed<Out, kGraded>(sent, narrow_theta), to.at(k) + j, count * kOutSize);
@@ -306,7 +337,7 @@ class Run {
   bool in_place_;
   bool streams_;
   bool prefetches_;
-  Tile tile_;
+  Tile<Number> tile_;
 };
 
 template <class In, class Out>
@@ -316,6 +347,13 @@ void run_rule(const Arguments& a, int64_t begin, int64_t end) {
   if (graded) return Run<In, Out, true, false>(a, begin, end).run();
   if (a.rule.strict) return Run<In, Out, false, true>(a, begin, end).run();
   Run<In, Out, false, false>(a, begin, end).run();
+}
+
+// Their lower thresholds take care of strictness.
+template <class Out>
+void run_integers(const Arguments& a, int64_t begin, int64_t end) {
+  if (a.rule.max_spikes > 1) return Run<Integer, Out, true, true>(a, begin, end).run();
+  Run<Integer, Out, false, true>(a, begin, end).run();
 }
 
 template <class In>
@@ -338,7 +376,12 @@ void run_neurons(const Arguments& a, int64_t begin, int64_t end) {
     case DType::kFloat32: return run_spikes<float>(a, begin, end);
     case DType::kFloat16: return run_spikes<Half>(a, begin, end);
     case DType::kBFloat16: return run_spikes<BFloat16>(a, begin, end);
-    default: return run_spikes<int32_t>(a, begin, end);
+    default: break;
+  }
+  if (!a.integers) return run_spikes<int32_t>(a, begin, end);
+  switch (a.spikes_type) {
+    case DType::kInt8: return run_integers<int8_t>(a, begin, end);
+    default: return run_integers<Nothing>(a, begin, end);
   }
 }
 
