@@ -19,25 +19,6 @@ constexpr int kWordVectors = kWeightBlock / 2 / kWordLanes;  // of a block of we
 constexpr int64_t kEventsPerWord = 256;
 constexpr int64_t kScan = 64;  // channels that are looked at together
 
-// TEMPORARY
-struct IntegerLanes : Lanes {
-  using Float = Ints;
-  static SNM_INLINE Ints amplitude(Mask first, Mask second, Ints, Ints theta) { return either(first, theta, second, -theta); }
-  static SNM_INLINE Ints less(Ints u, Ints amplitude, Ints, Ints) { return u - amplitude; }
-  static SNM_INLINE Ints to_float(Ints v) { return v; }
-  static SNM_INLINE Ints truncate(Ints v) { return v; }
-};
-struct IntThr { int32_t theta, upper, lower; };
-SNM_INLINE IntThr integer_thresholds(int32_t t, const Rule& rule) {
-  if (t == INT32_MAX) return {0, INT32_MAX, INT32_MIN};
-  if (t == 0) return {0, INT32_MAX, INT32_MIN};
-  if (rule.negative_threshold != rule.negative_threshold) return {t, t, INT32_MIN};
-  double z = -(double)rule.negative_threshold * t;
-  double f = rule.strict ? __builtin_ceil(z) : __builtin_floor(z);
-  return {t, t, (int32_t)f};
-}
-SNM_INLINE int32_t integer_start(int32_t t, const Rule& rule) { return (int32_t)__builtin_floor((double)rule.v_init * t); }
-
 // --- lists of spikes ---
 
 // Which of at most kScan spikes are positive, which are negative, and whether one is neither 1 nor
@@ -226,9 +207,6 @@ SNM_INLINE Ints high_half(SignedWords words) {
 #endif
 }
 
-// Sums of int32 wrap around.
-SNM_INLINE Ints sum(Ints a, Ints b) { return (Ints)((Uints)a + (Uints)b); }
-
 // Adds the weights of events to one block of outputs, or takes them off. A word has one weight
 // plus 128 in its low byte and another in its high byte: `words` adds up both at once, and `highs`
 // the high ones alone, so that both sums come out.
@@ -269,7 +247,7 @@ SNM_INLINE void sum_block(const uint32_t* list, const uint32_t* middle, const ui
       int32_t* const to = sums + j * kWordLanes;
       for (int k = 0; k < 4; ++k) {
         int32_t* const place = to + (k / 2) * (kWeightBlock / 2) + (k % 2) * kLanes;
-        store(first ? parts[k] : sum(load<Ints>(place), parts[k]), place);
+        store(first ? parts[k] : IntegerLanes::add(load<Ints>(place), parts[k]), place);
       }
     }
     first = false;
@@ -280,7 +258,7 @@ SNM_INLINE void sum_block(const uint32_t* list, const uint32_t* middle, const ui
 // --- units ---
 
 // One block of outputs of a row of pixels of one image, over all time steps.
-template <bool kGraded, bool kStrict>
+template <bool kGraded>
 class Unit {
  public:
   Unit(const SpikeConvArguments& a, const Events& events, const SpikeConvPlan& plan,
@@ -291,7 +269,7 @@ class Unit {
     taps_ = a.height.kernel * a.width.kernel;
     shift_ = __builtin_ctzll(static_cast<uint64_t>(a.block));
     rule_ = a.rule;
-    rule_.strict = kStrict;
+    rule_.strict = true;  // as thresholds of integers are
   }
 
   void run(int64_t unit) {
@@ -344,8 +322,8 @@ class Unit {
       if (x == 0 || a_.threshold_pixels > 1) {
         read(a_.threshold, a_.threshold_pixels, x, theta);
         for (int64_t j = 0; j < a_.block; ++j) {
+          if (j >= count_) theta[j] = kSilent;
           const auto each = integer_thresholds(theta[j], a_.rule);
-          theta[j] = each.theta;
           upper[j] = each.upper;
           lower[j] = each.lower;
         }
@@ -357,7 +335,7 @@ class Unit {
       if (a_.v_in != nullptr) {
         std::copy_n(a_.v_in + place(x), count_, v);
       } else {
-        for (int64_t j = 0; j < count_; ++j) v[j] = integer_start(theta[j], a_.rule);
+        for (int64_t j = 0; j < count_; ++j) v[j] = integer_starting_membrane(theta[j], a_.rule);
       }
       if (a_.m_in != nullptr) std::copy_n(a_.m_in + place(x), count_, m);
     }
@@ -430,8 +408,8 @@ class Unit {
   SNM_INLINE void fire(int64_t x, int64_t j, int64_t count, const int32_t* residual, int64_t to) {
     const int64_t bytes = count * static_cast<int64_t>(sizeof(int32_t));
     Ints c = load<Ints>(b_.drive + j);
-    if (a_.bias != nullptr) c = sum(c, load<Ints>(b_.bias + own(a_.bias_pixels, x) + j));
-    if (residual != nullptr) c = sum(c, load<Ints, kWhole>(residual + j, bytes));
+    if (a_.bias != nullptr) c = IntegerLanes::add(c, load<Ints>(b_.bias + own(a_.bias_pixels, x) + j));
+    if (residual != nullptr) c = IntegerLanes::add(c, load<Ints, kWhole>(residual + j, bytes));
     if (a_.drive != nullptr) return store<kWhole>(c, a_.drive + to, bytes);
     const int64_t shared = own(a_.threshold_pixels, x) + j;
     const Thresholds<IntegerLanes> own{load<Ints>(b_.theta + shared), load<Ints>(b_.upper + shared),
@@ -465,10 +443,10 @@ class Unit {
   const int8_t* weights_ = nullptr;
 };
 
-template <bool kGraded, bool kStrict>
+template <bool kGraded>
 void run_units(const SpikeConvArguments& a, const Events& events, const SpikeConvPlan& plan,
                const SpikeConvBuffers& buffers, int64_t begin, int64_t end) {
-  Unit<kGraded, kStrict> unit(a, events, plan, buffers);
+  Unit<kGraded> unit(a, events, plan, buffers);
   for (int64_t each = begin; each < end; ++each) unit.run(each);
 }
 
@@ -488,11 +466,8 @@ void convolve_events(const SpikeConvArguments& a, const Events& events, int64_t 
                      int64_t begin, int64_t end, char* memory) {
   const SpikeConvPlan plan = plan_of(a);
   const SpikeConvBuffers buffers = buffers_of(a, plan, most, memory);
-  const bool graded = a.rule.max_spikes > 1;
-  (void)graded;
-
-  if (a.rule.strict) return run_units<false, true>(a, events, plan, buffers, begin, end);
-  run_units<false, false>(a, events, plan, buffers, begin, end);
+  if (a.rule.max_spikes > 1) return run_units<true>(a, events, plan, buffers, begin, end);
+  run_units<false>(a, events, plan, buffers, begin, end);
 }
 
 }  // namespace SNM_ISA

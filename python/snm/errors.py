@@ -26,6 +26,8 @@ class ConversionError(ValueError):
 
     Args:
         offences: all operations that are refused.
+        caller: the function that refuses them.
+        verb: what they cannot be.
 
     >>> reason = "only ReLU has a spiking neuron"
     >>> print(ConversionError([Offence("features.3", "gelu", reason, "vgg.py:40")]))
@@ -36,21 +38,29 @@ class ConversionError(ValueError):
     offences: tuple[Offence, ...]
     """All operations that are refused, in order of execution."""
 
-    def __init__(self, offences: Iterable[Offence]) -> None:
+    def __init__(
+        self, offences: Iterable[Offence], caller: str = "convert", verb: str = "converted"
+    ) -> None:
         self.offences = tuple(offences)
-        super().__init__(self.offences)
+        self._head = caller, verb
+        super().__init__(self.offences, caller, verb)
 
     def __str__(self) -> str:
         count = len(self.offences)
-        head = f"convert: {count} operation{'' if count == 1 else 's'} cannot be converted:"
+        caller, verb = self._head
+        head = f"{caller}: {count} operation{'' if count == 1 else 's'} cannot be {verb}:"
         return "\n  ".join([head, *map(str, self.offences)])
 
 
-def refuse(offences: Iterable[Offence]) -> None:
+def refuse(
+    offences: Iterable[Offence], caller: str = "convert", verb: str = "converted"
+) -> None:
     """Stops a conversion if any operation is refused.
 
     Args:
         offences: all operations that are refused.
+        caller: the function that refuses them.
+        verb: what they cannot be.
 
     Raises:
         ConversionError: there is at least one; the error names each.
@@ -59,7 +69,7 @@ def refuse(offences: Iterable[Offence]) -> None:
     """
     found = tuple(offences)
     if found:
-        raise ConversionError(found)
+        raise ConversionError(found, caller, verb)
 
 
 class DeadNeuronWarning(UserWarning):

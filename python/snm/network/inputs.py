@@ -27,6 +27,8 @@ class Inputs:
     """The dtype that images must have."""
     device: torch.device
     """The device that images must be on."""
+    pixels: bool = False
+    """Whether images may also be uint8 pixels."""
 
     def check(self, images: object) -> None:
         """Refuses anything but a batch of such images.
@@ -55,7 +57,7 @@ class Inputs:
                 f"SpikingNetwork: images are on {images.device}, but the network is on "
                 f"{self.device}; move one of them"
             )
-        if images.dtype != self.dtype:
+        if images.dtype != self.dtype and not (self.pixels and images.dtype == torch.uint8):
             raise TypeError(
                 f"SpikingNetwork: images must be {dtype_name(self.dtype)} like the network, "
                 f"got {dtype_name(images.dtype)}"

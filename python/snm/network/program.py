@@ -190,11 +190,14 @@ class Pooling:
             x: amplitudes ``[T, B, C, ...]``, or int8 spikes that carry ``threshold``.
             threshold: what a spike carries; None if ``x`` holds amplitudes.
             total: the totals to go on from; None to start afresh.
-            dtype: that of the result.
+            dtype: that of the result; int8 for the numbers of spikes.
         """
+        sends: dict[str, Any] = {"out_dtype": dtype}
+        if dtype == torch.int8:
+            sends = {"emit": "spike"}
         if self.output_size is not None:
             return snm_kernels.adaptive_running_max_pool(
-                x, self.output_size, threshold=threshold, total=total, out_dtype=dtype
+                x, self.output_size, threshold=threshold, total=total, **sends
             )
         return snm_kernels.running_max_pool(
             x,
@@ -205,7 +208,7 @@ class Pooling:
             self.ceil_mode,
             threshold=threshold,
             total=total,
-            out_dtype=dtype,
+            **sends,
         )
 
 
@@ -243,6 +246,10 @@ def spikes_of(fire: str) -> str:
 
 Step = Call | Repeat | Fire | RunningMax
 """Any step of a program."""
+
+# Not an identifier, so no step's value has it.
+STEPS = "time steps"
+"""Name of the value that tells the tail of an integer network how many time steps there were."""
 
 
 @dataclass(frozen=True, slots=True)

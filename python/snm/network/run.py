@@ -1,7 +1,7 @@
 """Executes a program for one batch of images, chunk of time steps by chunk."""
 
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,16 @@ READOUTS: tuple[str, ...] = get_args(Readout)
 
 Counts = dict[str, Tensor]
 """How many spikes each neuron has sent, int32 ``[B, ...]``, by the name of its layer's step."""
+
+
+class Launched(NamedTuple):
+    """What a layer of neurons was driven with, ``[T, B, ...]``, what it sent, and its new state."""
+
+    drive: Tensor | None
+    """None where the neurons ran along with the layer that drives them."""
+    residual: Tensor | None
+    sent: Tensor | None
+    state: SNMState
 
 
 class Run(Interpreter):
@@ -61,9 +71,11 @@ class Run(Interpreter):
         self.dtype = images.dtype
         self.chunk = 0
         """How many time steps there are in the chunk that is being simulated."""
-        self._counted: dict[str, Tensor] | None = None
+        self.counted: dict[str, Tensor] | None = None
+        """Where the spikes of this chunk that are read out go; None if nobody wants them."""
+        self.constant: Values = {}
+        """What is constant in time, by name."""
         self._dtypes: dict[str, torch.dtype] = {}
-        self._constant: Values = {}
         self.see(images)
 
     def see(self, images: Tensor) -> None:
@@ -71,7 +83,7 @@ class Run(Interpreter):
         values: Values = {self.program.batch: self.batch}
         if not self.program.images_change:
             values[self.program.images] = images
-        self._constant = self.execute_static(values)
+        self.constant = self.execute_static(values)
 
     def advance(
         self, steps: int, frames: Tensor | None, *, count: bool = False
@@ -87,14 +99,14 @@ class Run(Interpreter):
             With ``count`` the spikes that are read out, int8 ``[steps, B, ...]``, by the name of
             their layer's step; else nothing.
         """
-        values = dict(self._constant)
+        values = dict(self.constant)
         if frames is not None:
             values[self.program.images] = frames
             if self.program.averages_images:
                 for frame in frames.unflatten(0, (steps, self.batch)):
                     self.image_sum = self.image_sum + frame.double()
         counted: dict[str, Tensor] = {}
-        self.chunk, self._counted = steps, counted if count else None
+        self.chunk, self.counted = steps, counted if count else None
         self.execute_temporal(values)
         self.steps += steps
         return counted
@@ -130,7 +142,7 @@ class Run(Interpreter):
             counts: how many spikes each neuron sent.
             steps: in how many time steps.
         """
-        values = dict(self._constant)
+        values = dict(self.constant)
         if self.program.averages_images:
             assert isinstance(self.image_sum, Tensor)
             values[self.program.images] = (self.image_sum / steps).to(self.dtype)
@@ -174,30 +186,18 @@ class Run(Interpreter):
 
     def fire(self, fire: Fire, values: Values) -> None:
         """Runs a layer of neurons over the chunk and shows it to the observers."""
-        drive, residual = self.drive_of(fire, values)
-        if fire.reuses_drive:
-            del values[fire.drive]
-        neuron, before = self.neuron(fire), self.states.get(fire.name)
+        before = self.states.get(fire.name)
         asks: set[Ask] = set()
         for observer in self.observers:
             asks.update(observer.asks(fire))
-        emit = self._emitted(fire, asks)
-        # An observer sees the drive after the launch.
-        overwrites = fire.reuses_drive and emit == "amplitude" and "drive" not in asks
-        out = drive if overwrites else None
-        if "negative" in asks:
-            _check_hooks(fire, neuron)
-            sent, state, self.negative[fire.name] = neuron.counted(
-                drive, before, self.negative.get(fire.name), residual=residual, emit=emit, out=out
-            )
-        else:
-            sent, state = neuron(drive, before, residual=residual, emit=emit, out=out)
+        emit = self.emitted(fire, asks)
+        drive, residual, sent, state = self.launch(fire, values, emit, asks)
         self.states[fire.name] = state
         if self.observers:
             launch = Launch(
                 self,
                 fire,
-                neuron,
+                self.neuron(fire),
                 before,
                 state,
                 drive=drive if "drive" in asks else None,
@@ -213,18 +213,42 @@ class Run(Interpreter):
         elif sent is not None:
             values[fire.name] = sent.flatten(0, 1)
 
-    def _emitted(self, fire: Fire, asks: set[Ask]) -> Emit:
+    def launch(self, fire: Fire, values: Values, emit: Emit, asks: set[Ask]) -> Launched:
+        """Runs a layer of neurons over the chunk.
+
+        Args:
+            values: hold what drives it, which is taken out where spikes may overwrite it.
+            emit: what it sends.
+            asks: what observers want to see.
+        """
+        drive, residual = self.drive_of(fire, values)
+        if fire.reuses_drive:
+            del values[fire.drive]
+        neuron, before = self.neuron(fire), self.states.get(fire.name)
+        # An observer sees the drive after the launch.
+        overwrites = fire.reuses_drive and emit == "amplitude" and "drive" not in asks
+        out = drive if overwrites else None
+        if "negative" not in asks:
+            sent, state = neuron(drive, before, residual=residual, emit=emit, out=out)
+            return Launched(drive, residual, sent, state)
+        _check_hooks(fire, neuron)
+        sent, state, self.negative[fire.name] = neuron.counted(
+            drive, before, self.negative.get(fire.name), residual=residual, emit=emit, out=out
+        )
+        return Launched(drive, residual, sent, state)
+
+    def emitted(self, fire: Fire, asks: set[Ask]) -> Emit:
         """What a layer's launch emits: integer spikes if something counts, pools or asks for them,
         else what they carry if a later step reads it."""
-        counting = self._counted is not None and fire.read_out
+        counting = self.counted is not None and fire.read_out
         if counting or fire.pooled or "spikes" in asks:
             return "spike"
         return "amplitude" if fire.sends else "none"
 
     def send(self, fire: Fire, spikes: Tensor, values: Values) -> None:
         """Adds the values that later steps read of a layer's spikes, int8 ``[T, B, ...]``."""
-        if self._counted is not None and fire.read_out:
-            self._counted[fire.name] = spikes
+        if self.counted is not None and fire.read_out:
+            self.counted[fire.name] = spikes
         if fire.pooled:
             values[fire.spikes] = spikes.flatten(0, 1)
         if fire.sends:

@@ -10,10 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from ..nn import SNMNeuron
+from ..nn.integer import IntegerNeuron, Pixels
 from .capture import CapturedNetwork
 from .checks import check_count, dtype_name
 from .encode import Constant, Encoder, Frames, Poisson, Source
 from .first_pass import FirstPass, starting_states
+from .integer import IntegerRun
 from .inputs import Inputs, check_direct, check_generator, check_readout_after, checked_timesteps
 from .memory import steps_that_fit
 from .observer import Observer
@@ -124,9 +126,18 @@ class SpikingNetwork(nn.Module):
         return next(iter(self.layers.values())).threshold.device
 
     @property
+    def integers(self) -> bool:
+        """Whether it computes in integers, as :func:`snm.quantize` makes it."""
+        return any(isinstance(neuron, IntegerNeuron) for neuron in self.layers.values())
+
+    @property
     def inputs(self) -> Inputs:
         """Describes the images that a call takes."""
-        return Inputs(self.image_shape, self.fixed_size, self.dtype, self.device)
+        pixels = any(
+            isinstance(module, Pixels) and module.zero is not None
+            for module in self.model.children()
+        )
+        return Inputs(self.image_shape, self.fixed_size, self.dtype, self.device, pixels)
 
     def elements_per_step(self, images: Tensor) -> int:
         """The most elements that one time step of one of these images holds at the same time.
@@ -154,10 +165,18 @@ class SpikingNetwork(nn.Module):
         >>> convert(model, torch.rand(32, 4)).checked_timesteps(8)
         8
         """
-        most = min(neuron.rule.count_bounds[1] for neuron in self.layers.values())
-        return checked_timesteps(
+        layers = self.layers.values()
+        most = min(neuron.rule.count_bounds[1] for neuron in layers)
+        steps = checked_timesteps(
             timesteps, encoder=self.encoder, tuned_for=self.tuned_for, most=most
         )
+        fits = [neuron.most_steps for neuron in layers if isinstance(neuron, IntegerNeuron)]
+        if fits and steps is not None and steps > min(fits):
+            raise ValueError(
+                f"SpikingNetwork: timesteps must be at most {min(fits)}, within which no membrane "
+                f"leaves int32, got {steps}"
+            )
+        return steps
 
     @torch.no_grad()
     def forward(
@@ -596,7 +615,8 @@ class SpikingNetwork(nn.Module):
         observers: Sequence[Observer] = (),
     ) -> Run:
         """A run before its first step, of these images or of frames like this first one."""
-        run = Run(self.program, self.model, images, readout=self.readout, observers=observers)
+        kind = IntegerRun if self.integers else Run
+        run = kind(self.program, self.model, images, readout=self.readout, observers=observers)
         if first_pass is not None:
             run.states = starting_states(first_pass, self.program, self.model, images)
         return run

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -16,8 +16,11 @@ from snm_kernels import (
     SNMRule,
     SNMState,
     pack_spike_weight,
+    snm,
     snm_conv,
+    snm_linear,
     spike_conv,
+    spike_linear,
 )
 
 from .neuron import SNMNeuron
@@ -29,7 +32,17 @@ Path = Literal["events", "dense"]
 """How a layer of spikes is computed: spike by spike, or all of it, spikes and zeros."""
 
 _LARGEST_DENSE = 63
-"""The largest sum of pooled spikes that a dense convolution takes: twice it fits in 7 bits."""
+"""The largest sum of pooled spikes that a dense convolution takes. Where processors have no
+instruction that adds four products of 8 bits up in 32 bits, oneDNN adds two in 16: 2 * 126 * 127
+fits."""
+_OFFSET = 1.5 * 2.0**23
+"""A float whose last bit is worth 1, and to which a smaller integer may be added or subtracted:
+its bits, less those of the offset, are then that integer."""
+_OFFSET_BITS = 0x4B400000
+_FRACTION = 2**22
+"""What is smaller than this changes no other bits of the offset than its fraction's."""
+_LARGEST_PIXEL = 2**15
+"""Images are cut off at so many steps of their scale."""
 
 
 class IntegerNeuron(SNMNeuron):
@@ -39,11 +52,13 @@ class IntegerNeuron(SNMNeuron):
         threshold: int32, 1 to 2**24 - 1, or 2**31 - 1 for a neuron that stays silent; broadcastable
             to ``[B, ...]``.
         rule: the rule that the neurons follow.
+        bias: int32, added to the drive of every step; None for none.
+        bound: the largest amount of what drives them at a time step, the bias included.
         backend: as in :func:`snm_kernels.snm`.
 
     Raises:
         ValueError: a threshold is out of range.
-        TypeError: the threshold is not int32, or rule is not an SNMRule.
+        TypeError: the threshold or bias is not int32, or rule is not an SNMRule.
 
     >>> neuron = IntegerNeuron(torch.tensor([10], dtype=torch.int32))
     >>> neuron(torch.full((4, 1), 5, dtype=torch.int32), emit="spike").spikes.flatten().tolist()
@@ -51,11 +66,18 @@ class IntegerNeuron(SNMNeuron):
     """
 
     def __init__(
-        self, threshold: Tensor, rule: SNMRule = SNM, *, backend: Backend = "auto"
+        self,
+        threshold: Tensor,
+        rule: SNMRule = SNM,
+        *,
+        bias: Tensor | None = None,
+        bound: int = 0,
+        backend: Backend = "auto",
     ) -> None:
         super().__init__(1.0, rule, backend=backend)
-        if threshold.dtype != torch.int32:
-            raise TypeError(f"IntegerNeuron: threshold must be int32, got {threshold.dtype}")
+        for name, value in (("threshold", threshold), ("bias", bias)):
+            if value is not None and value.dtype != torch.int32:
+                raise TypeError(f"IntegerNeuron: {name} must be int32, got {value.dtype}")
         fits = (threshold == SILENT) | ((threshold >= 1) & (threshold < 2**24))
         if not bool(fits.all()):
             raise ValueError(
@@ -63,9 +85,21 @@ class IntegerNeuron(SNMNeuron):
                 f"got {threshold[~fits][0].item()}"
             )
         self.threshold = threshold.clone()
+        self.bias = None if bias is None else bias.clone()
+        self.bound = bound
+
+    @property
+    def most_steps(self) -> int:
+        """For how many time steps no membrane can leave int32, whatever the spikes."""
+        rule, finite = self.rule, self.threshold[self.threshold != SILENT]
+        if finite.numel() == 0:
+            return SILENT
+        # What a step subtracts brings the membrane nearer to 0, or at most one threshold beyond it.
+        start = (abs(rule.v_init) + 1) * int(finite.max())
+        return int((SILENT - start) // max(1, self.bound)) - 1
 
     def amplitude(self, spikes: Tensor) -> Tensor:
-        """What integer spikes carry: themselves, and 0 for a silent neuron."""
+        """What integer spikes carry: themselves."""
         return spikes
 
     def moved(self, fn: Callable[[Tensor], Tensor]) -> Tensor:
@@ -77,22 +111,23 @@ class IntegerNeuron(SNMNeuron):
         return f"threshold={list(self.threshold.shape)}, silent={silent}, rule={self.rule}"
 
 
-class IntegerConv2d(nn.Module):
-    """A convolution of integers with int8 weights; what it makes is int32, exact in any order.
+class IntegerConv(nn.Module):
+    """A convolution of integers with int8 weights, whose sums are exact in any order.
 
     Args:
         weight: int8 ``[K, C / groups, *kernel]``, -127 to 127, with one or two spatial dimensions.
         bias: int32 ``[K]``, or None.
-        stride, padding, dilation, groups: as for ``torch.nn.Conv2d``.
+        stride, padding, dilation: as for ``torch.nn.Conv2d``, one for each spatial dimension.
+        groups: as there.
         pool: sizes of windows, side by side, over which inputs are summed first.
         largest: the largest amount of an input, before pooling.
-        path: how spikes are computed; both give the same.
+        path: how spikes are computed; both ways give the same.
 
     Raises:
         TypeError, ValueError: as :func:`snm_kernels.pack_spike_weight`.
 
-    >>> conv = IntegerConv2d(torch.full((1, 1, 1, 2), 3, dtype=torch.int8))
-    >>> conv(torch.ones(1, 1, 1, 3, dtype=torch.int8)).flatten().tolist()
+    >>> conv = IntegerConv(torch.full((1, 1, 2), 3, dtype=torch.int8), None, (1,), (0,), (1,))
+    >>> conv(torch.ones(1, 1, 3, dtype=torch.int8)).flatten().tolist()
     [6, 6]
     """
 
@@ -103,13 +138,13 @@ class IntegerConv2d(nn.Module):
     def __init__(
         self,
         weight: Tensor,
-        bias: Tensor | None = None,
-        *,
-        stride: Sequence[int] = (1, 1),
-        padding: Sequence[int] = (0, 0),
-        dilation: Sequence[int] = (1, 1),
+        bias: Tensor | None,
+        stride: Sequence[int],
+        padding: Sequence[int],
+        dilation: Sequence[int],
         groups: int = 1,
         pool: Sequence[int] = (1, 1),
+        *,
         largest: int = 1,
         path: Path = "events",
     ) -> None:
@@ -124,43 +159,44 @@ class IntegerConv2d(nn.Module):
         self.pool = tuple(pool)
         self.largest = largest
         self.path: Path = path
-        self._dense: tuple[Any, Tensor] | None = None
+        self._dense: _DenseWeight | None = None
 
     @property
     def sums(self) -> int:
         """The largest amount that a sum can have at one time step, the bias included."""
-        total = self.weight.long().abs().flatten(1).sum(1) * self.largest * math.prod(self.pool)
+        pooled = self.largest * math.prod(self.pool)
+        total = self.weight.long().abs().flatten(1).sum(1) * pooled
         if self.bias is not None:
             total = total + self.bias.long().abs()
         return int(total.max())
+
+    @property
+    def can_be_dense(self) -> bool:
+        """Whether PyTorch has an exact dense convolution for this layer's device and inputs."""
+        fits = self.largest * math.prod(self.pool) <= _LARGEST_DENSE and self.sums < _FRACTION
+        return fits and self.weight.device.type == "cpu"
 
     def forward(self, x: Tensor, steps: int = 1) -> Tensor:
         """Convolves integers.
 
         Args:
-            x: ``[N, C, H, W]``: int8 spikes, or other integers, whose sums must be below 2**53.
+            x: ``[N, C, ...]``: int8 spikes, or other integers, whose sums must be below 2**53.
             steps: how many time steps ``x`` is the sum of; the bias is added as many times.
 
         Returns:
-            int32 ``[N, K, H', W']``; int64 if ``x`` is int64.
+            int32 ``[N, K, ...]``; int64 if ``x`` is int64.
         """
         if x.dtype == torch.int8 and steps == 1:
             if self.path == "dense" and self.can_be_dense:
-                drive = self._convolve_densely(x)
-                return drive if self.bias is None else drive + self._bias(drive)
-            return spike_conv(x.unsqueeze(0), self.weight, **self._arguments()).squeeze(0)
+                drive, bias = self._drive_densely(x.unsqueeze(0))
+                return (drive + _along(bias, drive.dim() - 3)).squeeze(0)
+            return self._drive(x.unsqueeze(0)).squeeze(0)
         # Sums of integers this small are exact in float64, in whatever order.
-        dims = self.weight.dim() - 2
-        wide = x.to(torch.float64)
-        if math.prod(self.pool) > 1:
-            wide = _sum_pool(wide, self.pool[-dims:])
-        convolve = F.conv1d if dims == 1 else F.conv2d
-        weight = self.weight.to(torch.float64)
-        made = convolve(
-            wide, weight, None, self.stride, self.padding, self.dilation, self.groups
-        )
-        drive = made.to(torch.int64 if x.dtype == torch.int64 else torch.int32)
-        return drive if self.bias is None else drive + self._bias(drive) * steps
+        summed = self._sum_densely(x.to(torch.float64))
+        drive = summed.to(torch.int64 if x.dtype == torch.int64 else torch.int32)
+        if self.bias is None:
+            return drive
+        return drive + _along(self.bias.to(drive.dtype) * steps, drive.dim() - 2)
 
     def fire(
         self,
@@ -173,14 +209,28 @@ class IntegerConv2d(nn.Module):
         """Runs the layer and the neurons that it drives over all time steps.
 
         Args:
-            x: int8 spikes ``[T, B, C, H, W]``.
+            x: int8 spikes ``[T, B, C, ...]``.
             neuron: the neurons.
-            state, residual, emit: as for :class:`snm.nn.SNMNeuron`.
+            state, residual, emit: as for a call of :class:`snm.nn.SNMNeuron`.
         """
         if self.path == "dense" and self.can_be_dense:
-            drive = self(x.flatten(0, 1)).unflatten(0, x.shape[:2])
-            return neuron(drive, state, residual=residual, emit=emit)
-        return snm_conv(
+            drive, bias = self._drive_densely(x)
+            added = _along(bias, drive.dim() - 3)
+            return snm(
+                drive,
+                neuron.threshold,
+                rule=neuron.rule,
+                state=state,
+                bias=added if neuron.bias is None else added + neuron.bias,
+                residual=residual,
+                emit=emit,
+                backend=neuron.backend,
+            )
+        arguments = self._arguments()
+        if neuron.bias is not None:
+            own = arguments["bias"]
+            arguments["bias"] = neuron.bias if own is None else own + neuron.bias
+        return self._fire(
             x,
             self.weight,
             neuron.threshold,
@@ -189,54 +239,322 @@ class IntegerConv2d(nn.Module):
             residual=residual,
             emit=emit,
             backend=neuron.backend,
-            **self._arguments(),
+            **arguments,
         )
-
-    @property
-    def can_be_dense(self) -> bool:
-        """Whether PyTorch has an exact dense convolution for this layer's device and inputs."""
-        fits = self.largest * math.prod(self.pool) <= _LARGEST_DENSE and self.sums < 2**24
-        return fits and self.weight.device.type == "cpu" and self.weight.dim() == 4
 
     def _arguments(self) -> dict[str, Any]:
         """What the ops take of this layer, beside its weight."""
-        bias = None
-        if self.bias is not None:
-            bias = self.bias.view(-1, *[1] * (self.weight.dim() - 2))
         return {
             "stride": self.stride,
             "padding": self.padding,
             "dilation": self.dilation,
             "groups": self.groups,
-            "pool": self.pool,
+            "pool": self.pool[-len(self.stride) :],
             "packed": self.packed,
-            "bias": bias,
+            "bias": None if self.bias is None else _along(self.bias, len(self.stride)),
         }
 
-    def _bias(self, drive: Tensor) -> Tensor:
-        assert self.bias is not None
-        return self.bias.to(drive.dtype).view(-1, *[1] * (drive.dim() - 2))
+    def _fire(self, *args: Any, **kwargs: Any) -> SNMOutput:
+        return snm_conv(*args, **kwargs)
 
-    def _convolve_densely(self, x: Tensor) -> Tensor:
-        """The convolution of all of x, spikes and zeros, by oneDNN in 8 bits."""
-        if math.prod(self.pool) > 1:
-            x = _sum_pool(x, self.pool)
-        zero = self.largest * math.prod(self.pool)
-        ops = torch.ops.onednn
+    def _drive(self, x: Tensor) -> Tensor:
+        return spike_conv(x, self.weight, **self._arguments())
+
+    def _sum_densely(self, x: Tensor) -> Tensor:
+        """The sums of the weights of numbers in float64."""
+        dims = len(self.stride)
+        pooled = sum_pool(x, self.pool[-dims:])
+        convolve = F.conv1d if dims == 1 else F.conv2d
+        places = (self.stride, self.padding, self.dilation)
+        return convolve(pooled, self.weight.to(torch.float64), None, *places, self.groups)
+
+    def _drive_densely(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """What drives neurons, with all of the spikes and zeros in ``x`` ``[T, B, ...]`` convolved.
+
+        Returns:
+            int32 ``[T, B, ...]``; and what has to be added to it, int32 ``[K]``.
+        """
         if self._dense is None:
-            ones = torch.ones(len(self.weight))
-            shape = [1, x.shape[1], *x.shape[2:]]
-            packed = ops.qconv_prepack(
-                self.weight, ones, 1.0, zero, self.stride, self.padding, self.dilation,
-                self.groups, shape,
-            )
-            self._dense = packed, ones
-        packed, ones = self._dense
-        shifted = x.view(torch.uint8) + zero
+            self._dense = _DenseWeight.of(self)
+        return self._dense.drive(x)
+
+    def extra_repr(self) -> str:
+        return f"weight={list(self.weight.shape)}, stride={self.stride}, path={self.path!r}"
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "IntegerConv":
+        super()._apply(fn, recurse)
+        self._dense = None
+        return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy or a pickle holds: oneDNN's weights are made anew."""
+        return {**self.__dict__, "_dense": None}
+
+
+class IntegerLinear(IntegerConv):
+    """A linear layer of integers with int8 weights, like :class:`IntegerConv`.
+
+    Args:
+        weight: int8 ``[K, C]``, -127 to 127.
+        bias: int32 ``[K]``, or None.
+        largest, path: as for :class:`IntegerConv`.
+
+    >>> linear = IntegerLinear(torch.tensor([[3, 4]], dtype=torch.int8))
+    >>> linear(torch.tensor([[1, -1]], dtype=torch.int8)).item()
+    -1
+    """
+
+    def __init__(
+        self,
+        weight: Tensor,
+        bias: Tensor | None = None,
+        *,
+        largest: int = 1,
+        path: Path = "events",
+    ) -> None:
+        super().__init__(weight, bias, (), (), (), largest=largest, path=path)
+
+    def _arguments(self) -> dict[str, Any]:
+        return {"packed": self.packed, "bias": self.bias}
+
+    def _fire(self, *args: Any, **kwargs: Any) -> SNMOutput:
+        return snm_linear(*args, **kwargs)
+
+    def _drive(self, x: Tensor) -> Tensor:
+        return spike_linear(x, self.weight, **self._arguments())
+
+    def _sum_densely(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight.to(torch.float64))
+
+
+class IntegerSumPool(nn.Module):
+    """Sums integers over windows that lie side by side; an average pooling without its division.
+
+    Args:
+        size: of a window in each spatial dimension.
+        flat: whether the result has no spatial dimensions, which are then of size 1.
+        wide: whether int8 is too small for the sums, which are int32 then.
+
+    >>> IntegerSumPool((2,))(torch.tensor([[[1, 1, -1, 0]]], dtype=torch.int8)).tolist()
+    [[[2, -1]]]
+    """
+
+    def __init__(self, size: Sequence[int], flat: bool = False, wide: bool = False) -> None:
+        super().__init__()
+        self.size = tuple(size)
+        self.flat = flat
+        self.wide = wide
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Sums ``[N, C, ...]`` over windows."""
+        pooled = sum_pool(x.to(torch.int32) if self.wide else x, self.size)
+        return pooled.flatten(1) if self.flat else pooled
+
+    def extra_repr(self) -> str:
+        return f"size={self.size}"
+
+
+class IntegerScale(nn.Module):
+    """Multiplies the spikes of each channel by an integer, as a connection without weights does.
+
+    Args:
+        factor: int32 ``[C]``.
+
+    >>> IntegerScale(torch.tensor([5], dtype=torch.int32))(torch.ones(2, 1, dtype=torch.int8))
+    tensor([[5],
+            [5]], dtype=torch.int32)
+    """
+
+    factor: Tensor
+
+    def __init__(self, factor: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("factor", factor)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Multiplies ``[N, C, ...]``; int32, and int64 if x is."""
+        return x * _along(self.factor, x.dim() - 2)
+
+
+class Pixels(nn.Module):
+    """Makes integers of images: how many steps of the pixels' scale they are from 0.
+
+    Args:
+        step: float64 ``[C]``, the value of one step of a channel.
+        zero: float64 ``[C]``, the uint8 pixel, not always a whole one, that stands for 0; None
+            where images are no pixels.
+
+    >>> pixels = Pixels(torch.tensor([0.5]).double(), torch.tensor([99.75]).double())
+    >>> pixels(torch.tensor([[2.125]])).item()
+    4
+    >>> pixels(torch.tensor([[104]], dtype=torch.uint8)).item()
+    4
+    """
+
+    step: Tensor
+    zero: Tensor | None
+
+    def __init__(self, step: Tensor, zero: Tensor | None = None) -> None:
+        super().__init__()
+        self.register_buffer("step", step)
+        self.register_buffer("zero", zero)
+
+    @property
+    def rest(self) -> Tensor:
+        """What has to be added to the integers, ``[C]``, less than 1: pixel 0 is where 0 is nearly."""
+        return torch.zeros_like(self.step) if self.zero is None else self.zero.round() - self.zero
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Makes int32 of images ``[B, C, ...]``: uint8 pixels, or floats, which are rounded."""
+        behind = x.dim() - 2
+        if x.dtype == torch.uint8:
+            if self.zero is None:
+                raise TypeError(
+                    "SpikingNetwork: takes no uint8 images; give snm.quantize the mean and std "
+                    "with which pixels are standardised"
+                )
+            return x.to(torch.int32) - _along(self.zero.round().to(torch.int32), behind)
+        steps = x.double() / _along(self.step, behind) - _along(self.rest, behind)
+        return steps.round().clamp(-_LARGEST_PIXEL, _LARGEST_PIXEL).to(torch.int32)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Pixels":
+        return _keeping_dtype(self, fn, super()._apply, recurse)
+
+
+class IntegerReadout(nn.Module):
+    """Makes logits of the sums of an output layer: the only floating point numbers of a network.
+
+    Args:
+        unit: float64, what 1 is worth in each element of one image's sums.
+
+    >>> IntegerReadout(torch.tensor([0.5], dtype=torch.float64))(torch.tensor([[6]]), 4)
+    tensor([[0.7500]])
+    """
+
+    unit: Tensor
+
+    def __init__(self, unit: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("unit", unit)
+
+    def forward(self, x: Tensor, steps: int) -> Tensor:
+        """The mean over ``steps`` time steps of what sums ``[B, ...]`` are worth, float32."""
+        return (x.to(torch.float64) * self.unit / steps).to(torch.float32)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "IntegerReadout":
+        return _keeping_dtype(self, fn, super()._apply, recurse)
+
+
+def sum_pool(x: Tensor, size: Sequence[int]) -> Tensor:
+    """Sums ``[N, C, ...]`` over windows of this size, side by side; what is left over is not read.
+
+    >>> sum_pool(torch.ones(1, 1, 5, dtype=torch.int8), (2,)).tolist()
+    [[[2, 2]]]
+    """
+    for dim, window in enumerate(size, x.dim() - len(size)):
+        if window == 1:
+            continue
+        used = x.narrow(dim, 0, x.shape[dim] // window * window)
+        parts = [used[(slice(None),) * dim + (slice(i, None, window),)] for i in range(window)]
+        x = parts[0] + parts[1]
+        for part in parts[2:]:
+            x += part
+    return x
+
+
+class _DenseWeight(NamedTuple):
+    """A weight as oneDNN takes it, for spikes of which the least is at 0 of uint8."""
+
+    weight: Any
+    scale: Tensor
+    bias: Tensor
+    """float32 ``[K]``: added to sums so that their last bits are an integer's."""
+    rest: Tensor
+    """int32 ``[K]``: what makes sums of the bits."""
+    zero: int
+    layer: IntegerConv
+
+    @classmethod
+    def of(cls, layer: IntegerConv) -> "_DenseWeight":
+        """Packs the weight of a layer."""
+        kernel = layer.weight
+        dims = len(layer.stride)
+        if dims < 2:
+            kernel = kernel[:, :, None] if dims == 1 else kernel[:, :, None, None]
+        zero = layer.largest * math.prod(layer.pool)
+        scale = torch.ones(len(kernel))
+        places = _two(layer)
+        size = [1, kernel.shape[1] * layer.groups, 32, 32]
+        packed = torch.ops.onednn.qconv_prepack(kernel, scale, 1.0, zero, *places, size)
+        bias = torch.full((len(kernel),), _OFFSET)
+        rest = torch.full((len(kernel),), -_OFFSET_BITS, dtype=torch.int32)
+        if layer.bias is not None:
+            rest = rest + layer.bias
+        return cls(packed, scale, bias, rest, zero, layer)
+
+    def drive(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """As :meth:`IntegerConv._drive_densely`."""
+        layer = self.layer
+        dims = len(layer.stride)
+        folded = x.flatten(0, 1)
+        if dims == 2:
+            folded = sum_pool(folded, layer.pool)
+        elif dims == 1:
+            folded = sum_pool(folded, layer.pool[-1:]).unsqueeze(2)
+        else:
+            folded = folded[:, :, None, None]
+        # int8 and uint8 have the same sums.
+        shifted = folded.view(torch.uint8) + self.zero
         shifted = shifted.contiguous(memory_format=torch.channels_last)
-        made = ops.qconv2d_pointwise(
-            shifted, 1.0, zero, packed, ones, torch.zeros(len(ones), dtype=torch.int32), None,
-            self.stride, self.padding, self.dilation, self.groups, 1.0, 0, torch.float32,
-            "none", [], "",
+        zeros = torch.zeros(len(self.scale), dtype=torch.int32)
+        stride, padding, dilation, groups = _two(layer)
+        made = torch.ops.onednn.qconv2d_pointwise(
+            shifted,
+            1.0,
+            self.zero,
+            self.weight,
+            self.scale,
+            zeros,
+            self.bias,
+            stride,
+            padding,
+            dilation,
+            groups,
+            1.0,
+            0,
+            torch.float32,
+            "none",
+            [],
+            "",
         )
-        return made.to(torch.int32)
+        bits = made.view(torch.int32)
+        bits = bits if dims == 2 else bits.squeeze(2) if dims == 1 else bits[:, :, 0, 0]
+        return bits.unflatten(0, x.shape[:2]), self.rest
+
+
+def _two(layer: IntegerConv) -> tuple[list[int], list[int], list[int], int]:
+    """A layer's stride, padding, dilation and groups as two-dimensional."""
+    missing = 2 - len(layer.stride)
+    return (
+        [1] * missing + list(layer.stride),
+        [0] * missing + list(layer.padding),
+        [1] * missing + list(layer.dilation),
+        layer.groups,
+    )
+
+
+def _keeping_dtype(
+    module: Any, fn: Callable[[Tensor], Tensor], apply: Callable[..., Any], recurse: bool
+) -> Any:
+    """Moves a module, whose buffers stay of the dtype that they are of."""
+    before = dict(module._buffers)
+    apply(fn, recurse)
+    for name, buffer in before.items():
+        if buffer is not None:
+            module._buffers[name] = buffer.to(module._buffers[name].device)
+    return module
+
+
+def _along(values: Tensor, behind: int) -> Tensor:
+    """Values of channels with so many dimensions of size 1 behind them."""
+    return values.view(-1, *[1] * behind)

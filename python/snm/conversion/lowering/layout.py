@@ -86,7 +86,7 @@ def lay_out(
     temporal = _used(temporal)
     tail = [_call(node) for node in nodes if node in in_tail and node.op != "placeholder"]
     kept = {name for step in (*temporal, *tail) for name in step.reads}
-    frees = _last_reads(static, kept) | _last_reads(temporal, set())
+    frees = last_reads(static, kept) | last_reads(temporal, set())
     return Program(
         images=images.name,
         batch=_BATCH,
@@ -260,7 +260,7 @@ def _may_overwrite(traced: TracedModel, value: fx.Node, reader: fx.Node) -> bool
     return fresh and not bases_of(value) and list(value.users) == [reader]
 
 
-def _last_reads(steps: Iterable[Step], kept: set[str]) -> dict[str, tuple[str, ...]]:
+def last_reads(steps: Iterable[Step], kept: set[str]) -> dict[str, tuple[str, ...]]:
     """For each step the results of these steps that nothing reads after it."""
     steps = list(steps)
     own = {name for step in steps for name in step.makes} - kept
