@@ -15,8 +15,8 @@ struct Events {
   uint32_t* events[2];
 };
 
-// Words of weights are read whole, and lists by whole registers.
-constexpr int64_t kListPadding = 16;
+// So many events are copied together, whether there are as many or not.
+constexpr int64_t kListPadding = 32;
 // Outputs whose weights lie side by side, two in a word of 16 bits: the first 32 and the last 32.
 constexpr int64_t kWeightBlock = 64;
 // Of a tile's membranes and memories together, to stay in the first-level cache.

@@ -96,7 +96,8 @@ SNM_INLINE uint32_t* append(uint64_t bits, bool graded, const int8_t* spikes, ui
   __m512i places = _mm512_add_epi32(
       _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0),
       _mm512_set1_epi32(static_cast<int32_t>(first)));
-  for (; bits != 0; bits >>= 16) {
+  if (bits == 0) return to;
+  for (int part = 0; part < 4; ++part, bits >>= 16) {
     const auto some = static_cast<__mmask16>(bits);
     const uint32_t count = __builtin_popcount(some);
     // No more than is ours: what follows may be another thread's.
@@ -288,6 +289,7 @@ class Unit {
     width_ = std::min(plan_.tile, a_.width.out - first_);
     start();
     for (int64_t t = 0; t < a_.time_steps; ++t) {
+      fetch(t);
       for (int64_t x = 0; x < width_; ++x) advance(t, x);
     }
     if (a_.drive == nullptr) finish();
@@ -348,6 +350,32 @@ class Unit {
     }
   }
 
+  // Asks for the lists of the step after t, and for where those of the step after that are: every
+  // time step lies elsewhere.
+  SNM_INLINE void fetch(int64_t t) const {
+    const SpikeConvSize& h = a_.height;
+    const SpikeConvSize& w = a_.width;
+    const int64_t left = std::max<int64_t>(0, first_ * w.stride - w.padding);
+    const int64_t right = std::min(w.pooled, (first_ + width_ - 1) * w.stride - w.padding +
+                                                 w.dilation * (w.kernel - 1) + 1);
+    for (int64_t ky = 0; ky < h.kernel && left < right; ++ky) {
+      const int64_t y = row_ * h.stride - h.padding + ky * h.dilation;
+      if (y < 0 || y >= h.pooled) continue;
+      for (int sign = 0; sign < 2; ++sign) {
+        if (t + 2 < a_.time_steps) prefetch<0>(row_of(sign, t + 2, y) + left, right - left + 1);
+        if (t + 1 >= a_.time_steps) continue;
+        const uint32_t* const row = row_of(sign, t + 1, y);
+        prefetch<0>(events_.events[sign] + row[left], row[right] - row[left]);
+      }
+    }
+  }
+
+  // Where the lists of a row of pixels start.
+  SNM_INLINE const uint32_t* row_of(int sign, int64_t t, int64_t y) const {
+    const int64_t image = (group_ * a_.time_steps + t) * a_.batch + image_;
+    return events_.starts[sign] + (image * a_.height.pooled + y) * a_.width.pooled;
+  }
+
   // One time step of a pixel.
   SNM_INLINE void advance(int64_t t, int64_t x) {
     uint32_t* const middle = gather(0, t, x, b_.list);
@@ -368,13 +396,11 @@ class Unit {
   SNM_INLINE uint32_t* gather(int sign, int64_t t, int64_t x, uint32_t* to) const {
     const SpikeConvSize& h = a_.height;
     const SpikeConvSize& w = a_.width;
-    const uint32_t* const starts = events_.starts[sign];
     const int64_t left = (first_ + x) * w.stride - w.padding;
     for (int64_t ky = 0; ky < h.kernel; ++ky) {
       const int64_t y = row_ * h.stride - h.padding + ky * h.dilation;
       if (y < 0 || y >= h.pooled) continue;
-      const int64_t image = (group_ * a_.time_steps + t) * a_.batch + image_;
-      const uint32_t* const row = starts + (image * h.pooled + y) * w.pooled;
+      const uint32_t* const row = row_of(sign, t, y);
       if (w.dilation == 1) {
         const int64_t from = std::max<int64_t>(0, left);
         const int64_t until = std::min(w.pooled, left + w.kernel);
@@ -397,9 +423,12 @@ class Unit {
     const uint32_t* const events = events_.events[sign] + from;
     const Uints base = Uints{} + static_cast<uint32_t>(tap * channels_);
     const int64_t count = until - from;
-    for (int64_t i = 0; i < count; i += kLanes) {
+    const auto shift = [&](int64_t i) {
       store((load<Uints>(events + i) + base) << static_cast<uint32_t>(shift_), to + i);
-    }
+    };
+    // So many always: how many there are is hard to predict.
+    for (int64_t i = 0; i < kListPadding; i += kLanes) shift(i);
+    for (int64_t i = kListPadding; i < count; i += kLanes) shift(i);
     return to + count;
   }
 

@@ -87,16 +87,8 @@ class IntegerNeuron(SNMNeuron):
         self.threshold = threshold.clone()
         self.bias = None if bias is None else bias.clone()
         self.bound = bound
-
-    @property
-    def most_steps(self) -> int:
+        self.most_steps = _most_steps(threshold, rule, bound)
         """For how many time steps no membrane can leave int32, whatever the spikes."""
-        rule, finite = self.rule, self.threshold[self.threshold != SILENT]
-        if finite.numel() == 0:
-            return SILENT
-        # What a step subtracts brings the membrane nearer to 0, or at most one threshold beyond it.
-        start = (abs(rule.v_init) + 1) * int(finite.max())
-        return int((SILENT - start) // max(1, self.bound)) - 1
 
     def amplitude(self, spikes: Tensor) -> Tensor:
         """What integer spikes carry: themselves."""
@@ -159,16 +151,9 @@ class IntegerConv(nn.Module):
         self.pool = tuple(pool)
         self.largest = largest
         self.path: Path = path
-        self._dense: _DenseWeight | None = None
-
-    @property
-    def sums(self) -> int:
+        self.sums = _largest_sum(weight, bias, largest * math.prod(pool))
         """The largest amount that a sum can have at one time step, the bias included."""
-        pooled = self.largest * math.prod(self.pool)
-        total = self.weight.long().abs().flatten(1).sum(1) * pooled
-        if self.bias is not None:
-            total = total + self.bias.long().abs()
-        return int(total.max())
+        self._dense: _DenseWeight | None = None
 
     @property
     def can_be_dense(self) -> bool:
@@ -541,6 +526,24 @@ def _two(layer: IntegerConv) -> tuple[list[int], list[int], list[int], int]:
         [1] * missing + list(layer.dilation),
         layer.groups,
     )
+
+
+def _most_steps(threshold: Tensor, rule: SNMRule, bound: int) -> int:
+    """For how many time steps no membrane can leave int32, driven with ``bound`` at most."""
+    finite = threshold[threshold != SILENT]
+    if finite.numel() == 0:
+        return SILENT
+    # What a spike subtracts brings a membrane nearer to 0, or one threshold beyond it at most.
+    start = math.ceil((abs(rule.v_init) + 1) * int(finite.max()))
+    return (SILENT - start) // max(1, bound) - 1
+
+
+def _largest_sum(weight: Tensor, bias: Tensor | None, largest: int) -> int:
+    """The largest amount of a sum of inputs up to ``largest``, the bias included."""
+    total = weight.long().abs().flatten(1).sum(1) * largest
+    if bias is not None:
+        total = total + bias.long().abs()
+    return int(total.max())
 
 
 def _keeping_dtype(
