@@ -137,10 +137,10 @@ SNM_INLINE Thresholds<IntegerScalar> integer_thresholds(int32_t theta, const Rul
 }
 
 SNM_INLINE int32_t integer_starting_membrane(int32_t theta, const Rule& rule) {
-  const double real = bounded(theta * static_cast<double>(rule.v_init));
+  const double fraction = theta == kSilent ? 0.0 : static_cast<double>(rule.v_init);
+  const double real = bounded(theta * fraction);
   const int32_t cut = static_cast<int32_t>(real);
-  const int32_t floor = cut > real ? cut - 1 : cut;
-  return theta == kSilent ? 0 : floor;
+  return cut - static_cast<int32_t>(cut > real);
 }
 
 template <class V = Scalar>
