@@ -55,7 +55,7 @@ struct Scalar {
   }
   static SNM_INLINE Number add(Number a, Number b) { return a + b; }
   static SNM_INLINE Number times(Int s, Number theta) { return to_float(s) * theta; }
-  // u / theta where it fires, else 0; what it has before the point.
+  // u / theta where it fires, else 0; of integers, what that has before the point.
   static SNM_INLINE Number quotient(Mask fires, Number u, Number theta) {
     return select(fires, u / theta, 0.0f);
   }

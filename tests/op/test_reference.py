@@ -266,3 +266,17 @@ def test_integers_do_what_floats_do_where_those_are_exact(name: str, backend: st
     assert torch.equal(ours.state.v.float(), theirs.state.v)
     assert torch.equal(ours.state.m, theirs.state.m)
     assert ours.spikes.unique().numel() > 1
+
+
+@pytest.mark.parametrize("backend", ["reference", "cpu"])
+def test_quotients_of_integers_are_exact_at_every_multiple(backend: str) -> None:
+    g = torch.Generator().manual_seed(5)
+    some = torch.randint(1, 2**24, (200,), generator=g)
+    theta = torch.cat((torch.arange(1, 50), 2**24 - torch.arange(1, 50), some))[:, None]
+    multiples = theta * torch.arange(1, 129)
+    u = torch.cat((multiples - 1, multiples, multiples + 1), 1).clamp(max=2**31 - 1)
+    rule = preset("burst", max_spikes=127)
+    drive = u[None].to(torch.int32)
+    spikes, state = snm(drive, theta.int(), rule=rule, emit="spike", backend=backend)
+    assert torch.equal(spikes[0], (u // theta).clamp(0, 127).to(torch.int8))
+    assert torch.equal(state.v, (u - spikes[0] * theta).to(torch.int32))
