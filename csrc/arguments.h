@@ -9,7 +9,7 @@ namespace snm {
 
 enum class DType : int8_t { kFloat32, kFloat16, kBFloat16, kInt32, kInt8, kNone };
 
-// An element of a drive that stays the integer it is.
+// An element of an int32 drive whose neurons are integers: no float is made of it.
 enum class Integer : int32_t {};
 
 // A threshold or bias that repeats over a time slice: neuron n has values[(n / inner) % period].

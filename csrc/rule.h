@@ -55,7 +55,7 @@ struct Scalar {
   }
   static SNM_INLINE Number add(Number a, Number b) { return a + b; }
   static SNM_INLINE Number times(Int s, Number theta) { return to_float(s) * theta; }
-  // u / theta where it fires, else 0; what it has before the point.
+  // u / theta where it fires, else 0; of integers, what that has before the point.
   static SNM_INLINE Number quotient(Mask fires, Number u, Number theta) {
     return select(fires, u / theta, 0.0f);
   }
@@ -137,10 +137,10 @@ SNM_INLINE Thresholds<IntegerScalar> integer_thresholds(int32_t theta, const Rul
 }
 
 SNM_INLINE int32_t integer_starting_membrane(int32_t theta, const Rule& rule) {
-  const double real = bounded(theta * static_cast<double>(rule.v_init));
+  const double fraction = theta == kSilent ? 0.0 : static_cast<double>(rule.v_init);
+  const double real = bounded(theta * fraction);
   const int32_t cut = static_cast<int32_t>(real);
-  const int32_t floor = cut > real ? cut - 1 : cut;
-  return theta == kSilent ? 0 : floor;
+  return cut - static_cast<int32_t>(cut > real);
 }
 
 template <class V = Scalar>

@@ -100,8 +100,8 @@ def dtype_names(dtypes: Sequence[torch.dtype]) -> str:
 
 def number_dtype(threshold: Tensor | float) -> torch.dtype:
     """The dtype in which neurons of a threshold compute: int32 if that is its own, else float32."""
-    whole = isinstance(threshold, Tensor) and threshold.dtype == torch.int32
-    return torch.int32 if whole else torch.float32
+    integers = isinstance(threshold, Tensor) and threshold.dtype == torch.int32
+    return torch.int32 if integers else torch.float32
 
 
 def parameter(

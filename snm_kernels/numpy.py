@@ -89,9 +89,9 @@ def snm(
     if not isinstance(threshold, np.ndarray):
         threshold = check_threshold(threshold, "an array")
     shape = x.shape[1:]
-    whole = isinstance(threshold, np.ndarray) and _native(threshold).dtype == np.int32
-    number = np.dtype(np.int32 if whole else np.float32)
-    if whole:
+    integers = isinstance(threshold, np.ndarray) and _native(threshold).dtype == np.int32
+    number = np.dtype(np.int32 if integers else np.float32)
+    if integers:
         require(x.dtype == number, TypeError, "x", "int32 with an int32 threshold", x.dtype)
     spikes_dtype = _spikes_dtype(x, number, emit, out_dtype)
     theta = _parameter("threshold", threshold, shape, number)
@@ -197,11 +197,11 @@ def _parameter(
 ) -> tuple[Array, int]:
     """Returns a threshold or bias as a flat vector of numbers, float32 or int32, and how often each
     value repeats."""
-    whole = number == np.int32
+    integers = number == np.int32
     if not isinstance(value, np.ndarray):
-        check = check_integer if whole else check_number
+        check = check_integer if integers else check_number
         return np.array([check(name, value, "an array")], number), 1
-    if whole:
+    if integers:
         fits = _native(value).dtype == number
         require(fits, TypeError, name, "int32 with an int32 threshold", value.dtype)
     else:

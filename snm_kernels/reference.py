@@ -41,8 +41,8 @@ def snm_reference(
     """
     count_min, count_max = rule.count_bounds
     number = threshold.dtype
-    whole = number == torch.int32
-    theta, upper, lower, start = (_whole_thresholds if whole else _thresholds)(threshold, rule)
+    integers = number == torch.int32
+    theta, upper, lower, start = (_integer_thresholds if integers else _thresholds)(threshold, rule)
     theta = theta.expand(x.shape[1:])
     zero = torch.zeros_like(theta)
     if v is None:
@@ -65,7 +65,7 @@ def snm_reference(
         s = fires.to(torch.int32) - corrects.to(torch.int32)
         amplitude = torch.where(fires, theta, torch.where(corrects, -theta, zero))
         if rule.max_spikes > 1:
-            fit = torch.where(fires, u // theta if whole else torch.floor(u / theta), zero)
+            fit = torch.where(fires, u // theta if integers else torch.floor(u / theta), zero)
             limit = fit.clamp(max=rule.max_spikes).to(torch.int32)
             full = count_max - limit
             s = torch.where(fires, count_max - torch.maximum(m, full), s)
@@ -90,7 +90,7 @@ def _thresholds(threshold: Tensor, rule: SNMRule) -> tuple[Tensor, Tensor, Tenso
     return theta, upper, lower, rule.v_init * theta
 
 
-def _whole_thresholds(threshold: Tensor, rule: SNMRule) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _integer_thresholds(threshold: Tensor, rule: SNMRule) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The same of an int32 threshold. Products are float64, in which they are exact."""
     silent = threshold == SILENT
     real = threshold.to(torch.float64)

@@ -111,8 +111,8 @@ struct IntegerLanes : Lanes {
   static SNM_INLINE Number times(Int s, Number theta) {
     return (Number)((Uints)s * (Uints)theta);
   }
-  // No instruction set divides vectors of integers. Floats do, and below 128, more than what a step
-  // sends, are off by one at most.
+  // No instruction set divides vectors of integers. The quotient of floats is off by one at most where
+  // it is below 128, and a step sends no more than 127.
   static SNM_INLINE Number quotient(Mask fires, Number u, Number theta) {
     const Number taken = select(fires, u, Number{});
     const Floats ratio = to_float(taken) / to_float(theta);

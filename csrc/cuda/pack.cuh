@@ -40,7 +40,8 @@ struct Pack {
     for (int w = 0; w < kWords; ++w) __stcs(reinterpret_cast<WordType*>(to) + w, words[w]);
   }
 
-  __device__ __forceinline__ void widen_to(float (&wide)[kCount]) const {
+  template <class Number>
+  __device__ __forceinline__ void widen_to(Number (&wide)[kCount]) const {
 #pragma unroll
     for (int i = 0; i < kCount; ++i) {
       if constexpr (kCount > 1 && sizeof(T) == 2) {

@@ -13,5 +13,7 @@ void launch_float32(const Arguments& arguments, cudaStream_t stream);
 void launch_float16(const Arguments& arguments, cudaStream_t stream);
 void launch_bfloat16(const Arguments& arguments, cudaStream_t stream);
 void launch_int32(const Arguments& arguments, cudaStream_t stream);
+// Where thresholds are int32 too, and all else.
+void launch_integers(const Arguments& arguments, cudaStream_t stream);
 
 }  // namespace snm

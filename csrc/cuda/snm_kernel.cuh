@@ -108,16 +108,19 @@ struct Ring {
   }
 };
 
+__device__ __forceinline__ int32_t widen(Integer value) { return static_cast<int32_t>(value); }
+
 // The values of kCount adjacent neurons from n on.
-template <int kCount>
+template <class Number, int kCount>
 __device__ __forceinline__ void gather(const Periodic& parameter, int64_t n,
-                                       float (&values)[kCount]) {
+                                       Number (&values)[kCount]) {
+  const auto* from = static_cast<const Number*>(parameter.values);
   const int64_t index = n / parameter.inner;
   int64_t inside = n - index * parameter.inner;
   int64_t position = index % parameter.period;
 #pragma unroll
   for (int i = 0; i < kCount; ++i) {
-    values[i] = parameter.values[position];
+    values[i] = from[position];
     if (++inside == parameter.inner) {
       inside = 0;
       if (++position == parameter.period) position = 0;
@@ -130,13 +133,32 @@ __device__ __forceinline__ float just_below(float bound) {
   return bound == -INFINITY ? NAN : nextafterf(bound, -INFINITY);
 }
 
+// What a neuron compares with: by u <= lower, integers by u < lower.
+template <class V>
+__device__ __forceinline__ Thresholds<V> own_thresholds(typename V::Number theta, const Rule& rule) {
+  if constexpr (V::kIntegers) {
+    return integer_thresholds(theta, rule);
+  } else {
+    Thresholds<V> own = thresholds<V>(theta, rule);
+    if (rule.strict) own.lower = just_below(own.lower);
+    return own;
+  }
+}
+
+template <class V>
+__device__ __forceinline__ typename V::Number start_of(typename V::Number theta, const Rule& rule) {
+  if constexpr (V::kIntegers) return integer_starting_membrane(theta, rule);
+  else return starting_membrane<V>(theta, rule);
+}
+
 template <class In, class Out, bool kGraded, class Shape>
 __global__ void __launch_bounds__(Shape::kThreads, Shape::kBlocks) snm_kernel(const Arguments a) {
   constexpr int kCount = Shape::kNeurons;
   constexpr bool kSends = !std::is_same_v<Out, Nothing>;
   using Rows = Ring<In, Shape>;
-  using Kept = Memory<kGraded>;
+  using Kept = MemoryOf<In, kGraded>;
   using Lanes = typename Kept::Lanes;
+  using Number = typename Lanes::Number;
   const int64_t n = (static_cast<int64_t>(blockIdx.x) * Shape::kThreads + threadIdx.x) * kCount;
   if (n >= a.neurons) return;
 
@@ -172,24 +194,23 @@ __global__ void __launch_bounds__(Shape::kThreads, Shape::kBlocks) snm_kernel(co
     fetch(Rows::kBytes / 2, time_steps - Rows::kHalf);
   }
 
-  float theta[kCount], bias[kCount];
+  Number theta[kCount], bias[kCount];
   Thresholds<Lanes> own[kCount];
-  Pack<float, kCount> v;
+  Pack<Number, kCount> v;
   Pack<int32_t, kCount> start, negative;
   typename Lanes::Int m[kCount];
   typename Kept::Limits limits[kCount];
   gather(a.threshold, n, theta);
   if (a.bias.values != nullptr) gather(a.bias, n, bias);
-  if (a.v_in != nullptr) v.load(a.v_in + n);
+  if (a.v_in != nullptr) v.load(static_cast<const Number*>(a.v_in) + n);
   if (a.m_in != nullptr) start.load(a.m_in + n);
   if (Shape::kCounts && a.negative_in != nullptr) negative.load(a.negative_in + n);
 #pragma unroll
   for (int i = 0; i < kCount; ++i) {
-    own[i] = thresholds<Lanes>(theta[i], a.rule);
-    if (a.rule.strict) own[i].lower = just_below(own[i].lower);
+    own[i] = own_thresholds<Lanes>(theta[i], a.rule);
     // The one float that added to any leaves it as it is.
-    if (a.bias.values == nullptr) bias[i] = -0.0f;
-    if (a.v_in == nullptr) v.values[i] = starting_membrane(own[i].theta, a.rule);
+    if (a.bias.values == nullptr) bias[i] = Lanes::kIntegers ? Number{} : Number(-0.0f);
+    if (a.v_in == nullptr) v.values[i] = start_of<Lanes>(own[i].theta, a.rule);
     if (a.m_in == nullptr) start.values[i] = 0;
     if (Shape::kCounts && a.negative_in == nullptr) negative.values[i] = 0;
     m[i] = Kept::inside(start.values[i]);
@@ -199,18 +220,18 @@ __global__ void __launch_bounds__(Shape::kThreads, Shape::kBlocks) snm_kernel(co
   auto* to = static_cast<std::conditional_t<kSends, Out, In>*>(a.spikes) + n;
   unsigned place = 0;
   const auto advance = [&](unsigned place) {
-    float c[kCount];
+    Number c[kCount];
     // All of it, before the place is asked into.
     const auto row = drive.at(place);
     row.widen_to(c);
 #pragma unroll
-    for (int i = 0; i < kCount; ++i) c[i] = c[i] + bias[i];
+    for (int i = 0; i < kCount; ++i) c[i] = Lanes::add(c[i], bias[i]);
     if (added) {
-      float more[kCount];
+      Number more[kCount];
       const auto other = residual.at(place);
       other.widen_to(more);
 #pragma unroll
-      for (int i = 0; i < kCount; ++i) c[i] = c[i] + more[i];
+      for (int i = 0; i < kCount; ++i) c[i] = Lanes::add(c[i], more[i]);
     }
     Pack<std::conditional_t<kSends, Out, In>, kCount> spikes;
 #pragma unroll
@@ -248,9 +269,9 @@ __global__ void __launch_bounds__(Shape::kThreads, Shape::kBlocks) snm_kernel(co
     }
     place = (place + Rows::kGroupBytes) % Rows::kBytes;
   }
-  v.store(a.v_out + n);
+  v.store(static_cast<Number*>(a.v_out) + n);
   // Once more, not kept so long; what has been sent shares no memory with it.
-  if (!kGraded && a.m_in != nullptr) start.load(a.m_in + n);
+  if (Kept::kFromStart && a.m_in != nullptr) start.load(a.m_in + n);
 #pragma unroll
   for (int i = 0; i < kCount; ++i) start.values[i] = Kept::outside(start.values[i], m[i]);
   start.store(a.m_out + n);

@@ -19,7 +19,7 @@ void launch_cuda(const Arguments& arguments, const Tensor& x) {
     case DType::kFloat32: launch_float32(arguments, on); break;
     case DType::kFloat16: launch_float16(arguments, on); break;
     case DType::kBFloat16: launch_bfloat16(arguments, on); break;
-    default: launch_int32(arguments, on); break;
+    default: (arguments.integers ? launch_integers : launch_int32)(arguments, on); break;
   }
   STD_CUDA_KERNEL_LAUNCH_CHECK();
 }

@@ -3,7 +3,9 @@
 // spike are float32, which is exact up to 2^24.
 #pragma once
 
-#include "../rule.h"
+#include <type_traits>
+
+#include "../arguments.h"
 
 namespace snm {
 
@@ -34,6 +36,7 @@ constexpr int64_t kMostSteps = int64_t{1} << 22;
 // which kMostSteps bounds, beside how far it may change.
 template <bool kGraded>
 struct Memory {
+  static constexpr bool kFromStart = true;
   using Lanes = Ternary;
   struct Limits {
     static constexpr bool strict = false;
@@ -55,20 +58,30 @@ struct Memory {
   }
 };
 
-// As it is, where a step may send many.
-template <>
-struct Memory<true> {
-  using Lanes = Scalar;
+// As it is.
+template <class V>
+struct PlainMemory {
+  static constexpr bool kFromStart = false;
+  using Lanes = V;
   using Limits = Rule;
 
   static __device__ __forceinline__ Limits limits(const Rule& rule, int32_t) {
     Rule own = rule;
     // The lower thresholds take care of it.
-    own.strict = false;
+    own.strict = V::kIntegers;
     return own;
   }
   static __device__ __forceinline__ int32_t inside(int32_t start) { return start; }
   static __device__ __forceinline__ int32_t outside(int32_t, int32_t m) { return m; }
 };
+
+// Where a step may send many.
+template <>
+struct Memory<true> : PlainMemory<Scalar> {};
+
+// Of a drive's neurons.
+template <class In, bool kGraded>
+using MemoryOf =
+    std::conditional_t<std::is_same_v<In, Integer>, PlainMemory<IntegerScalar>, Memory<kGraded>>;
 
 }  // namespace snm

@@ -14,6 +14,7 @@ import triton  # type: ignore[import-untyped]
 from torch import Tensor
 from torch.library import wrap_triton
 
+from .._checks import number_dtype
 from .._fakes import snm_counted_fake, snm_counted_out_fake, snm_fake, snm_out_fake
 from .._layout import count_like, repeat_over, spikes_like, state_like
 from .._types import AMPLITUDE_DTYPES, DRIVE_DTYPES
@@ -103,7 +104,11 @@ def _run(
     *given, v_init, negative_threshold, strict, max_spikes, count_min, count_max, spikes = more
     _require(op, x.dtype in DRIVE_DTYPES, "x", f"one of {DRIVE_DTYPES}", x.dtype)
     _require(op, x.shape[0] >= 1, "x", "[T, *shape] with T >= 1", x.shape)
-    v_out = state_like(x)
+    number = number_dtype(threshold)
+    integers = number == torch.int32
+    expected = "torch.int32 with an int32 threshold"
+    _require(op, x.dtype == number or not integers, "x", expected, x.dtype)
+    v_out = state_like(x, number)
     m_out = count_like(v_out)
     counted = [count_like(v_out) for _ in given]
     drive = _aligned(x, v_out)
@@ -116,6 +121,8 @@ def _run(
     if spikes is not None:
         expected = f"one of {_SPIKE_DTYPES}"
         _require(op, spikes.dtype in _SPIKE_DTYPES, "spikes", expected, spikes.dtype)
+        fits = spikes.dtype == torch.int8 or not integers
+        _require(op, fits, "spikes", "torch.int8 with an int32 threshold", spikes.dtype)
     neurons = v_out.numel()
     if neurons == 0:
         return v_out, m_out, *counted
@@ -237,7 +244,7 @@ def _repeated(op: str, argument: str, given: Tensor | None, like: Tensor) -> _Re
         size in (1, full) for size, full in zip(given.shape, like.shape[missing:], strict=True)
     )
     _require(op, fits, argument, f"broadcastable to {list(like.shape)}", list(given.shape))
-    _require(op, given.dtype == torch.float32, argument, "float32", given.dtype)
+    _require(op, given.dtype == like.dtype, argument, like.dtype, given.dtype)
     _require(op, given.device == like.device, argument, f"on {like.device}", given.device)
     # What is expanded counts as broadcast.
     once = given[tuple(slice(1 if stride == 0 else None) for stride in given.stride())]

@@ -28,6 +28,35 @@ def starting_membrane(theta, v_init):
 
 
 @triton.jit
+def bounded(value):
+    """A number within int32, NaN at the lower end, as in csrc/rule.h."""
+    raised = tl.where(value > -2147483648.0, value, -2147483648.0)
+    return tl.where(raised < 2147483647.0, raised, 2147483647.0)
+
+
+@triton.jit
+def integer_thresholds(theta, negative_threshold, STRICT: tl.constexpr):
+    """The same of integers, which compare by u > upper and u < lower, as in csrc/rule.h."""
+    silent = theta == 2147483647
+    upper = tl.where(silent, theta, theta - 1)
+    ratio = tl.cast(float("nan") if negative_threshold is None else negative_threshold, tl.float32)
+    real = theta.to(tl.float64) * -ratio.to(tl.float64)
+    # Of what is at most 0, the conversion to an integer is the ceiling.
+    ceiling = bounded(real).to(tl.int32)
+    lower = ceiling if STRICT else tl.where(ceiling.to(tl.float64) == real, ceiling + 1, ceiling)
+    return theta, upper, tl.where(silent, -2147483648, lower)
+
+
+@triton.jit
+def integer_starting_membrane(theta, v_init):
+    """The membrane of integers before the first time step, as in csrc/rule.h."""
+    fraction = tl.where(theta == 2147483647, 0.0, tl.cast(v_init, tl.float32)).to(tl.float64)
+    real = bounded(theta.to(tl.float64) * fraction)
+    cut = real.to(tl.int32)
+    return cut - (cut.to(tl.float64) > real).to(tl.int32)
+
+
+@triton.jit
 def neuron_step(
     c,
     theta,
@@ -42,22 +71,25 @@ def neuron_step(
     GRADED: tl.constexpr,
 ):
     """Runs one time step with drive c. GRADED: the rule allows more than one spike a step."""
+    INTEGERS: tl.constexpr = theta.dtype == tl.int32
     u = v + c
-    fires = (u >= upper) & (m < count_max)
-    below = (u < lower) if STRICT else (u <= lower)
+    reaches = (u > upper) if INTEGERS else (u >= upper)
+    fires = reaches & (m < count_max)
+    below = (u < lower) if STRICT or INTEGERS else (u <= lower)
     corrects = below & (m > count_min)
     s = tl.where(fires, 1, tl.where(corrects, -1, 0))
-    amplitude = tl.where(fires, theta, tl.where(corrects, -theta, 0.0))
+    amplitude = tl.where(fires, theta, tl.where(corrects, -theta, tl.zeros_like(theta)))
     if GRADED:
-        gamma = tl.cast(max_spikes, tl.float32)
+        gamma = tl.cast(max_spikes, theta.dtype)
         # Of what is at least 0, the conversion to an integer is the floor.
-        fit = tl.where(fires, tl.div_rn(u, theta), 0.0)
+        quotient = (tl.where(fires, u, 0) // theta) if INTEGERS else tl.div_rn(u, theta)
+        fit = tl.where(fires, quotient, tl.zeros_like(theta))
         limit = tl.where(fit < gamma, fit, gamma).to(tl.int32)
         full = count_max - limit
         s = tl.where(fires, count_max - tl.maximum(m, full), s)
-        amplitude = s.to(tl.float32) * theta
+        amplitude = s.to(theta.dtype) * theta
         # An inexact product: the choice keeps compilers from contracting it with the difference.
-        amplitude = tl.where(theta == 0.0, 0.0, amplitude)
+        amplitude = tl.where(theta == 0, tl.zeros_like(theta), amplitude)
     v = u - amplitude
     m = m + s
     return corrects, s, amplitude, v, m
@@ -135,9 +167,18 @@ def snm_kernel(
     own = load_parameter(
         threshold, threshold_inner, threshold_period, n, live, THRESHOLD_SHARED, NARROW, BLOCK
     )
-    theta, upper, lower = thresholds(own, negative_threshold)
+    INTEGERS: tl.constexpr = own.dtype == tl.int32
+    if INTEGERS:
+        theta, upper, lower = integer_thresholds(own, negative_threshold, STRICT)
+    else:
+        theta, upper, lower = thresholds(own, negative_threshold)
     offset = load_parameter(bias, bias_inner, bias_period, n, live, BIAS_SHARED, NARROW, BLOCK)
-    v = starting_membrane(theta, v_init) if v_in is None else tl.load(v_in + n, mask=live)
+    if v_in is not None:
+        v = tl.load(v_in + n, mask=live)
+    elif INTEGERS:
+        v = integer_starting_membrane(theta, v_init)
+    else:
+        v = starting_membrane(theta, v_init)
     m = tl.zeros([BLOCK], tl.int32) if m_in is None else tl.load(m_in + n, mask=live)
     if negative_out is not None:
         negative = tl.zeros([BLOCK], tl.int32)
@@ -150,12 +191,12 @@ def snm_kernel(
     if spikes is not None:
         spikes_row = spikes + n
     for _ in tl.range(0, time_steps, num_stages=STAGES, loop_unroll_factor=UNROLL):
-        c = tl.load(drive_row, mask=live).to(tl.float32)
+        c = tl.load(drive_row, mask=live).to(theta.dtype)
         drive_row += drive_step
         if offset is not None:
             c = c + offset
         if residual is not None:
-            c = c + tl.load(residual_row, mask=live).to(tl.float32)
+            c = c + tl.load(residual_row, mask=live).to(theta.dtype)
             residual_row += residual_step
         corrects, s, amplitude, v, m = neuron_step(
             c, theta, upper, lower, v, m, max_spikes, count_min, count_max, STRICT, GRADED

@@ -34,8 +34,8 @@ pytestmark = pytest.mark.skipif(
 )
 
 # For each dtype of drive and of spikes: ternary or graded, of wide or narrow shape, and in half
-# precision for single neurons.
-NEURON_KERNELS = (4 * 2 + 2) * 5 * 2
+# precision for single neurons. Those of integers send int8 or nothing.
+NEURON_KERNELS = (4 * 2 + 2) * 5 * 2 + 2 * 2 * 2
 # Of the running maximum: three sizes of windows for five kinds of input, the totals alone, and four
 # ways in which spikes lie in words.
 POOL_KERNELS = 3 * 5 + 4 + 4

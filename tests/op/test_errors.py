@@ -14,7 +14,7 @@ V, M = torch.zeros(2, 3), torch.zeros(2, 3, dtype=torch.int32)
 NAN = float("nan")
 DRIVES = "float32, float16, bfloat16, int32"
 HALF = torch.float16
-WHOLE: dict[str, Any] = {"x": X.int(), "threshold": M + 1, "emit": "spike"}
+INTEGERS: dict[str, Any] = {"x": X.int(), "threshold": M + 1, "emit": "spike"}
 
 # Arguments that differ from a right call, the error, and its text.
 REFUSED: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
@@ -61,48 +61,48 @@ REFUSED: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
         "x must be torch.int32 with an int32 threshold, got torch.float32",
     ),
     "amplitudes of integers": (
-        {**WHOLE, "emit": "amplitude"},
+        {**INTEGERS, "emit": "amplitude"},
         ValueError,
         "emit must be 'spike' or 'none' with an int32 threshold, got 'amplitude'; "
         'integer neurons send spikes: use emit="spike"',
     ),
     "out_dtype of integers": (
-        {**WHOLE, "out_dtype": torch.int8},
+        {**INTEGERS, "out_dtype": torch.int8},
         ValueError,
         "out_dtype must be None with emit='spike', got torch.int8",
     ),
     "out of integers": (
-        {**WHOLE, "out": X},
+        {**INTEGERS, "out": X},
         TypeError,
         "out must be torch.int8, got torch.float32",
     ),
     "int32 threshold of another shape": (
-        {**WHOLE, "threshold": M[:, :2]},
+        {**INTEGERS, "threshold": M[:, :2]},
         ValueError,
         "threshold must broadcast to [2, 3], got [2, 2]",
     ),
     "floating bias of integers": (
-        {**WHOLE, "bias": V},
+        {**INTEGERS, "bias": V},
         TypeError,
         "bias must be torch.int32 with an int32 threshold, got torch.float32",
     ),
     "fractional bias of integers": (
-        {**WHOLE, "bias": 0.5},
+        {**INTEGERS, "bias": 0.5},
         TypeError,
         "bias must be an int or a tensor with an int32 threshold, got 0.5",
     ),
     "bias beyond int32": (
-        {**WHOLE, "bias": 2**31},
+        {**INTEGERS, "bias": 2**31},
         ValueError,
         "bias must be an int32, got 2147483648",
     ),
     "floating residual of integers": (
-        {**WHOLE, "residual": X},
+        {**INTEGERS, "residual": X},
         TypeError,
         "residual must be torch.int32, got torch.float32",
     ),
     "floating membrane of integers": (
-        {**WHOLE, "state": SNMState(V, M)},
+        {**INTEGERS, "state": SNMState(V, M)},
         TypeError,
         "state.v must be torch.int32, got torch.float32",
     ),
@@ -318,7 +318,7 @@ def test_argument_that_requires_grad_is_refused(name: str, backend: str) -> None
 
 
 ONE = torch.tensor(1.0)
-WHOLE_DIRECT: dict[str, Any] = {"x": X.int(), "threshold": ONE.int()}
+INTEGERS_DIRECT: dict[str, Any] = {"x": X.int(), "threshold": ONE.int()}
 DIRECT: dict[str, tuple[dict[str, Any], str]] = {
     "x float64": ({"x": X.double()}, "x must be float32, float16, bfloat16 or int32, got Double"),
     "x without time": ({"x": ONE}, "x must be [T, *shape] with T >= 1, got []"),
@@ -336,13 +336,13 @@ DIRECT: dict[str, tuple[dict[str, Any], str]] = {
         {"threshold": ONE.int()},
         "x must be int32 with an int32 threshold, got Float",
     ),
-    "v float with an int32 threshold": ({**WHOLE_DIRECT, "v": V}, "v must be Int, got Float"),
+    "v float with an int32 threshold": ({**INTEGERS_DIRECT, "v": V}, "v must be Int, got Float"),
     "bias float with an int32 threshold": (
-        {**WHOLE_DIRECT, "bias": V},
+        {**INTEGERS_DIRECT, "bias": V},
         "bias must be int32, got Float",
     ),
     "amplitudes with an int32 threshold": (
-        WHOLE_DIRECT,
+        INTEGERS_DIRECT,
         "spikes must be int8 with an int32 threshold, got Float",
     ),
     "v half": ({"v": V.half()}, "v must be Float, got Half"),

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from snm_kernels import PRESETS, SILENT, SNMOutput, SNMRule, SNMState, preset, snm
-from support.trains import TRAINS, WHOLE_TRAINS, Train, WholeTrain
+from support.trains import INTEGER_TRAINS, TRAINS, IntegerTrain, Train
 
 INFINITY = float("inf")
 NAN = float("nan")
@@ -181,11 +181,11 @@ def test_amplitude_is_rounded_once_and_the_membrane_is_not(
     assert state.v.item() == 0.0
 
 
-def whole(values: int | list[int]) -> Tensor:
+def integers(values: int | list[int]) -> Tensor:
     return torch.tensor(values, dtype=torch.int32)
 
 
-def run_whole(
+def run_integers(
     drive: list[int],
     rule: SNMRule,
     threshold: int,
@@ -193,27 +193,31 @@ def run_whole(
     emit: str = "spike",
     backend: str = "reference",
 ) -> SNMOutput:
-    """One neuron of a whole threshold, without dimensions."""
-    given = None if state is None else SNMState(whole(state[0]), whole(state[1]))
-    return snm(whole(drive), whole(threshold), rule=rule, state=given, emit=emit, backend=backend)
+    """One neuron of an int32 threshold, without dimensions."""
+    given = None if state is None else SNMState(integers(state[0]), integers(state[1]))
+    return snm(
+        integers(drive), integers(threshold), rule=rule, state=given, emit=emit, backend=backend
+    )
 
 
 @pytest.mark.parametrize("backend", ["reference", "cpu"])
-@pytest.mark.parametrize("train", WHOLE_TRAINS, ids=str)
-def test_train_of_integers_worked_by_hand(train: WholeTrain, backend: str) -> None:
-    spikes, state = run_whole(train.drive, train.rule, train.threshold, backend=backend)
+@pytest.mark.parametrize("train", INTEGER_TRAINS, ids=str)
+def test_train_of_integers_worked_by_hand(train: IntegerTrain, backend: str) -> None:
+    spikes, state = run_integers(train.drive, train.rule, train.threshold, backend=backend)
     assert spikes.tolist() == train.spikes
     assert (state.v.dtype, state.m.dtype, spikes.dtype) == (torch.int32, torch.int32, torch.int8)
     assert state.m.item() == sum(train.spikes)
     membranes = [
-        run_whole(train.drive[: t + 1], train.rule, train.threshold, emit="none", backend=backend)
+        run_integers(
+            train.drive[: t + 1], train.rule, train.threshold, emit="none", backend=backend
+        )
         for t in range(len(train.drive))
     ]
     assert [each.state.v.item() for each in membranes] == train.membranes
 
 
 def test_every_preset_has_a_train_of_integers() -> None:
-    named = {train.name.split()[0].rstrip(",") for train in WHOLE_TRAINS}
+    named = {train.name.split()[0].rstrip(",") for train in INTEGER_TRAINS}
     assert named >= PRESETS.keys()
 
 
@@ -222,7 +226,7 @@ def test_every_preset_has_a_train_of_integers() -> None:
 def test_silent_integers_start_at_zero_and_send_nothing(name: str, backend: str) -> None:
     most, least = 2**31 - 1, -(2**31)
     for drive in ([most, -most, least], [least, most, 1]):
-        spikes, state = run_whole(drive, preset(name), SILENT, backend=backend)
+        spikes, state = run_integers(drive, preset(name), SILENT, backend=backend)
         assert spikes.tolist() == [0, 0, 0]
         assert (state.v.item(), state.m.item()) == (sum(drive), 0)
 
@@ -232,19 +236,19 @@ def test_silent_integers_start_at_zero_and_send_nothing(name: str, backend: str)
     "rule", [SNMRule(negative_threshold=None, count_min=None), SNMRule(0, 1e9)]
 )
 def test_the_least_integer_corrects_no_more_than_another(rule: SNMRule, backend: str) -> None:
-    spikes, state = run_whole([-(2**31)], rule, 5, state=(0, 3), backend=backend)
+    spikes, state = run_integers([-(2**31)], rule, 5, state=(0, 3), backend=backend)
     assert (spikes.item(), state.v.item(), state.m.item()) == (0, -(2**31), 3)
 
 
 @pytest.mark.parametrize("backend", ["reference", "cpu"])
 def test_integers_beyond_float32_are_exact(backend: str) -> None:
     start, theta = 2**30 + 1, 2**24 - 1
-    spikes, state = run_whole(
+    spikes, state = run_integers(
         [3, 1], preset("burst", max_spikes=127), theta, (start, 0), backend=backend
     )
     assert spikes.tolist() == [64, 0]
     assert state.v.item() == start + 4 - 64 * theta
-    run = run_whole([-theta, 1, -2], SNMRule(), theta, (1, 2), backend=backend)
+    run = run_integers([-theta, 1, -2], SNMRule(), theta, (1, 2), backend=backend)
     assert run.spikes.tolist() == [0, 0, -1]
 
 
@@ -262,3 +266,17 @@ def test_integers_do_what_floats_do_where_those_are_exact(name: str, backend: st
     assert torch.equal(ours.state.v.float(), theirs.state.v)
     assert torch.equal(ours.state.m, theirs.state.m)
     assert ours.spikes.unique().numel() > 1
+
+
+@pytest.mark.parametrize("backend", ["reference", "cpu"])
+def test_quotients_of_integers_are_exact_at_every_multiple(backend: str) -> None:
+    g = torch.Generator().manual_seed(5)
+    some = torch.randint(1, 2**24, (200,), generator=g)
+    theta = torch.cat((torch.arange(1, 50), 2**24 - torch.arange(1, 50), some))[:, None]
+    multiples = theta * torch.arange(1, 129)
+    u = torch.cat((multiples - 1, multiples, multiples + 1), 1).clamp(max=2**31 - 1)
+    rule = preset("burst", max_spikes=127)
+    drive = u[None].to(torch.int32)
+    spikes, state = snm(drive, theta.int(), rule=rule, emit="spike", backend=backend)
+    assert torch.equal(spikes[0], (u // theta).clamp(0, 127).to(torch.int8))
+    assert torch.equal(state.v, (u - spikes[0] * theta).to(torch.int32))

@@ -70,6 +70,27 @@ def test_graded_spikes_are_not_contracted_even_where_allowed(architecture: int, 
     assert count(FUSED_MULTIPLY_ADD, allowed.sass) == count(FUSED_MULTIPLY_ADD, exact.sass)
 
 
+INTEGERS = [
+    *(Build(a, "i32", "i8", integers=True) for a in ARCHITECTURES),
+    *(Build(a, "i32", "i8", integers=True, graded=True) for a in (75, 90)),
+    Build(90, "i32", None, integers=True, extras=True, counted=True),
+    Build(90, "i32", "i8", integers=True, extras=True, wide=False),
+]
+
+
+@pytest.mark.parametrize("build", INTEGERS, ids=str)
+def test_integers_are_no_floats_while_time_runs(build: Build, tmp: Path) -> None:
+    code = compiled(build, tmp)
+    # A division of integers begins with a reciprocal.
+    floating = {
+        each.opcode for each in code.loop if re.match(r"[FDH](ADD|MUL|FMA|SET)", each.opcode)
+    }
+    assert floating == set()
+    assert any("MUFU.RCP" in each.opcode for each in code.loop) == build.graded
+    assert count(LOCAL_MEMORY, code.sass) == 0
+    assert code.registers <= (80 if build.wide else 128)
+
+
 @pytest.mark.parametrize("build", BUILDS, ids=str)
 def test_keeps_its_state_in_registers(build: Build, tmp: Path) -> None:
     code = compiled(build, tmp)
@@ -137,6 +158,14 @@ def test_has_the_arguments_of_the_native_operator(name: str) -> None:
 
     assert arguments(ours) == arguments(native)
     assert [str(each.type) for each in ours.returns] == [str(e.type) for e in native.returns]
+
+
+def test_integers_trace_without_a_gpu() -> None:
+    with FakeTensorMode():
+        x = torch.empty(5, 2, 8, dtype=torch.int32, device="cuda")
+        threshold = torch.empty(8, dtype=torch.int32, device="cuda")
+        spikes, state = snm(x, threshold, emit="spike", backend="triton")
+        assert (spikes.dtype, state.v.dtype, state.m.dtype) == (torch.int8, *2 * [torch.int32])
 
 
 def test_traces_without_a_gpu() -> None:

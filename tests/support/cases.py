@@ -128,9 +128,9 @@ def aimed_run(
     """
     x = torch.empty(sizes, dtype=dtype)
     sent = []
-    whole = theta.dtype == torch.int32
+    integers = theta.dtype == torch.int32
     finite = torch.where(silent(theta), 1, theta).expand(sizes[1:])
-    targets = whole_edges(rule, finite) if whole else edges(rule, finite)
+    targets = integer_edges(rule, finite) if integers else edges(rule, finite)
     start = torch.where(silent(theta), 0.0, rule.v_init * theta)
     for t in range(sizes[0]):
         v = start if state is None else state.v
@@ -167,7 +167,7 @@ def edges(rule: SNMRule, theta: Tensor) -> Tensor:
     return torch.cat((on, *(torch.nextafter(on, end) for end in ends)))
 
 
-def whole_edges(rule: SNMRule, theta: Tensor) -> Tensor:
+def integer_edges(rule: SNMRule, theta: Tensor) -> Tensor:
     """The same of int32 thresholds, and one to either side; float64, in which they are exact."""
     ratio = torch.tensor(rule.negative_threshold or 0.0).double()
     lower = -(ratio * theta).clamp(max=2.0**30)
@@ -216,11 +216,11 @@ def specials(dtype: torch.dtype) -> Tensor:
 
 def thetas(kind: str, sizes: tuple[int, ...], dtype: torch.dtype, g: Generator) -> Tensor:
     """Thresholds, float32; the ordinary ones are values that a drive of dtype can reach exactly.
-    Whole ones are int32."""
-    if kind.startswith("whole"):
-        most = 2**24 if kind == "whole, large" else 40
+    Those of integers are int32."""
+    if kind.startswith("integers"):
+        most = 2**24 if kind == "integers, large" else 40
         theta = torch.randint(1, most, sizes, generator=g, dtype=torch.int32)
-        share = {"whole, silent": 0.3, "whole, all silent": 1.0}.get(kind, 0.0)
+        share = {"integers, silent": 0.3, "integers, all silent": 1.0}.get(kind, 0.0)
         return torch.where(torch.rand(sizes, generator=g) < share, SILENT, theta)
     if kind == "subnormal":
         return torch.randint(1, 1000, sizes, generator=g) * 2.0**-149
@@ -590,7 +590,7 @@ def value_cases() -> list[Case]:
     return drives + thresholds + states
 
 
-WHOLE_RULES = RULES | {
+INTEGER_RULES = RULES | {
     "far fractions": SNMRule(v_init=-3e38, negative_threshold=1e9),
     "far fractions, strict": SNMRule(v_init=3e38, negative_threshold=200.0, strict=True),
     "tiny fractions": SNMRule(v_init=-1e-45, negative_threshold=1e-45),
@@ -598,26 +598,26 @@ WHOLE_RULES = RULES | {
 }
 
 
-def whole_cases() -> list[Case]:
+def integer_cases() -> list[Case]:
     """Cases of int32 thresholds, with which all else is int32 as well."""
 
     def case(
-        name: str, *words: Any, theta: str = "whole", emit: str = "spike", **more: Any
+        name: str, *words: Any, theta: str = "integers", emit: str = "spike", **more: Any
     ) -> Case:
         more = {"threshold": "neuron", "theta": theta, "emit": emit, **more}
-        return Case(f"whole-{name}", *words, dtype=torch.int32, **more)
+        return Case(f"integers-{name}", *words, dtype=torch.int32, **more)
 
     presets = [
         case(f"{name}-{theta}-{emit}", 16, (3, 19), preset(name), emit=emit, theta=theta)
         for name, theta, emit in product(
-            PRESETS, ("whole", "whole, silent", "whole, large"), ("spike", "none")
+            PRESETS, ("integers", "integers, silent", "integers, large"), ("spike", "none")
         )
     ]
     rules = [
         case(
             f"rule-{name}-{theta}-{drive}", 16, (3, 19), rule, drive=drive, theta=theta, state=state
         )
-        for (name, rule), theta in product(WHOLE_RULES.items(), ("whole", "whole, large"))
+        for (name, rule), theta in product(INTEGER_RULES.items(), ("integers", "integers, large"))
         for drive, state in (("aimed", None), ("special", "given"))
     ]
     values = [
@@ -632,9 +632,9 @@ def whole_cases() -> list[Case]:
         )
         for name, rule in (("snm", SNM), ("st-bif", preset("st-bif")), ("burst", preset("burst")))
         for drive, theta, state in (
-            ("huge", "whole, silent", None),
-            ("special", "whole, all silent", "special"),
-            ("negative zero", "whole", "special"),
+            ("huge", "integers, silent", None),
+            ("special", "integers, all silent", "special"),
+            ("negative zero", "integers", "special"),
         )
     ]
     states = [
@@ -734,15 +734,15 @@ def counted_cases() -> list[Case]:
         for n, steps in ((0, 3), (1, 1), (17, 33), (1025, 6), (2049, 4))
         for state in (None, "given")
     ]
-    whole = [
+    integers = [
         Case(
-            f"counted-whole-{name}-{emit}",
+            f"counted-integers-{name}-{emit}",
             9,
             (3, 19),
             rule,
             torch.int32,
             emit,
-            theta="whole, silent",
+            theta="integers, silent",
             bias="channel",
             residual=residual,
             state=state,
@@ -750,7 +750,7 @@ def counted_cases() -> list[Case]:
         for name, rule in rules.items()
         for emit, residual, state in (("spike", None, "given"), ("none", "contiguous", None))
     ]
-    return [*sent, *added, *laid_out, *sizes, *whole, Case("counted-no dimensions", 9, ())]
+    return [*sent, *added, *laid_out, *sizes, *integers, Case("counted-no dimensions", 9, ())]
 
 
 CASES = [
@@ -764,7 +764,7 @@ CASES = [
     *layout_cases(),
     *parameter_cases(),
     *value_cases(),
-    *whole_cases(),
+    *integer_cases(),
 ]
 COUNTED = counted_cases()
 IN_PLACE = [

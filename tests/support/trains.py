@@ -1,4 +1,4 @@
-"""Spike trains worked out by hand, of floating thresholds and of whole ones."""
+"""Spike trains worked out by hand, of floating thresholds and of integers."""
 
 from dataclasses import dataclass
 
@@ -129,8 +129,8 @@ TRAINS = [
 
 
 @dataclass(frozen=True)
-class WholeTrain:
-    """A drive of integers at a whole threshold and what the neuron does, step by step."""
+class IntegerTrain:
+    """A drive of integers at an int32 threshold and what the neuron does, step by step."""
 
     name: str
     rule: SNMRule
@@ -143,8 +143,8 @@ class WholeTrain:
         return self.name
 
 
-WHOLE_TRAINS = [
-    WholeTrain(
+INTEGER_TRAINS = [
+    IntegerTrain(
         "snm",
         preset("snm"),
         10,
@@ -152,7 +152,7 @@ WHOLE_TRAINS = [
         [0, 1, 0, -1, 0, 0, 1, 0, -1, 0],
         [6, 2, 9, -1, -9, -6, 9, 9, 0, -3],
     ),
-    WholeTrain(
+    IntegerTrain(
         "snm-half starts at the floor of half a threshold",
         preset("snm-half"),
         7,
@@ -160,7 +160,7 @@ WHOLE_TRAINS = [
         [0, 1, 1, -1, -1],
         [6, 0, 0, -7, -6],
     ),
-    WholeTrain(
+    IntegerTrain(
         "snm-zero",
         preset("snm-zero"),
         5,
@@ -168,9 +168,9 @@ WHOLE_TRAINS = [
         [1, 0, -1, 0, 0],
         [0, 0, 4, 3, 3],
     ),
-    WholeTrain("if", preset("if"), 3, [2, 1, -7, 20, 0], [0, 1, 0, 1, 1], [2, 0, -7, 10, 7]),
-    WholeTrain("if-half", preset("if-half"), 9, [4, 1, -9], [0, 1, 0], [8, 0, -9]),
-    WholeTrain(
+    IntegerTrain("if", preset("if"), 3, [2, 1, -7, 20, 0], [0, 1, 0, 1, 1], [2, 0, -7, 10, 7]),
+    IntegerTrain("if-half", preset("if-half"), 9, [4, 1, -9], [0, 1, 0], [8, 0, -9]),
+    IntegerTrain(
         "st-bif stops at its levels",
         preset("st-bif", levels=2),
         4,
@@ -178,7 +178,7 @@ WHOLE_TRAINS = [
         [1, 1, 0, -1, -1],
         [2, 2, 6, 0, -1],
     ),
-    WholeTrain(
+    IntegerTrain(
         "burst",
         preset("burst", max_spikes=3),
         4,
@@ -186,7 +186,7 @@ WHOLE_TRAINS = [
         [0, 1, 2, 3, 2, 0, 1],
         [3, 0, 3, 8, 0, -20, 3],
     ),
-    WholeTrain(
+    IntegerTrain(
         "a fraction of an odd threshold, met from above",
         SNMRule(negative_threshold=0.5),
         5,
@@ -194,7 +194,7 @@ WHOLE_TRAINS = [
         [1, 0, -1],
         [0, -2, 2],
     ),
-    WholeTrain(
+    IntegerTrain(
         "a fraction of an even threshold, and strict",
         SNMRule(negative_threshold=0.5, strict=True),
         4,
@@ -202,7 +202,7 @@ WHOLE_TRAINS = [
         [1, 0, -1],
         [0, -2, 1],
     ),
-    WholeTrain(
+    IntegerTrain(
         "a start below zero is rounded down",
         SNMRule(v_init=-0.5, negative_threshold=None),
         5,

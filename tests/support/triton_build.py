@@ -37,11 +37,13 @@ class Build:
     """Whether all neurons have one threshold."""
     ones: bool = False
     """Whether integers are 1, which specialises on them."""
+    integers: bool = False
+    """Whether thresholds, biases and membranes are int32."""
     fusion: bool = False
     """Whether the compiler may contract products and sums, as torch.compile lets it."""
 
     def __str__(self) -> str:
-        flags = ("wide", "graded", "extras", "counted", "shared", "ones", "fusion")
+        flags = ("wide", "graded", "extras", "counted", "shared", "ones", "integers", "fusion")
         words = [f"sm_{self.architecture}", self.drive, str(self.spikes)]
         words += [name for name in flags if getattr(self, name)]
         words += [] if self.wide else ["narrow"]
@@ -118,15 +120,16 @@ class Compiled:
 @cache
 def compiled(build: Build, tmp: Path) -> Compiled:
     """Compiles the kernel; the folder ``tmp`` takes its machine code."""
+    number = "*i32" if build.integers else "*fp32"
     types: dict[str, str | None] = {
         "drive": f"*{build.drive}",
         "residual": f"*{build.drive}" if build.extras else None,
-        "threshold": "*fp32",
-        "bias": "*fp32" if build.extras else None,
-        "v_in": "*fp32" if build.extras else None,
+        "threshold": number,
+        "bias": number if build.extras else None,
+        "v_in": number if build.extras else None,
         "m_in": "*i32" if build.extras else None,
         "negative_in": "*i32" if build.extras and build.counted else None,
-        "v_out": "*fp32",
+        "v_out": number,
         "m_out": "*i32",
         "negative_out": "*i32" if build.counted else None,
         "spikes": build.spikes and f"*{build.spikes}",
