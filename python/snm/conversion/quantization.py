@@ -791,6 +791,7 @@ class _Timing(IntegerRun):
             run()
             took[path] = min(_seconds(run) for _ in range(_TIMED))
         layer.path = min(took, key=lambda path: took[path])
+        layer.forget()
 
 
 def _seconds(run: Callable[[], Any]) -> float:

@@ -15,6 +15,10 @@ from .program import STEPS, Call, Fire, RunningMax
 from .run import Counts, Launched, Run
 
 
+INTEGER_BYTES = 2
+"""How many bytes an element of a time step takes: spikes one, and what lists them another."""
+
+
 class Waiting(NamedTuple):
     """A layer that is computed when its neurons are run, along with them."""
 

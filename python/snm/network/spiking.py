@@ -15,7 +15,7 @@ from .capture import CapturedNetwork
 from .checks import check_count, dtype_name
 from .encode import Constant, Encoder, Frames, Poisson, Source
 from .first_pass import FirstPass, starting_states
-from .integer import IntegerRun
+from .integer import INTEGER_BYTES, IntegerRun
 from .inputs import Inputs, check_direct, check_generator, check_readout_after, checked_timesteps
 from .memory import steps_that_fit
 from .observer import Observer
@@ -625,7 +625,8 @@ class SpikingNetwork(nn.Module):
         """How many time steps of these images to simulate at once."""
         if self.chunk_steps is not None:
             return self.chunk_steps
-        bytes_per_step = self.elements_per_step(images) * images.shape[0] * images.element_size()
+        size = INTEGER_BYTES if self.integers else images.element_size()
+        bytes_per_step = self.elements_per_step(images) * images.shape[0] * size
         if torch.compiler.is_compiling():
             # A graph is made for each size, as it decides how many time steps are unrolled.
             bytes_per_step = len(range(bytes_per_step))

@@ -41,6 +41,8 @@ its bits, less those of the offset, are then that integer."""
 _OFFSET_BITS = 0x4B400000
 _FRACTION = 2**22
 """What is smaller than this changes no other bits of the offset than its fraction's."""
+_CACHED_SUMS = 2**21
+"""How many sums are made before neurons read them, so that they are still in a cache."""
 _LARGEST_PIXEL = 2**15
 """Images are cut off at so many steps of their scale."""
 
@@ -125,7 +127,6 @@ class IntegerConv(nn.Module):
 
     weight: Tensor
     bias: Tensor | None
-    packed: Tensor
 
     def __init__(
         self,
@@ -143,7 +144,6 @@ class IntegerConv(nn.Module):
         super().__init__()
         self.register_buffer("weight", weight)
         self.register_buffer("bias", bias)
-        self.register_buffer("packed", pack_spike_weight(weight, groups), persistent=False)
         self.stride = tuple(stride)
         self.padding = tuple(padding)
         self.dilation = tuple(dilation)
@@ -153,6 +153,8 @@ class IntegerConv(nn.Module):
         self.path: Path = path
         self.sums = _largest_sum(weight, bias, largest * math.prod(pool))
         """The largest amount that a sum can have at one time step, the bias included."""
+        # Each is made when its path is taken first, for both take as much memory as the weight.
+        self._packed: Tensor | None = None
         self._dense: _DenseWeight | None = None
 
     @property
@@ -199,18 +201,7 @@ class IntegerConv(nn.Module):
             state, residual, emit: as for a call of :class:`snm.nn.SNMNeuron`.
         """
         if self.path == "dense" and self.can_be_dense:
-            drive, bias = self._drive_densely(x)
-            added = _along(bias, drive.dim() - 3)
-            return snm(
-                drive,
-                neuron.threshold,
-                rule=neuron.rule,
-                state=state,
-                bias=added if neuron.bias is None else added + neuron.bias,
-                residual=residual,
-                emit=emit,
-                backend=neuron.backend,
-            )
+            return self._fire_densely(x, neuron, state, residual, emit)
         arguments = self._arguments()
         if neuron.bias is not None:
             own = arguments["bias"]
@@ -253,6 +244,56 @@ class IntegerConv(nn.Module):
         places = (self.stride, self.padding, self.dilation)
         return convolve(pooled, self.weight.to(torch.float64), None, *places, self.groups)
 
+    def _fire_densely(
+        self,
+        x: Tensor,
+        neuron: IntegerNeuron,
+        state: SNMState | None,
+        residual: Tensor | None,
+        emit: Emit,
+    ) -> SNMOutput:
+        """As :meth:`fire`, with what drives neurons made for so many time steps as a cache holds."""
+        sums = math.prod(x.shape[1:2]) * len(self.weight) * math.prod(self._output_of(x))
+        steps = max(1, _CACHED_SUMS // max(1, sums))
+        sent: list[Tensor | None] = []
+        for some, added in zip(
+            x.split(steps), [None] * len(x) if residual is None else residual.split(steps)
+        ):
+            drive, bias = self._drive_densely(some)
+            bias = _along(bias, drive.dim() - 3)
+            spikes, state = snm(
+                drive,
+                neuron.threshold,
+                rule=neuron.rule,
+                state=state,
+                bias=bias if neuron.bias is None else bias + neuron.bias,
+                residual=added,
+                emit=emit,
+                backend=neuron.backend,
+            )
+            sent.append(spikes)
+        assert state is not None
+        if emit == "none" or len(sent) == 1:
+            return SNMOutput(sent[0], state)
+        return SNMOutput(torch.cat([part for part in sent if part is not None]), state)
+
+    def _output_of(self, x: Tensor) -> list[int]:
+        """The spatial sizes of what it makes of ``x`` ``[T, B, C, ...]``."""
+        dims = len(self.stride)
+        along = zip(
+            x.shape[3:],
+            self.weight.shape[2:],
+            self.stride,
+            self.padding,
+            self.dilation,
+            self.pool[2 - dims :],
+            strict=True,
+        )
+        return [
+            (size // pool + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
+            for size, kernel, stride, padding, dilation, pool in along
+        ]
+
     def _drive_densely(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """What drives neurons, with all of the spikes and zeros in ``x`` ``[T, B, ...]`` convolved.
 
@@ -263,17 +304,28 @@ class IntegerConv(nn.Module):
             self._dense = _DenseWeight.of(self)
         return self._dense.drive(x)
 
+    @property
+    def packed(self) -> Tensor:
+        """The weight in the order in which spikes find it."""
+        if self._packed is None:
+            self._packed = pack_spike_weight(self.weight, self.groups)
+        return self._packed
+
     def extra_repr(self) -> str:
         return f"weight={list(self.weight.shape)}, stride={self.stride}, path={self.path!r}"
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "IntegerConv":
         super()._apply(fn, recurse)
-        self._dense = None
+        self.forget()
         return self
 
+    def forget(self) -> None:
+        """Drops the forms of the weight that its paths take; they are made again when needed."""
+        self._packed = self._dense = None
+
     def __getstate__(self) -> dict[str, Any]:
-        """What a copy or a pickle holds: oneDNN's weights are made anew."""
-        return {**self.__dict__, "_dense": None}
+        """What a copy or a pickle holds: the forms of the weight are made anew."""
+        return {**self.__dict__, "_packed": None, "_dense": None}
 
 
 class IntegerLinear(IntegerConv):
