@@ -317,9 +317,12 @@ class _Quantizer(Run):
             return pooled
         units = []
         for part in parts:
-            own = self._of_channels(part) if isinstance(part, _Integers) else None
+            if not isinstance(part, _Integers) or part.largest > 127 or part.rest is not None:
+                self._refuse(step.path or step.name, "max pooling", "it pools what is no spikes")
+                return pooled
+            own = self._of_channels(part)
             if own is None:
-                self._refuse(step.path, "max pooling", _PER_NEURON)
+                self._refuse(step.path or step.name, "max pooling", _PER_NEURON)
                 return pooled
             units.append(own)
         unit = torch.cat(units).view(-1, *[1] * (pooled.dim() - 2)).expand(pooled.shape[1:])
@@ -337,7 +340,7 @@ class _Quantizer(Run):
         parts = [self._summed(name, fire) for name in names]
         theta = neuron.threshold.double()
         full = theta.view((1,) * (len(shape) - theta.dim()) + theta.shape).expand(shape)
-        finite = torch.where(full.isinf(), 0.0, full).flatten(1).amax(1)
+        finite = _rows(torch.where(full.isinf(), 0.0, full)).amax(1)
         worth = torch.where(full.isinf(), _spread(finite, full), full)
         sent = _Integers(worth, neuron.rule.max_spikes, fire.name)
         self.known[fire.name] = self.known[fire.spikes] = sent
@@ -349,14 +352,14 @@ class _Quantizer(Run):
         one = _spread(unit, full)
         own = (full / one).round().clamp(1, 2**24 - 1)
         threshold = torch.where(full.isinf(), float(SILENT), own).to(torch.int32)
-        shared = threshold.flatten(1)
+        shared = _rows(threshold)
         if bool((shared == shared[:, :1]).all()):
             threshold = shared[:, :1].view(-1, *[1] * (len(shape) - 1))
         bias = None
         if neuron.bias is not None:
             added = neuron.bias.double()
             added = added.view((1,) * (len(shape) - added.dim()) + added.shape)
-            bias = (added / (one if added.flatten(1).shape[1] > 1 else _spread(unit, added)))
+            bias = (added / (one if _rows(added).shape[1] > 1 else _spread(unit, added)))
             bias = bias.round().to(torch.int32)
             bound += int(bias.abs().max())
         put_at_path(
@@ -682,6 +685,9 @@ class _Quantizer(Run):
         if call.kind == "module":
             path = str(call.target)
             put_at_path(self.layers, path, copy.deepcopy(self.model.get_submodule(path)))
+        if call.kind == "method" and call.target == "view":
+            # Layers may give sums in another memory format than the model's.
+            call = replace(call, target="reshape")
         kwargs = None if call.kwargs is None else self._names(dict(call.kwargs))
         self._emit(replace(call, args=self._names(call.args), kwargs=kwargs))
 
@@ -728,6 +734,11 @@ _PER_NEURON = (
     "thresholds differ within a channel, which int8 weights cannot carry; convert with "
     "norm='channel' or 'layer'"
 )
+
+
+def _rows(values: Tensor) -> Tensor:
+    """Values ``[C, ...]`` as ``[C, n]``."""
+    return values.reshape(len(values), -1)
 
 
 def _spread(values: Tensor, like: Tensor) -> Tensor:
