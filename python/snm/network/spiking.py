@@ -607,6 +607,11 @@ class SpikingNetwork(nn.Module):
                 f"{type(first_pass).__name__}"
             )
         check_direct("SpikingNetwork: first_pass", self.encoder)
+        if self.integers:
+            raise ValueError(
+                "SpikingNetwork: first_pass takes a floating point network, got one of integers; "
+                "use the network before snm.quantize, or first_pass=None"
+            )
 
     def _start(
         self,

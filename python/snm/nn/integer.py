@@ -41,8 +41,8 @@ its bits, less those of the offset, are then that integer."""
 _OFFSET_BITS = 0x4B400000
 _FRACTION = 2**22
 """What is smaller than this changes no other bits of the offset than its fraction's."""
-_LARGEST_PIXEL = 2**15
-"""Images are cut off at so many steps of their scale."""
+LARGEST_PIXEL = 2**9
+"""Images are cut off at so many steps of their scale, so that sums have a bound."""
 
 
 class IntegerNeuron(SNMNeuron):
@@ -98,9 +98,10 @@ class IntegerNeuron(SNMNeuron):
         """The threshold as it is after a move of the layer, in int32 as before."""
         return fn(self.threshold)
 
-    def extra_repr(self) -> str:
-        silent = int((self.threshold == SILENT).sum())
-        return f"threshold={list(self.threshold.shape)}, silent={silent}, rule={self.rule}"
+    @property
+    def silent(self) -> Tensor:
+        """Which neurons never fire, in the threshold's shape."""
+        return self.threshold == SILENT
 
 
 class IntegerConv(nn.Module):
@@ -157,7 +158,10 @@ class IntegerConv(nn.Module):
 
     @property
     def can_be_dense(self) -> bool:
-        """Whether PyTorch has an exact dense convolution for this layer's device and inputs."""
+        """Whether PyTorch has an exact dense convolution for this layer's device and inputs; for
+        graphs of ``torch.compile`` it has none."""
+        if torch.compiler.is_compiling():
+            return False
         fits = self.largest * math.prod(self.pool) <= _LARGEST_DENSE and self.sums < _FRACTION
         return fits and self.weight.device.type == "cpu"
 
@@ -165,11 +169,12 @@ class IntegerConv(nn.Module):
         """Convolves integers.
 
         Args:
-            x: ``[N, C, ...]``: int8 spikes, or other integers, whose sums must be below 2**53.
+            x: ``[N, C, ...]``: int8 spikes, or other integers, whose sums must be below 2**53; or
+                means of integers, float64.
             steps: how many time steps ``x`` is the sum of; the bias is added as many times.
 
         Returns:
-            int32 ``[N, K, ...]``; int64 if ``x`` is int64.
+            int32 ``[N, K, ...]``; int64 or float64 if ``x`` is.
         """
         if x.dtype == torch.int8 and steps == 1:
             if self.path == "dense" and self.can_be_dense:
@@ -178,7 +183,8 @@ class IntegerConv(nn.Module):
             return self._drive(x.unsqueeze(0)).squeeze(0)
         # Sums of integers this small are exact in float64, in whatever order.
         summed = self._sum_densely(x.to(torch.float64))
-        drive = summed.to(torch.int64 if x.dtype == torch.int64 else torch.int32)
+        wide = x.dtype in (torch.int64, torch.float64)
+        drive = summed.to(x.dtype if wide else torch.int32)
         if self.bias is None:
             return drive
         return drive + _along(self.bias.to(drive.dtype) * steps, drive.dim() - 2)
@@ -332,7 +338,7 @@ class IntegerSumPool(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Sums ``[N, C, ...]`` over windows."""
-        pooled = sum_pool(x.to(torch.int32) if self.wide else x, self.size)
+        pooled = sum_pool(x.to(torch.int32) if self.wide and x.dtype == torch.int8 else x, self.size)
         return pooled.flatten(1) if self.flat else pooled
 
     def extra_repr(self) -> str:
@@ -400,7 +406,7 @@ class Pixels(nn.Module):
                 )
             return x.to(torch.int32) - _along(self.zero.round().to(torch.int32), behind)
         steps = x.double() / _along(self.step, behind) - _along(self.rest, behind)
-        return steps.round().clamp(-_LARGEST_PIXEL, _LARGEST_PIXEL).to(torch.int32)
+        return steps.round().clamp(-LARGEST_PIXEL, LARGEST_PIXEL).to(torch.int32)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Pixels":
         return _keeping_dtype(self, fn, super()._apply, recurse)
