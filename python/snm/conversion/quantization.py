@@ -259,13 +259,9 @@ class _Quantizer(Run):
         if program.tail_reads_images:
             reason = "what comes behind the last neurons reads the images, which are no spikes"
             self.offences.append(Offence("", program.output, reason))
-        else:
-            frames = None
-            if program.images_change:
-                frames = self.images
-            self.advance(1, frames)
-            if self.readout == "mean":
-                self.answer()
+        self.advance(1, self.images if program.images_change else None)
+        if self.readout == "mean" and not program.tail_reads_images:
+            self.answer()
         output = program.output
         if self.readout == "mean" and not self.offences:
             output = self._read_out(output)

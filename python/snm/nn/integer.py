@@ -118,6 +118,8 @@ class IntegerConv(nn.Module):
 
     Raises:
         TypeError, ValueError: as :func:`snm_kernels.pack_spike_weight`.
+        ValueError: there is not one of stride, padding, dilation and pool for each dimension, or
+            one is out of range.
 
     >>> conv = IntegerConv(torch.full((1, 1, 2), 3, dtype=torch.int8), None, (1,), (0,), (1,))
     >>> conv(torch.ones(1, 1, 3, dtype=torch.int8)).flatten().tolist()
@@ -142,6 +144,7 @@ class IntegerConv(nn.Module):
         path: Path = "events",
     ) -> None:
         super().__init__()
+        _check_places(weight.dim() - 2, stride, padding, dilation, pool)
         self.register_buffer("weight", weight)
         self.register_buffer("bias", bias)
         self.register_buffer("packed", pack_spike_weight(weight, groups), persistent=False)
@@ -542,6 +545,18 @@ def _most_steps(threshold: Tensor, rule: SNMRule, bound: int) -> int:
     # What a spike subtracts brings a membrane nearer to 0, or one threshold beyond it at most.
     start = math.ceil((abs(rule.v_init) + 1) * int(finite.max()))
     return (SILENT - start) // max(1, bound) - 1
+
+
+def _check_places(dims: int, *places: Sequence[int]) -> None:
+    """Refuses sizes of another number of dimensions, or out of range; a pool may have ones more."""
+    stride, padding, dilation, pool = places
+    several = len(stride) == len(padding) == len(dilation) == dims <= len(pool)
+    least = min((*stride, *dilation, *pool, *(size + 1 for size in padding)), default=1)
+    if not several or least < 1:
+        raise ValueError(
+            f"IntegerConv: stride, padding, dilation and pool must be {dims} sizes each in range, "
+            f"got {', '.join(map(str, map(tuple, places)))}"
+        )
 
 
 def _largest_sum(weight: Tensor, bias: Tensor | None, largest: int) -> int:

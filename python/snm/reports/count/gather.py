@@ -198,7 +198,7 @@ class Gathering:
             peak_bytes=self.peak.bytes,
             device=name,
             threads=torch.get_num_threads(),
-            dtype=dtype_name(net.dtype),
+            dtype="integers" if net.integers else dtype_name(net.dtype),
             encoder=net.encoder,
             rule=rule,
             tuned_for=net.tuned_for,
