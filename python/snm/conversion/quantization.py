@@ -133,6 +133,7 @@ def quantize(
     scale = _pixels(pixels, least.double(), most.double(), first)
     quantizer = _Quantizer(net, first[:_WATCHED], 2 ** (bits - 1) - 1, scale)
     made = quantizer.quantized(net)
+    made.preprocessing = net.preprocessing
     _choose_paths(made, first[:_WATCHED])
     return made
 
@@ -630,6 +631,7 @@ class _Quantizer(Run):
             self._refuse(term.path, "layer", "its result drives neurons, and is read otherwise too")
             return None
         unit = term.weight.abs().flatten(1).amax(1) / self.limit
+        unit = torch.where(unit > 0, unit, term.bias.abs() / _FINEST)
         unit = torch.where(unit > 0, unit, 1.0)
         self._settle(term, unit)
         assert term.made is not None
