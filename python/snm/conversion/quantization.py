@@ -31,6 +31,7 @@ from ..network.program import STEPS, Call, Fire, Program, Repeat, RunningMax, St
 from ..network.run import Launched, Run
 from ..network.spiking import SpikingNetwork
 from ..nn.integer import (
+    LARGEST_PIXEL,
     SILENT,
     IntegerConv,
     IntegerLinear,
@@ -50,8 +51,6 @@ _FINEST = 2**20
 """The most parts that a threshold is divided into."""
 _PIXELS = 255
 """How many steps lie between the smallest and the largest pixel."""
-_PIXEL_SUM = 2**9
-"""What no pixel exceeds, in steps of its scale."""
 _ADDITIONS = (operator.add, operator.iadd, torch.add)
 _TURNS = 3
 """How often a layer is timed each way, in turn, after a first time that does not count."""
@@ -85,7 +84,8 @@ def quantize(
         pixels: the mean and the standard deviation of each channel with which images are made of
             pixels, ``(pixel / 255 - mean) / std``; the network then takes uint8 images too, and
             of others knows exactly which pixels they are. None to divide the range of the
-            calibration images, channel by channel, into 255 steps.
+            calibration images, channel by channel, into 255 steps. Images are cut off at 512 steps
+            on either side of 0.
         progress: wraps the calibration batches, as ``tqdm`` does.
 
     Returns:
@@ -114,35 +114,49 @@ def quantize(
         raise TypeError(f"quantize: net must be a SpikingNetwork, got {type(net).__name__}")
     if net.integers:
         raise ValueError("quantize: net is a network of integers already")
-    if isinstance(bits, bool) or bits not in _BITS:
+    if isinstance(bits, bool) or not isinstance(bits, int):
+        raise TypeError(f"quantize: bits must be an integer, got {bits!r}")
+    if bits not in _BITS:
         raise ValueError(f"quantize: bits must be 2 to 8, got {bits!r}")
-    first, step, most = None, None, None
+    first, least, most = None, None, None
     for batch in batches_of(
         calibration, progress, net.device, net.dtype, "quantize", what="calibration"
     ):
         net.inputs.check(batch)
+        if len(batch) == 0:
+            continue
         first = batch if first is None else first
         low, high = batch.transpose(0, 1).flatten(1).aminmax(dim=1)
-        step = low if step is None else torch.minimum(step, low)
+        least = low if least is None else torch.minimum(least, low)
         most = high if most is None else torch.maximum(most, high)
-    if first is None or step is None or most is None:
+    if first is None or least is None or most is None:
         raise ValueError("quantize: calibration must hold at least one image, got none")
-    scale = _pixels(pixels, (most - step).double(), first)
+    scale = _pixels(pixels, least.double(), most.double(), first)
     quantizer = _Quantizer(net, first[:_WATCHED], 2 ** (bits - 1) - 1, scale)
     made = quantizer.quantized(net)
+    made.preprocessing = net.preprocessing
     _choose_paths(made, first[:_WATCHED])
     return made
 
 
 def _pixels(
-    given: tuple[Sequence[float], Sequence[float]] | None, ranges: Tensor, images: Tensor
+    given: tuple[Sequence[float], Sequence[float]] | None,
+    least: Tensor,
+    most: Tensor,
+    images: Tensor,
 ) -> Pixels:
-    """The module that makes integers of images; ``ranges`` are those of the channels."""
+    """The module that makes integers of images, whose channels lie between ``least`` and ``most``."""
     channels, device = images.shape[1], images.device
     if given is None:
-        step = torch.where(ranges > 0, ranges / _PIXELS, 1.0)
-        return Pixels(step)
-    mean, std = (torch.as_tensor(part, dtype=torch.float64, device=device) for part in given)
+        # Channels that lie far from 0 are divided into fewer steps, none of which is cut off.
+        sizes = torch.maximum(most - least, torch.maximum(most, -least) / 2)
+        return Pixels(torch.where(sizes > 0, sizes / _PIXELS, 1.0))
+    try:
+        mean, std = (torch.as_tensor(part, dtype=torch.float64, device=device) for part in given)
+    except (TypeError, ValueError) as error:
+        raise TypeError(
+            f"quantize: pixels must be the mean and the std of each channel, got {given!r}"
+        ) from error
     if mean.dim() != 1 or mean.shape != std.shape or len(mean) not in (1, channels):
         raise ValueError(
             f"quantize: pixels must be the mean and std of {channels} channels, "
@@ -232,7 +246,7 @@ class _Quantizer(Run):
         rest = pixels.rest.double().view(-1, *[1] * (len(shape) - 1)).expand(shape) * unit
         name = f"{program.images} pixels"
         self.renamed[program.images] = name
-        self.known[program.images] = _Integers(unit, _PIXEL_SUM, name, rest=rest)
+        self.known[program.images] = _Integers(unit, LARGEST_PIXEL, name, rest=rest)
         put_at_path(self.layers, self._free("pixels"), pixels)
         self._pixels_call = Call(name, "module", "pixels", (Value(program.images),))
         if program.images_change:
@@ -247,13 +261,9 @@ class _Quantizer(Run):
         if program.tail_reads_images:
             reason = "what comes behind the last neurons reads the images, which are no spikes"
             self.offences.append(Offence("", program.output, reason))
-        else:
-            frames = None
-            if program.images_change:
-                frames = self.images
-            self.advance(1, frames)
-            if self.readout == "mean":
-                self.answer()
+        self.advance(1, self.images if program.images_change else None)
+        if self.readout == "mean" and not program.tail_reads_images:
+            self.answer()
         output = program.output
         if self.readout == "mean" and not self.offences:
             output = self._read_out(output)
@@ -318,9 +328,12 @@ class _Quantizer(Run):
             return pooled
         units = []
         for part in parts:
-            own = self._of_channels(part) if isinstance(part, _Integers) else None
+            if not isinstance(part, _Integers) or part.largest > 127 or part.rest is not None:
+                self._refuse(step.path or step.name, "max pooling", "it pools what is no spikes")
+                return pooled
+            own = self._of_channels(part)
             if own is None:
-                self._refuse(step.path, "max pooling", _PER_NEURON)
+                self._refuse(step.path or step.name, "max pooling", _PER_NEURON)
                 return pooled
             units.append(own)
         unit = torch.cat(units).view(-1, *[1] * (pooled.dim() - 2)).expand(pooled.shape[1:])
@@ -338,7 +351,7 @@ class _Quantizer(Run):
         parts = [self._summed(name, fire) for name in names]
         theta = neuron.threshold.double()
         full = theta.view((1,) * (len(shape) - theta.dim()) + theta.shape).expand(shape)
-        finite = torch.where(full.isinf(), 0.0, full).flatten(1).amax(1)
+        finite = _rows(torch.where(full.isinf(), 0.0, full)).amax(1)
         worth = torch.where(full.isinf(), _spread(finite, full), full)
         sent = _Integers(worth, neuron.rule.max_spikes, fire.name)
         self.known[fire.name] = self.known[fire.spikes] = sent
@@ -350,21 +363,21 @@ class _Quantizer(Run):
         one = _spread(unit, full)
         own = (full / one).round().clamp(1, 2**24 - 1)
         threshold = torch.where(full.isinf(), float(SILENT), own).to(torch.int32)
-        shared = threshold.flatten(1)
+        shared = _rows(threshold)
         if bool((shared == shared[:, :1]).all()):
             threshold = shared[:, :1].view(-1, *[1] * (len(shape) - 1))
         bias = None
         if neuron.bias is not None:
             added = neuron.bias.double()
             added = added.view((1,) * (len(shape) - added.dim()) + added.shape)
-            bias = (added / (one if added.flatten(1).shape[1] > 1 else _spread(unit, added)))
-            bias = bias.round().to(torch.int32)
+            bias = (added / (one if _rows(added).shape[1] > 1 else _spread(unit, added)))
+            bias = bias.round().clamp(-SILENT, SILENT)
             bound += int(bias.abs().max())
-        put_at_path(
-            self.layers,
-            fire.path,
-            IntegerNeuron(threshold, neuron.rule, bias=bias, bound=bound, backend=neuron.backend),
-        )
+            bias = bias.to(torch.int32)
+        made = IntegerNeuron(threshold, neuron.rule, bias=bias, bound=bound, backend=neuron.backend)
+        if made.most_steps < 1:
+            self._refuse(fire.path, "neurons", "what drives them at a time step leaves int32")
+        put_at_path(self.layers, fire.path, made)
         sources = [part.source for part in parts if part is not None]
         constant = [fire.constant_drive, fire.constant_residual]
         if len(parts) == 2 and isinstance(parts[0].terms[0], _Scaled):  # type: ignore[union-attr]
@@ -527,7 +540,7 @@ class _Quantizer(Run):
         readers = self.readers[call.name]
         layers = all(isinstance(step, Call) and self._is_conv(step) for step in readers)
         same_dims = result.dim() == x.unit.dim() + 1
-        spikes = self.part == "temporal" and x.largest < _PIXEL_SUM
+        spikes = self.part == "temporal" and x.largest < LARGEST_PIXEL
         if layers and spikes and not x.pool and same_dims:
             return _Integers(unit, x.largest, x.source, pool=window, rest=rest)
         path = self._free(call.name)
@@ -619,6 +632,7 @@ class _Quantizer(Run):
             self._refuse(term.path, "layer", "its result drives neurons, and is read otherwise too")
             return None
         unit = term.weight.abs().flatten(1).amax(1) / self.limit
+        unit = torch.where(unit > 0, unit, term.bias.abs() / _FINEST)
         unit = torch.where(unit > 0, unit, 1.0)
         self._settle(term, unit)
         assert term.made is not None
@@ -683,6 +697,9 @@ class _Quantizer(Run):
         if call.kind == "module":
             path = str(call.target)
             put_at_path(self.layers, path, copy.deepcopy(self.model.get_submodule(path)))
+        if call.kind == "method" and call.target == "view":
+            # Layers may give sums in another memory format than the model's.
+            call = replace(call, target="reshape")
         kwargs = None if call.kwargs is None else self._names(dict(call.kwargs))
         self._emit(replace(call, args=self._names(call.args), kwargs=kwargs))
 
@@ -729,6 +746,11 @@ _PER_NEURON = (
     "thresholds differ within a channel, which int8 weights cannot carry; convert with "
     "norm='channel' or 'layer'"
 )
+
+
+def _rows(values: Tensor) -> Tensor:
+    """Values ``[C, ...]`` as ``[C, n]``."""
+    return values.reshape(len(values), -1)
 
 
 def _spread(values: Tensor, like: Tensor) -> Tensor:

@@ -43,8 +43,8 @@ _FRACTION = 2**22
 """What is smaller than this changes no other bits of the offset than its fraction's."""
 _CACHED_SUMS = 2**21
 """How many sums are made before neurons read them, so that they are still in a cache."""
-_LARGEST_PIXEL = 2**15
-"""Images are cut off at so many steps of their scale."""
+LARGEST_PIXEL = 2**9
+"""Images are cut off at so many steps of their scale, so that sums have a bound."""
 
 
 class IntegerNeuron(SNMNeuron):
@@ -100,9 +100,10 @@ class IntegerNeuron(SNMNeuron):
         """The threshold as it is after a move of the layer, in int32 as before."""
         return fn(self.threshold)
 
-    def extra_repr(self) -> str:
-        silent = int((self.threshold == SILENT).sum())
-        return f"threshold={list(self.threshold.shape)}, silent={silent}, rule={self.rule}"
+    @property
+    def silent(self) -> Tensor:
+        """Which neurons never fire, in the threshold's shape."""
+        return self.threshold == SILENT
 
 
 class IntegerConv(nn.Module):
@@ -119,6 +120,8 @@ class IntegerConv(nn.Module):
 
     Raises:
         TypeError, ValueError: as :func:`snm_kernels.pack_spike_weight`.
+        ValueError: there is not one of stride, padding, dilation and pool for each dimension, or
+            one is out of range.
 
     >>> conv = IntegerConv(torch.full((1, 1, 2), 3, dtype=torch.int8), None, (1,), (0,), (1,))
     >>> conv(torch.ones(1, 1, 3, dtype=torch.int8)).flatten().tolist()
@@ -142,6 +145,7 @@ class IntegerConv(nn.Module):
         path: Path = "events",
     ) -> None:
         super().__init__()
+        _check_places(weight.dim() - 2, stride, padding, dilation, pool)
         self.register_buffer("weight", weight)
         self.register_buffer("bias", bias)
         self.stride = tuple(stride)
@@ -159,7 +163,10 @@ class IntegerConv(nn.Module):
 
     @property
     def can_be_dense(self) -> bool:
-        """Whether PyTorch has an exact dense convolution for this layer's device and inputs."""
+        """Whether PyTorch has an exact dense convolution for this layer's device and inputs; for
+        graphs of ``torch.compile`` it has none."""
+        if torch.compiler.is_compiling():
+            return False
         fits = self.largest * math.prod(self.pool) <= _LARGEST_DENSE and self.sums < _FRACTION
         return fits and self.weight.device.type == "cpu"
 
@@ -167,11 +174,12 @@ class IntegerConv(nn.Module):
         """Convolves integers.
 
         Args:
-            x: ``[N, C, ...]``: int8 spikes, or other integers, whose sums must be below 2**53.
+            x: ``[N, C, ...]``: int8 spikes, or other integers, whose sums must be below 2**53; or
+                means of integers, float64.
             steps: how many time steps ``x`` is the sum of; the bias is added as many times.
 
         Returns:
-            int32 ``[N, K, ...]``; int64 if ``x`` is int64.
+            int32 ``[N, K, ...]``; int64 or float64 if ``x`` is.
         """
         if x.dtype == torch.int8 and steps == 1:
             if self.path == "dense" and self.can_be_dense:
@@ -180,7 +188,8 @@ class IntegerConv(nn.Module):
             return self._drive(x.unsqueeze(0)).squeeze(0)
         # Sums of integers this small are exact in float64, in whatever order.
         summed = self._sum_densely(x.to(torch.float64))
-        drive = summed.to(torch.int64 if x.dtype == torch.int64 else torch.int32)
+        wide = x.dtype in (torch.int64, torch.float64)
+        drive = summed.to(x.dtype if wide else torch.int32)
         if self.bias is None:
             return drive
         return drive + _along(self.bias.to(drive.dtype) * steps, drive.dim() - 2)
@@ -384,7 +393,7 @@ class IntegerSumPool(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Sums ``[N, C, ...]`` over windows."""
-        pooled = sum_pool(x.to(torch.int32) if self.wide else x, self.size)
+        pooled = sum_pool(x.to(torch.int32) if self.wide and x.dtype == torch.int8 else x, self.size)
         return pooled.flatten(1) if self.flat else pooled
 
     def extra_repr(self) -> str:
@@ -452,7 +461,7 @@ class Pixels(nn.Module):
                 )
             return x.to(torch.int32) - _along(self.zero.round().to(torch.int32), behind)
         steps = x.double() / _along(self.step, behind) - _along(self.rest, behind)
-        return steps.round().clamp(-_LARGEST_PIXEL, _LARGEST_PIXEL).to(torch.int32)
+        return steps.round().clamp(-LARGEST_PIXEL, LARGEST_PIXEL).to(torch.int32)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Pixels":
         return _keeping_dtype(self, fn, super()._apply, recurse)
@@ -588,6 +597,18 @@ def _most_steps(threshold: Tensor, rule: SNMRule, bound: int) -> int:
     # What a spike subtracts brings a membrane nearer to 0, or one threshold beyond it at most.
     start = math.ceil((abs(rule.v_init) + 1) * int(finite.max()))
     return (SILENT - start) // max(1, bound) - 1
+
+
+def _check_places(dims: int, *places: Sequence[int]) -> None:
+    """Refuses sizes of another number of dimensions, or out of range; a pool may have ones more."""
+    stride, padding, dilation, pool = places
+    several = len(stride) == len(padding) == len(dilation) == dims <= len(pool)
+    least = min((*stride, *dilation, *pool, *(size + 1 for size in padding)), default=1)
+    if not several or least < 1:
+        raise ValueError(
+            f"IntegerConv: stride, padding, dilation and pool must be {dims} sizes each in range, "
+            f"got {', '.join(map(str, map(tuple, places)))}"
+        )
 
 
 def _largest_sum(weight: Tensor, bias: Tensor | None, largest: int) -> int:
