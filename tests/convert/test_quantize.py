@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 import torch
-from support.networks import NETWORKS, exact_network
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 import snm
 from snm.network.relu import relu_pass
 from snm.nn.integer import SILENT, IntegerConv, IntegerNeuron, IntegerReadout, Pixels
+from support.networks import NETWORKS, exact_network
 
 T = 64
 CLOSE = 0.025
@@ -50,7 +50,9 @@ REFUSED = {
 def converted(model: nn.Module, calibration: Tensor, **options: Any) -> snm.SpikingNetwork:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", snm.DeadNeuronWarning)
-        return snm.convert(model, calibration, **{"norm": "channel", "preset": "snm-zero"} | options)
+        return snm.convert(
+            model, calibration, **{"norm": "channel", "preset": "snm-zero"} | options
+        )
 
 
 @pytest.mark.parametrize("name", [name for name in NETWORKS if name not in REFUSED])
@@ -162,7 +164,7 @@ def test_thresholds_of_each_neuron_before_linear_layers() -> None:
 def test_thresholds_of_each_neuron_before_convolutions_are_refused() -> None:
     model, calibration, _ = exact_network("plain")
     net = converted(model, calibration, norm="neuron")
-    with pytest.raises(snm.ConversionError, match="convert with norm='channel' or 'layer'$"):
+    with pytest.raises(snm.ConversionError, match=r"convert with norm='channel' or 'layer'$"):
         snm.quantize(net, calibration)
     layer = converted(model, calibration, norm="layer")
     assert snm.quantize(layer, calibration).integers
