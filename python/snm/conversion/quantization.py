@@ -430,7 +430,7 @@ class _Quantizer(Run):
 
         given = dict(zip(_PARAMETERS, replaced(call.args, fetch), strict=False))
         given |= replaced(dict(call.kwargs or {}), fetch)
-        places = ()
+        places: tuple[Any, ...] = ()
         if call.target is not F.linear:
             defaults = {"stride": 1, "padding": 0, "dilation": 1, "groups": 1}
             places = tuple(given.get(name, default) for name, default in defaults.items())
@@ -728,13 +728,14 @@ class _Quantizer(Run):
     def _refuse(self, path: str, operation: str, reason: str) -> None:
         self.offences.append(Offence(path, operation, reason))
 
-    def _refuse_call(self, call: Call, reason: str) -> None:
+    def _refuse_call(self, call: Call, reason: str) -> _Known:
         operation = getattr(call.target, "__name__", str(call.target))
         path = call.name
         if call.kind == "module":
             path = str(call.target)
             operation = type(self.model.get_submodule(path)).__name__
         self._refuse(path, operation, reason)
+        return None
 
 
 _PARAMETERS = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")

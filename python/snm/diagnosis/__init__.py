@@ -62,7 +62,8 @@ def diagnose(
 
     Raises:
         ValueError: the encoder is not "direct"; the network is one of integers; there are no
-            images; the model does not compute what the network with ReLUs computes; or as for a call.
+            images; the model does not compute what the network with ReLUs computes; or as for a
+            call.
         TypeError, ConversionError: as for a call and for :func:`snm.convert`.
 
     Source of the parts: the clipping and quantisation errors are those of Bu et al., "Optimal

@@ -470,7 +470,8 @@ class Pixels(nn.Module):
         return steps.round().clamp(-LARGEST_PIXEL, LARGEST_PIXEL).to(torch.int32)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Pixels":
-        return _keeping_dtype(self, fn, super()._apply, recurse)
+        _keeping_dtype(self, fn, super()._apply, recurse)
+        return self
 
 
 class IntegerReadout(nn.Module):
@@ -494,7 +495,8 @@ class IntegerReadout(nn.Module):
         return (x.to(torch.float64) * self.unit / steps).to(torch.float32)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "IntegerReadout":
-        return _keeping_dtype(self, fn, super()._apply, recurse)
+        _keeping_dtype(self, fn, super()._apply, recurse)
+        return self
 
 
 def sum_pool(x: Tensor, size: Sequence[int]) -> Tensor:
@@ -626,15 +628,15 @@ def _largest_sum(weight: Tensor, bias: Tensor | None, largest: int) -> int:
 
 
 def _keeping_dtype(
-    module: Any, fn: Callable[[Tensor], Tensor], apply: Callable[..., Any], recurse: bool
-) -> Any:
+    module: nn.Module, fn: Callable[[Tensor], Tensor], apply: Callable[..., Any], recurse: bool
+) -> None:
     """Moves a module, whose buffers stay of the dtype that they are of."""
     before = dict(module._buffers)
     apply(fn, recurse)
     for name, buffer in before.items():
         if buffer is not None:
-            module._buffers[name] = buffer.to(module._buffers[name].device)
-    return module
+            moved = module.get_buffer(name)
+            module._buffers[name] = buffer.to(moved.device)
 
 
 def _along(values: Tensor, behind: int) -> Tensor:
