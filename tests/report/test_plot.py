@@ -293,15 +293,14 @@ def test_pictures_of_a_network_of_integers() -> None:
     with net.record() as recording:
         net(images, timesteps=T)
     layer = recording["5"]
-    silent = net.layers["5"].silent.expand(layer.shape).flatten()
     neuron = busiest(layer, 1)
     lines = {line.get_label(): line for line in plot.trace(recording, "5", neuron, image=1).lines}
     membrane = layer.membrane[:, 1].flatten(1)[:, neuron]
     assert list(lines[f"neuron {neuron} of 5"].get_ydata())[1::2] == membrane.tolist()
     assert lines["threshold θ"].get_ydata()[0] == int(layer.threshold.flatten()[neuron])
-    never = int(silent.nonzero()[0])
-    drawn = plot.trace(recording, "5", never)
-    assert [line.get_label() for line in drawn.lines] == [f"neuron {never} of 5"]
+    never = int(net.layers["10"].silent.flatten().nonzero()[0])
+    drawn = plot.trace(recording, "10", never)
+    assert [line.get_label() for line in drawn.lines] == [f"neuron {never} of 10"]
     assert len(plot.raster(recording, "5").lines) == 2
     assert plot.rates(snm.report(net, images, timesteps=T)).has_data()
 
