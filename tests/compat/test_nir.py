@@ -314,6 +314,14 @@ def test_poolings_that_nir_means_otherwise_are_refused() -> None:
             to_nir(snm.convert(model.eval(), images))
 
 
+def test_networks_of_integers_are_refused() -> None:
+    images = torch.rand(8, 4)
+    model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
+    net = snm.quantize(snm.convert(model, images, norm="channel"), images)
+    with pytest.raises(ValueError, match=r"^to_nir: takes a floating .*; write it before snm\.quant"):
+        to_nir(net)
+
+
 def test_other_dtypes_and_types_are_refused() -> None:
     net = snm.convert(nn.Sequential(nn.Linear(4, 3), nn.ReLU()).eval(), torch.rand(8, 4))
     with pytest.raises(TypeError, match=r"to_nir: net must be torch.float32, got torch.bfloat16"):

@@ -209,6 +209,9 @@ def test_wrong_arguments_are_refused(tmp_path: Path) -> None:
         to_onnx(3, path, timesteps=4)
     with pytest.raises(ValueError, match="to_onnx: encoder must be 'direct', got 'frames'"):
         to_onnx(frames, path, timesteps=4)
+    integers = snm.quantize(net, torch.rand(8, 4))
+    with pytest.raises(ValueError, match=r"^to_onnx: takes a floating .*; write it before snm\."):
+        to_onnx(integers, path, timesteps=4)
     with pytest.raises(ValueError, match="outputs must be one of logits, counts, spikes, got 'v'"):
         to_onnx(net, path, timesteps=4, outputs="v")
     with pytest.raises(ValueError, match="timesteps must be at least 1, got 0"):
