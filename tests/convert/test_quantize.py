@@ -280,11 +280,53 @@ def test_more_steps_than_int32_holds_are_refused() -> None:
     net.step(images)
 
 
+def sized(*behind: nn.Module) -> nn.Module:
+    torch.manual_seed(5)
+    return nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), *behind).eval()
+
+
+def test_images_of_another_size() -> None:
+    images, others = torch.rand(16, 1, 8, 8), torch.rand(2, 1, 12, 10)
+    net = converted(
+        sized(nn.AvgPool2d(2), nn.Conv2d(4, 4, 3), nn.ReLU(), nn.Conv2d(4, 3, 1)), images
+    )
+    integers = snm.quantize(net, images)
+    expected = net(others, timesteps=T)
+    assert (integers(others, timesteps=T) - expected).abs().max() < CLOSE * expected.abs().max()
+    for pool in (nn.AdaptiveAvgPool2d(1), nn.AdaptiveAvgPool2d(4)):
+        net = converted(sized(pool, nn.Conv2d(4, 3, 1)), images)
+        integers = snm.quantize(net, images)
+        net(others, timesteps=2)
+        with pytest.raises(ValueError, match=r"\[1, 8, 8\] each, for which it was quantized, got"):
+            integers(others, timesteps=2)
+    with pytest.raises(ValueError, match=r"images of \[1, 8, 8\] each, as those of the conversion"):
+        snm.quantize(net, others)
+
+
+def test_spikes_that_drive_neurons_as_they_are() -> None:
+    model = sized(nn.ReLU(), nn.Flatten(), nn.Linear(256, 3))
+    nn.init.constant_(model[0].bias[:1], -9.0)
+    images = torch.rand(16, 1, 8, 8)
+    net = converted(model, images)
+    assert bool(net.layers["2"].silent.any())
+    integers = snm.quantize(net, images)
+    expected = net(images, timesteps=T)
+    assert (integers(images, timesteps=T) - expected).abs().max() < CLOSE * expected.abs().max()
+
+
+def test_pixels_of_random_spikes_are_refused() -> None:
+    images = torch.rand(16, 4)
+    net = small_network(images, encoder="poisson")
+    integers = snm.quantize(net, images, pixels=([0.0], [1.0]))
+    with pytest.raises(TypeError, match="images must be float32 like the network, got uint8"):
+        integers((images * 255).to(torch.uint8), timesteps=4)
+
+
 def test_drives_that_int32_cannot_hold_are_refused() -> None:
     images = torch.rand(8, 4)
     net = small_network(images)
     net.layers["1"].bias = torch.full((8,), 1e9) * net.layers["1"].threshold
-    with pytest.raises(snm.ConversionError, match="what drives them at a time step leaves int32"):
+    with pytest.raises(snm.ConversionError, match="what drives them could leave int32 within 8"):
         snm.quantize(net, images)
 
 

@@ -89,12 +89,15 @@ def quantize(
         progress: wraps the calibration batches, as ``tqdm`` does.
 
     Returns:
-        The integer network. It takes images of the same dtype; its logits are float32.
+        The integer network. It takes images of the same dtype, and of the size of those here where
+            an adaptive pooling, a mean or a threshold of each neuron depends on it; its logits are
+            float32.
 
     Raises:
         ConversionError: operations have no integer form, or thresholds differ within a channel that
             a convolution reads; it names each.
-        ValueError: bits is out of range, calibration is empty, or the network is one of integers.
+        ValueError: bits is out of range; calibration is empty, or has images of another size than
+            the conversion's; or the network is one of integers.
         TypeError: an argument is of the wrong type.
 
     Source: integer arithmetic with a scale per channel: Jacob et al., "Quantization and Training of
@@ -123,6 +126,11 @@ def quantize(
         calibration, progress, net.device, net.dtype, "quantize", what="calibration"
     ):
         net.inputs.check(batch)
+        if tuple(batch.shape[1:]) != net.image_shape:
+            raise ValueError(
+                f"quantize: calibration must be images of {list(net.image_shape)} each, as those "
+                f"of the conversion, got {list(batch.shape[1:])}"
+            )
         if len(batch) == 0:
             continue
         first = batch if first is None else first
@@ -231,6 +239,8 @@ class _Quantizer(Run):
         """The largest weight."""
         self.known: dict[str, _Known] = {}
         self.offences: list[Offence] = []
+        self.fixed_size = False
+        """Whether there is something that fits images of the calibrated size only."""
         self.layers = nn.Module()
         self.steps_of: dict[str, list[Any]] = defaultdict(list)
         """The steps of each part of the new program."""
@@ -273,7 +283,7 @@ class _Quantizer(Run):
             self.layers.eval(),
             made,
             image_shape=net.image_shape,
-            fixed_size=net.fixed_size,
+            fixed_size=net.fixed_size or self.fixed_size,
             dtype=net.dtype,
             encoder=net.encoder,
             readout=net.readout,
@@ -359,7 +369,7 @@ class _Quantizer(Run):
             return
         terms = [term for part in parts if part is not None for term in part.terms]
         unit = self._unit(terms, finite)
-        bound = sum(self._settle(term, unit) for term in terms)
+        bound = sum(self._settle(term, unit, finite > 0) for term in terms)
         one = _spread(unit, full)
         own = (full / one).round().clamp(1, 2**24 - 1)
         threshold = torch.where(full.isinf(), float(SILENT), own).to(torch.int32)
@@ -375,8 +385,10 @@ class _Quantizer(Run):
             bound += int(bias.abs().max())
             bias = bias.to(torch.int32)
         made = IntegerNeuron(threshold, neuron.rule, bias=bias, bound=bound, backend=neuron.backend)
-        if made.most_steps < 1:
-            self._refuse(fire.path, "neurons", "what drives them at a time step leaves int32")
+        if made.most_steps < _WATCHED:
+            reason = f"what drives them could leave int32 within {_WATCHED} time steps"
+            self._refuse(fire.path, "neurons", reason)
+        self.fixed_size |= fire.per_neuron
         put_at_path(self.layers, fire.path, made)
         sources = [part.source for part in parts if part is not None]
         constant = [fire.constant_drive, fire.constant_residual]
@@ -535,6 +547,9 @@ class _Quantizer(Run):
         if x.rest is not None:
             rest = x.rest.flatten(1)[:, 0].view(-1, *[1] * (result.dim() - 2))
             rest = rest.expand(result.shape[1:])
+        if not self._is_pooling(call):
+            # Elsewhere windows depend on the size.
+            self.fixed_size = True
         readers = self.readers[call.name]
         layers = all(isinstance(step, Call) and self._is_conv(step) for step in readers)
         same_dims = result.dim() == x.unit.dim() + 1
@@ -591,12 +606,23 @@ class _Quantizer(Run):
         fits = thresholds * self.limit / torch.where(most > 0, most, 1.0)
         parts = torch.where(most > 0, fits.floor(), float(_FINEST)).clamp(max=_FINEST)
         coarse = torch.where(most > 0, most / self.limit, 1.0)
-        return torch.where(parts >= 1, thresholds / parts.clamp(min=1), coarse)
+        fine = (parts >= 1) & (thresholds > 0)
+        return torch.where(fine, thresholds / parts.clamp(min=1), coarse)
 
-    def _settle(self, term: _Layer | _Scaled, unit: Tensor) -> int:
-        """Makes the integers of a sum's term; returns the largest amount that it adds."""
+    def _settle(self, term: _Layer | _Scaled, unit: Tensor, fires: Tensor | None = None) -> int:
+        """Makes the integers of a sum's term; returns the largest amount that it adds.
+
+        Args:
+            term: what the sum adds.
+            unit: that of the sum, float64 ``[K]``.
+            fires: which channels ever fire; None if all do.
+        """
         if isinstance(term, _Scaled):
             factor = (term.unit / unit).round()
+            factor = factor if fires is None else torch.where(fires, factor, 0.0)
+            if bool((factor.abs() >= 2**31).any()):
+                self._refuse(term.path, "sum", "its spikes are too large for int32")
+                factor = torch.zeros_like(factor)
             put_at_path(self.layers, term.path, IntegerScale(factor.to(torch.int32)))
             return int(factor.abs().max()) * term.largest
         behind = [1] * (term.weight.dim() - 1)
@@ -666,7 +692,10 @@ class _Quantizer(Run):
         if known is None:
             return output
         path = self._free("readout")
-        put_at_path(self.layers, path, IntegerReadout(known.unit.contiguous()))
+        own, unit = self._of_channels(known), known.unit.contiguous()
+        if own is not None:
+            unit = own.reshape(-1, *[1] * (unit.dim() - 1))
+        put_at_path(self.layers, path, IntegerReadout(unit))
         name = f"{output} logits"
         self.part = "tail"
         self._emit(Call(name, "module", path, (Value(known.source), Value(STEPS))))
@@ -715,6 +744,13 @@ class _Quantizer(Run):
             module = self.model.get_submodule(str(call.target))
             return isinstance(module, nn.Conv1d | nn.Conv2d) and module.padding_mode == "zeros"
         return call.target in _CONVOLUTIONS
+
+    def _is_pooling(self, call: Call) -> bool:
+        """Whether a call is an average pooling over windows of a size of their own."""
+        if call.kind == "module":
+            module = self.model.get_submodule(str(call.target))
+            return isinstance(module, nn.AvgPool1d | nn.AvgPool2d | nn.AvgPool3d)
+        return call.target in (F.avg_pool1d, F.avg_pool2d, F.avg_pool3d)
 
     def _free(self, path: str) -> str:
         """A path that no module has yet."""

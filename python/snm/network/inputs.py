@@ -29,6 +29,8 @@ class Inputs:
     """The device that images must be on."""
     pixels: bool = False
     """Whether images may also be uint8 pixels."""
+    fixed_by: str = "torch.export traced the model"
+    """What fixed the size, where it is fixed."""
 
     def check(self, images: object) -> None:
         """Refuses anything but a batch of such images.
@@ -50,7 +52,7 @@ class Inputs:
         if self.fixed_size and tuple(images.shape[1:]) != self.shape:
             raise ValueError(
                 f"SpikingNetwork: images must be {list(self.shape)} each, for which "
-                f"torch.export traced the model, got {list(images.shape[1:])}"
+                f"{self.fixed_by}, got {list(images.shape[1:])}"
             )
         if images.device != self.device:
             raise ValueError(

@@ -134,11 +134,15 @@ class SpikingNetwork(nn.Module):
     @property
     def inputs(self) -> Inputs:
         """Describes the images that a call takes."""
-        pixels = any(
+        # What poisson draws depends on the sign and size of standardised pixels.
+        pixels = self.encoder != "poisson" and any(
             isinstance(module, Pixels) and module.zero is not None
             for module in self.model.children()
         )
-        return Inputs(self.image_shape, self.fixed_size, self.dtype, self.device, pixels)
+        fixed_by = "torch.export traced the model"
+        if self.integers:
+            fixed_by = "it was quantized"
+        return Inputs(self.image_shape, self.fixed_size, self.dtype, self.device, pixels, fixed_by)
 
     def elements_per_step(self, images: Tensor) -> int:
         """The most elements that one time step of one of these images holds at the same time.
