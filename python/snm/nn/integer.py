@@ -92,6 +92,17 @@ class IntegerNeuron(SNMNeuron):
         self.most_steps = _most_steps(threshold, rule, bound)
         """For how many time steps no membrane can leave int32, whatever the spikes."""
 
+    def membrane_bits(self, timesteps: int) -> int:
+        """How many bits hold every membrane in so many time steps, the sign included.
+
+        >>> IntegerNeuron(torch.tensor([100], dtype=torch.int32), bound=50).membrane_bits(8)
+        10
+        """
+        finite = self.threshold[self.threshold != SILENT]
+        largest = int(finite.max()) if finite.numel() else 0
+        start = math.ceil((abs(self.rule.v_init) + 1) * largest)
+        return (start + timesteps * self.bound).bit_length() + 1
+
     def amplitude(self, spikes: Tensor) -> Tensor:
         """What integer spikes carry: themselves."""
         return spikes
@@ -160,6 +171,11 @@ class IntegerConv(nn.Module):
         # Each is made when its path is taken first, for both take as much memory as the weight.
         self._packed: Tensor | None = None
         self._dense: _DenseWeight | None = None
+
+    @property
+    def sum_bits(self) -> int:
+        """How many bits hold every sum at a time step, the sign included."""
+        return self.sums.bit_length() + 1
 
     @property
     def can_be_dense(self) -> bool:
