@@ -64,8 +64,8 @@ def to_onnx(
         ModuleNotFoundError: onnx or onnxscript is not installed.
         TypeError: net is no SpikingNetwork, or in another dtype than float32; timesteps or batch
             is no integer.
-        ValueError: the encoder is another than "direct"; the network is one of integers; timesteps or batch is less than 1;
-            outputs is unknown.
+        ValueError: the encoder is another than "direct"; the network is one of integers; timesteps
+            or batch is less than 1; outputs is unknown.
         torch.onnx.OnnxExporterError: ONNX lacks an operation that comes before, between or behind
             the neurons.
         OSError: the file cannot be written.

@@ -145,7 +145,7 @@ def _pixels(
     most: Tensor,
     images: Tensor,
 ) -> Pixels:
-    """The module that makes integers of images, whose channels lie between ``least`` and ``most``."""
+    """Makes integers of images; ``least`` and ``most`` are the values of each channel."""
     channels, device = images.shape[1], images.device
     if given is None:
         # Channels that lie far from 0 are divided into fewer steps, none of which is cut off.
@@ -370,7 +370,7 @@ class _Quantizer(Run):
         if neuron.bias is not None:
             added = neuron.bias.double()
             added = added.view((1,) * (len(shape) - added.dim()) + added.shape)
-            bias = (added / (one if _rows(added).shape[1] > 1 else _spread(unit, added)))
+            bias = added / (one if _rows(added).shape[1] > 1 else _spread(unit, added))
             bias = bias.round().clamp(-SILENT, SILENT)
             bound += int(bias.abs().max())
             bias = bias.to(torch.int32)
@@ -405,12 +405,12 @@ class _Quantizer(Run):
         names = [name for name in call.reads if isinstance(values.get(name), Tensor)]
         if any(name not in self.known for name in names):
             return self._refuse_call(call, "it reads a constant, which has no unit")
-        if call.target in _ADDITIONS or (call.kind == "method" and call.target == "add"):
-            if len(names) == 2 and len(call.args) == 2 and not call.kwargs:
-                return self._add(call, names, result)
+        sums = call.target in _ADDITIONS or (call.kind == "method" and call.target == "add")
+        if sums and len(names) == 2 and len(call.args) == 2 and not call.kwargs:
+            return self._add(call, names, result)
         if len(names) == 1:
             return self._of_one(call, names[0], values, result)
-        return self._joined(call, names, values, result)
+        return self._joined(call, names, values)
 
     def _weighted(self, call: Call, values: Values) -> tuple[str, Tensor, Any, Any] | None:
         """The name of what a convolution or linear layer reads, its weight, bias and places."""
@@ -430,7 +430,7 @@ class _Quantizer(Run):
 
         given = dict(zip(_PARAMETERS, replaced(call.args, fetch), strict=False))
         given |= replaced(dict(call.kwargs or {}), fetch)
-        places = ()
+        places: tuple[Any, ...] = ()
         if call.target is not F.linear:
             defaults = {"stride": 1, "padding": 0, "dilation": 1, "groups": 1}
             places = tuple(given.get(name, default) for name, default in defaults.items())
@@ -524,9 +524,7 @@ class _Quantizer(Run):
             return self._refuse_call(call, "it has no integer form")
         return self._average(call, counted, window, result)
 
-    def _average(
-        self, call: Call, x: _Integers, window: tuple[int, ...], result: Tensor
-    ) -> _Known:
+    def _average(self, call: Call, x: _Integers, window: tuple[int, ...], result: Tensor) -> _Known:
         """An average over windows: a sum whose factor is in the unit."""
         own = self._of_channels(x)
         if own is None:
@@ -549,9 +547,7 @@ class _Quantizer(Run):
         self._emit(Call(call.name, "module", path, (Value(x.source),)))
         return _Integers(unit, x.largest * count, call.name, rest=rest)
 
-    def _joined(
-        self, call: Call, names: list[str], values: Values, result: Tensor
-    ) -> _Known:
+    def _joined(self, call: Call, names: list[str], values: Values) -> _Known:
         """An operation that puts several values together, such as a concatenation."""
         parts = [self._counted(name) for name in names]
         if any(part is None for part in parts):
@@ -732,13 +728,14 @@ class _Quantizer(Run):
     def _refuse(self, path: str, operation: str, reason: str) -> None:
         self.offences.append(Offence(path, operation, reason))
 
-    def _refuse_call(self, call: Call, reason: str) -> None:
+    def _refuse_call(self, call: Call, reason: str) -> _Known:
         operation = getattr(call.target, "__name__", str(call.target))
         path = call.name
         if call.kind == "module":
             path = str(call.target)
             operation = type(self.model.get_submodule(path)).__name__
         self._refuse(path, operation, reason)
+        return None
 
 
 _PARAMETERS = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
@@ -790,9 +787,9 @@ class _Timing(IntegerRun):
         if self.part == "temporal" and call.kind == "module":
             layer = self.model.get_submodule(str(call.target))
             x = values[call.reads[0]]
-            if isinstance(layer, IntegerConv) and isinstance(result, Tensor):
-                if x.dtype == torch.int8:
-                    self._choose(layer, lambda: layer(x))
+            is_run = isinstance(result, Tensor) and x.dtype == torch.int8
+            if isinstance(layer, IntegerConv) and is_run:
+                self._choose(layer, lambda: layer(x))
         return result
 
     def launch(self, fire: Fire, values: Values, emit: Emit, asks: set[Ask]) -> Launched:

@@ -61,8 +61,9 @@ def diagnose(
         advice, or call its ``picture``.
 
     Raises:
-        ValueError: the encoder is not "direct"; the network is one of integers; there are no images; the model does not compute
-            what the network with ReLUs computes; or as for a call.
+        ValueError: the encoder is not "direct"; the network is one of integers; there are no
+            images; the model does not compute what the network with ReLUs computes; or as for a
+            call.
         TypeError, ConversionError: as for a call and for :func:`snm.convert`.
 
     Source of the parts: the clipping and quantisation errors are those of Bu et al., "Optimal

@@ -90,9 +90,7 @@ def check_floating(caller: str, integers: bool, verb: str) -> None:
         verb: what to do with the network that it was made of.
     """
     if integers:
-        raise ValueError(
-            f"{caller}: takes a floating point network; {verb} it before snm.quantize"
-        )
+        raise ValueError(f"{caller}: takes a floating point network; {verb} it before snm.quantize")
 
 
 def check_generator(generator: torch.Generator | None, encoder: Encoder) -> None:

@@ -14,7 +14,6 @@ from .observer import Ask
 from .program import STEPS, Call, Fire, RunningMax
 from .run import Counts, Launched, Run
 
-
 INTEGER_BYTES = 2
 """How many bytes an element of a time step takes: spikes one, and what lists them another."""
 

@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor, nn
 
+from ..nn.integer import IntegerNeuron
 from .fitted import before_tuning
 from .interpret import Interpreter, Values
-from ..nn.integer import IntegerNeuron
 from .program import STEPS, Call, Fire, Program, RunningMax
 from .spiking import SpikingNetwork
 

@@ -16,8 +16,8 @@ from .checks import check_count, dtype_name
 from .digest import SpikeDigest
 from .encode import Constant, Encoder, Frames, Poisson, Source
 from .first_pass import FirstPass, starting_states
-from .integer import INTEGER_BYTES, IntegerRun
 from .inputs import Inputs, check_direct, check_generator, check_readout_after, checked_timesteps
+from .integer import INTEGER_BYTES, IntegerRun
 from .memory import steps_that_fit
 from .observer import Observer
 from .program import Program, RunningMax

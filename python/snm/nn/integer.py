@@ -130,9 +130,9 @@ class IntegerConv(nn.Module):
         path: how spikes are computed; both ways give the same.
 
     Raises:
-        TypeError, ValueError: as :func:`snm_kernels.pack_spike_weight`.
-        ValueError: there is not one of stride, padding, dilation and pool for each dimension, or
-            one is out of range.
+        TypeError: the weight is not int8.
+        ValueError: groups does not divide K; there is not one of stride, padding, dilation and pool
+            for each dimension, or one is out of range.
 
     >>> conv = IntegerConv(torch.full((1, 1, 2), 3, dtype=torch.int8), None, (1,), (0,), (1,))
     >>> conv(torch.ones(1, 1, 3, dtype=torch.int8)).flatten().tolist()
@@ -156,6 +156,10 @@ class IntegerConv(nn.Module):
         path: Path = "events",
     ) -> None:
         super().__init__()
+        if weight.dtype != torch.int8:
+            raise TypeError(f"IntegerConv: weight must be int8, got {weight.dtype}")
+        if groups < 1 or weight.shape[0] % groups:
+            raise ValueError(f"IntegerConv: groups must divide {weight.shape[0]}, got {groups}")
         _check_places(weight.dim() - 2, stride, padding, dilation, pool)
         self.register_buffer("weight", weight)
         self.register_buffer("bias", bias)
@@ -277,13 +281,13 @@ class IntegerConv(nn.Module):
         residual: Tensor | None,
         emit: Emit,
     ) -> SNMOutput:
-        """As :meth:`fire`, with what drives neurons made for so many time steps as a cache holds."""
+        """As :meth:`fire`; what drives neurons is made for as many time steps as a cache holds."""
         sums = math.prod(x.shape[1:2]) * len(self.weight) * math.prod(self._output_of(x))
         steps = max(1, _CACHED_SUMS // max(1, sums))
         sent: list[Tensor | None] = []
-        for some, added in zip(
-            x.split(steps), [None] * len(x) if residual is None else residual.split(steps)
-        ):
+        parts = x.split(steps)
+        rest = [None] * len(parts) if residual is None else residual.split(steps)
+        for some, added in zip(parts, rest, strict=True):
             drive, bias = self._drive_densely(some)
             bias = _along(bias, drive.dim() - 3)
             spikes, state = snm(
@@ -311,7 +315,7 @@ class IntegerConv(nn.Module):
             self.stride,
             self.padding,
             self.dilation,
-            self.pool[2 - dims :],
+            self.pool[len(self.pool) - dims :],
             strict=True,
         )
         return [
@@ -409,7 +413,9 @@ class IntegerSumPool(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Sums ``[N, C, ...]`` over windows."""
-        pooled = sum_pool(x.to(torch.int32) if self.wide and x.dtype == torch.int8 else x, self.size)
+        pooled = sum_pool(
+            x.to(torch.int32) if self.wide and x.dtype == torch.int8 else x, self.size
+        )
         return pooled.flatten(1) if self.flat else pooled
 
     def extra_repr(self) -> str:
@@ -463,7 +469,7 @@ class Pixels(nn.Module):
 
     @property
     def rest(self) -> Tensor:
-        """What has to be added to the integers, ``[C]``, less than 1: pixel 0 is where 0 is nearly."""
+        """What has to be added to the integers, ``[C]``, less than 1: no pixel may stand for 0."""
         return torch.zeros_like(self.step) if self.zero is None else self.zero.round() - self.zero
 
     def forward(self, x: Tensor) -> Tensor:
@@ -480,7 +486,8 @@ class Pixels(nn.Module):
         return steps.round().clamp(-LARGEST_PIXEL, LARGEST_PIXEL).to(torch.int32)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Pixels":
-        return _keeping_dtype(self, fn, super()._apply, recurse)
+        _keeping_dtype(self, fn, super()._apply, recurse)
+        return self
 
 
 class IntegerReadout(nn.Module):
@@ -504,7 +511,8 @@ class IntegerReadout(nn.Module):
         return (x.to(torch.float64) * self.unit / steps).to(torch.float32)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "IntegerReadout":
-        return _keeping_dtype(self, fn, super()._apply, recurse)
+        _keeping_dtype(self, fn, super()._apply, recurse)
+        return self
 
 
 def sum_pool(x: Tensor, size: Sequence[int]) -> Tensor:
@@ -636,15 +644,15 @@ def _largest_sum(weight: Tensor, bias: Tensor | None, largest: int) -> int:
 
 
 def _keeping_dtype(
-    module: Any, fn: Callable[[Tensor], Tensor], apply: Callable[..., Any], recurse: bool
-) -> Any:
+    module: nn.Module, fn: Callable[[Tensor], Tensor], apply: Callable[..., Any], recurse: bool
+) -> None:
     """Moves a module, whose buffers stay of the dtype that they are of."""
     before = dict(module._buffers)
     apply(fn, recurse)
     for name, buffer in before.items():
         if buffer is not None:
-            module._buffers[name] = buffer.to(module._buffers[name].device)
-    return module
+            moved = module.get_buffer(name)
+            module._buffers[name] = buffer.to(moved.device)
 
 
 def _along(values: Tensor, behind: int) -> Tensor:

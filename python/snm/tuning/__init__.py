@@ -80,7 +80,7 @@ def tune(
         table, which the network keeps as ``tuning`` and files hold too.
 
     Raises:
-        ValueError: net has another encoder than "direct", or is tuned already, or is one of integers;
+        ValueError: net has another encoder than "direct", is tuned already or is one of integers;
             there are fewer than two images, or the network cannot take them; timesteps, max_spikes
             or budget is out of range.
         TypeError: an argument is of the wrong type.
