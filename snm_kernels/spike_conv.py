@@ -57,7 +57,8 @@ def snm_conv(
             zeros.
         pool: sizes of windows, side by side, over which spikes are summed before the convolution:
             an average pooling whose factor is in the weights.
-        packed: what :func:`pack_spike_weight` makes of ``weight``, to save doing it in every call.
+        packed: what :func:`pack_spike_weight` makes of ``weight``, to save doing it in every call;
+            only the CPU reads it.
         rule, state: as for :func:`snm`; the membrane is int32.
         bias: int32, broadcastable to ``[K, *output]``; added at every step.
         residual: int32 ``[T, B, K, *output]``, added at every step; stride 0 over time allowed.
@@ -230,7 +231,7 @@ class _Layer(NamedTuple):
 
     x: Tensor
     weight: Tensor
-    packed: Tensor
+    packed: Tensor | None
     places: tuple[list[int], list[int], list[int], int, list[int]]
     """Stride, padding, dilation, groups and pool."""
     output: tuple[int, ...]
@@ -302,13 +303,11 @@ def _layer(
     groups: int,
     output: tuple[int, ...],
 ) -> _Layer:
-    """The layer with its packed weight."""
+    """The layer, once its time steps and devices are checked."""
     if x.shape[0] == 0:
         raise refusal(op, ValueError, "x", "of T >= 1", list(x.shape))
     if weight.device != x.device:
         raise refusal(op, ValueError, "weight", f"on {x.device}", weight.device)
-    if packed is None:
-        packed = pack_spike_weight(weight, groups)
     stride, padding, dilation, pool = places
     return _Layer(x, weight, packed, (stride, padding, dilation, groups, pool), output)
 
@@ -365,7 +364,15 @@ def _run_neurons(
         spikes = torch.stack(sent) if sends else x.new_empty(0)
     else:
         spikes, v, m = _operator("snm_conv", chosen)(
-            *layer[:3], theta, v, m, offset, residual, *layer.places, *rule_arguments(rule), sends
+            *_inputs(layer, chosen),
+            theta,
+            v,
+            m,
+            offset,
+            residual,
+            *layer.places,
+            *rule_arguments(rule),
+            sends,
         )
     back = SNMState(_flat(v, spatial), _flat(m, spatial))
     return SNMOutput(_flat(spikes, spatial) if sends else None, back)
@@ -382,7 +389,7 @@ def _run_drive(
     if chosen == "reference":
         drive = spike_conv_reference(layer.x, layer.weight, offset, *layer.places)
     else:
-        drive = _operator("spike_conv", chosen)(*layer[:3], offset, *layer.places)
+        drive = _operator("spike_conv", chosen)(*_inputs(layer, chosen), offset, *layer.places)
     return _flat(drive, spatial)
 
 
@@ -394,6 +401,15 @@ def _chosen(op: str, x: Tensor, backend: str) -> str:
     if chosen == "cuda":
         raise ValueError(f"{op}: backend must be 'triton' on a GPU, got 'cuda'")
     return chosen
+
+
+def _inputs(layer: _Layer, chosen: str) -> tuple[Tensor, Tensor, Tensor]:
+    """The spikes, the weight, and the packed weight where the backend reads it."""
+    packed = layer.packed
+    if packed is None:
+        reads = chosen == "cpu"
+        packed = pack_spike_weight(layer.weight, layer.places[3]) if reads else layer.x.new_empty(0)
+    return layer.x, layer.weight, packed
 
 
 def _operator(name: str, chosen: str) -> Any:
