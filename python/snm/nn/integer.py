@@ -255,7 +255,7 @@ class IntegerConv(nn.Module):
             "dilation": self.dilation,
             "groups": self.groups,
             "pool": self.pool[-len(self.stride) :],
-            "packed": self.packed,
+            "packed": self._packed_for_spikes(),
             "bias": None if self.bias is None else _along(self.bias, len(self.stride)),
         }
 
@@ -333,10 +333,9 @@ class IntegerConv(nn.Module):
             self._dense = _DenseWeight.of(self)
         return self._dense.drive(x)
 
-    @property
-    def packed(self) -> Tensor:
-        """The weight in the order in which spikes find it."""
-        if self._packed is None:
+    def _packed_for_spikes(self) -> Tensor | None:
+        """The weight in the order in which spikes find it, on the CPU, where that is needed."""
+        if self._packed is None and self.weight.device.type == "cpu":
             self._packed = pack_spike_weight(self.weight, self.groups)
         return self._packed
 
@@ -381,7 +380,7 @@ class IntegerLinear(IntegerConv):
         super().__init__(weight, bias, (), (), (), largest=largest, path=path)
 
     def _arguments(self) -> dict[str, Any]:
-        return {"packed": self.packed, "bias": self.bias}
+        return {"packed": self._packed_for_spikes(), "bias": self.bias}
 
     def _fire(self, *args: Any, **kwargs: Any) -> SNMOutput:
         return snm_linear(*args, **kwargs)
