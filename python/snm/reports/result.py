@@ -80,8 +80,8 @@ class IntegerLayerReport:
     computed: Literal["events", "dense"]
     """Whether each spike's weights are added up, or all spikes and zeros are multiplied."""
     operations: float
-    """Synaptic operations, as a share of the multiply-accumulates that a dense layer does in as many
-    time steps."""
+    """Synaptic operations, as a share of the multiply-accumulates that a dense layer does in as
+    many time steps."""
     sum_bits: int
     """How many bits hold every sum of its weights and its bias at a time step, the sign included,
     whatever the spikes."""
