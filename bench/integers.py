@@ -27,7 +27,7 @@ from snm.bench.models import MODELS, Model, sparse
 from snm.bench.record import Row, begin
 from snm.bench.timed.network import SpikingJelly
 from snm.bench.timing import HEAP
-from snm.conversion.quantization import faster_path
+from snm.conversion.faster import faster_path
 from snm.demo.step_by_step import StepByStepNetwork
 from snm.errors import DeadNeuronWarning
 from snm.nn.integer import IntegerConv, IntegerNeuron

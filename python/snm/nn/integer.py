@@ -1,6 +1,7 @@
 """Layers of integer networks: int8 weights, int32 sums, and neurons with int32 thresholds."""
 
 import math
+import platform
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -35,6 +36,8 @@ _LARGEST_DENSE = 63
 """The largest sum of pooled spikes that a dense convolution takes. Where processors have no
 instruction that adds four products of 8 bits up in 32 bits, oneDNN adds two in 16: 2 * 126 * 127
 fits."""
+_HAS_ONEDNN = torch.backends.mkldnn.is_available() and platform.machine() in ("x86_64", "AMD64")
+"""Whether PyTorch has oneDNN's convolution of 8 bits here."""
 _OFFSET = 1.5 * 2.0**23
 """A float whose last bit is worth 1, and to which a smaller integer may be added or subtracted:
 its bits, less those of the offset, are then that integer."""
@@ -188,7 +191,7 @@ class IntegerConv(nn.Module):
         if torch.compiler.is_compiling():
             return False
         fits = self.largest * math.prod(self.pool) <= _LARGEST_DENSE and self.sums < _FRACTION
-        return fits and self.weight.device.type == "cpu"
+        return fits and self.weight.device.type == "cpu" and _HAS_ONEDNN
 
     def forward(self, x: Tensor, steps: int = 1) -> Tensor:
         """Convolves integers.
