@@ -285,6 +285,26 @@ def test_a_trace_of_a_chosen_neuron() -> None:
         assert list(line.get_ydata()) == list(other.get_ydata())
 
 
+def test_pictures_of_a_network_of_integers() -> None:
+    model, calibration, images = exact_network("plain")
+    net = snm.quantize(
+        snm.convert(model, calibration, preset="snm-zero", norm="channel"), calibration
+    )
+    with net.record() as recording:
+        net(images, timesteps=T)
+    layer = recording["5"]
+    neuron = busiest(layer, 1)
+    lines = {line.get_label(): line for line in plot.trace(recording, "5", neuron, image=1).lines}
+    membrane = layer.membrane[:, 1].flatten(1)[:, neuron]
+    assert list(lines[f"neuron {neuron} of 5"].get_ydata())[1::2] == membrane.tolist()
+    assert lines["threshold θ"].get_ydata()[0] == int(layer.threshold.flatten()[neuron])
+    never = int(net.layers["10"].silent.flatten().nonzero()[0])
+    drawn = plot.trace(recording, "10", never)
+    assert [line.get_label() for line in drawn.lines] == [f"neuron {never} of 10"]
+    assert len(plot.raster(recording, "5").lines) == 2
+    assert plot.rates(snm.report(net, images, timesteps=T)).has_data()
+
+
 def test_a_trace_of_a_silent_neuron_has_no_threshold() -> None:
     model = nn.Sequential(nn.Linear(1, 2, bias=False), nn.ReLU(), nn.Linear(2, 2)).eval()
     model[0].weight.data.copy_(torch.tensor([[1.0], [-1.0]]))

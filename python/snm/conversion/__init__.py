@@ -13,6 +13,8 @@ The passes of :func:`convert`, in the order in which they run:
 8. ``lower`` (lowering/lower.py) puts neurons in the place of ReLUs and lays out the program.
 
 The first four are ``prepare`` (lowering/prepare.py), which calibration alone needs as well.
+
+``quantize`` (quantization.py) makes a network of integers of what they made.
 """
 
 from collections.abc import Iterable

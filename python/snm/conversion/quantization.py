@@ -407,7 +407,6 @@ class _Quantizer(Run):
 
     def _weighted(self, call: Call, values: Values) -> tuple[str, Tensor, Any, Any] | None:
         """The name of what a convolution or linear layer reads, its weight, bias and places."""
-        places: tuple[Any, ...] = ()
         if call.kind == "module":
             module = self.model.get_submodule(str(call.target))
             if isinstance(module, nn.Linear):
@@ -424,11 +423,11 @@ class _Quantizer(Run):
 
         given = dict(zip(_PARAMETERS, replaced(call.args, fetch), strict=False))
         given |= replaced(dict(call.kwargs or {}), fetch)
-        places = ()
+        geometry: tuple[Any, ...] = ()
         if call.target is not F.linear:
             defaults = {"stride": 1, "padding": 0, "dilation": 1, "groups": 1}
-            places = tuple(given.get(name, default) for name, default in defaults.items())
-        return call.reads[0], given["weight"], given.get("bias"), places
+            geometry = tuple(given.get(name, default) for name, default in defaults.items())
+        return call.reads[0], given["weight"], given.get("bias"), geometry
 
     def _convolve(
         self, call: Call, result: Tensor, name: str, weight: Tensor, bias: Any, places: Any
