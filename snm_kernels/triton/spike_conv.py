@@ -1,6 +1,7 @@
 """The Triton operators of convolutions of spikes, which do what those of csrc/ops.cpp do."""
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any, NamedTuple
 
 import torch
@@ -16,8 +17,6 @@ from .spike_conv_kernel import spike_conv_kernel
 
 STAGES = 3
 """How many blocks of inputs are on their way to shared memory, or there."""
-MOST_INPUTS = 128
-"""The most inputs of one block."""
 
 
 class Tile(NamedTuple):
@@ -27,6 +26,12 @@ class Tile(NamedTuple):
     pixels: int
     steps: int
     warps: int
+
+    def programs(self, outputs: int, pixels: int, groups: int) -> int:
+        """How many programs compute so many outputs of each group at so many pixels."""
+        over_outputs: int = triton.cdiv(outputs, self.outputs)
+        over_pixels: int = triton.cdiv(pixels, self.pixels)
+        return over_pixels * groups * over_outputs
 
 
 class Along(NamedTuple):
@@ -165,14 +170,14 @@ def _run(
     spikes = _dense(x)
     # The inputs of a place of the kernel lie side by side, as in x.
     rows = weight.permute(0, 2, 3, 1).contiguous()
-    tile = _tile_for(outputs, pixels, groups, x.shape[0], x.device)
-    of_block, gathered = _block_of(inputs, rows[0].numel())
+    major = capability(x.device)
+    tile = tile_for(outputs, pixels, groups, x.shape[0], multiprocessors(x.device), major)
+    of_block, gathered = block_for(inputs, axes[0].kernel * axes[1].kernel, major)
     windows = axes[0].pool * axes[1].pool
     farthest = max(spikes.stride(0), x[0].numel(), strides[0], _step(residual))
-    programs = triton.cdiv(pixels, tile.pixels) * groups * triton.cdiv(outputs, tile.outputs)
     run = spike_conv_kernel if INTERPRETED else wrap_triton(spike_conv_kernel)
     with on_device_of(x):
-        run[(programs,)](
+        run[(tile.programs(outputs, pixels, groups),)](
             spikes,
             spikes.stride(0),
             rows,
@@ -209,6 +214,7 @@ def _run(
             WHOLE=x.shape[0] % tile.steps == 0,
             NARROW=max(tile.steps * farthest, rows.numel()) < 2**31 - 2**16,
             GATHERED=gathered,
+            HALVES=takes_no_int8(major),
             OUTPUTS=tile.outputs,
             PIXELS=tile.pixels,
             STEPS=tile.steps,
@@ -220,28 +226,45 @@ def _run(
     return made
 
 
-def _tile_for(
-    outputs: int, pixels: int, groups: int, time_steps: int, device: torch.device
-) -> Tile:
-    """Chooses the widest tile that the outputs fill, and that fills the device.
+@cache
+def capability(device: torch.device) -> int:
+    """The first number of a GPU's compute capability; 0 where there is no GPU."""
+    if not torch.cuda.is_available():
+        return 0
+    major: int = torch.cuda.get_device_capability(device)[0]
+    return major
 
-    The sums of a tile are registers of its threads: 64 of each, and 32 of small tiles.
+
+def takes_no_int8(major: int) -> bool:
+    """Whether Triton has no products of int8 for GPUs of this capability."""
+    return 0 < major < 8
+
+
+def tile_for(
+    outputs: int, pixels: int, groups: int, time_steps: int, multiprocessors: int, major: int
+) -> Tile:
+    """Chooses the tile of 128 outputs if they fill it and it fills the device, else a smaller one.
+
+    Sums lie in registers: at most 64 of each thread, and 32 of small tiles.
     """
     steps = triton.next_power_of_2(time_steps)
-    wide = Tile(128, 16, min(steps, 8), 8)
-    programs = triton.cdiv(pixels, wide.pixels) * groups * triton.cdiv(outputs, wide.outputs)
-    if outputs > 64 and programs >= multiprocessors(device):
-        return wide if steps >= 4 else wide._replace(pixels=32)
-    fitting = min(64, max(16, triton.next_power_of_2(outputs)))
-    return Tile(fitting, 16 if steps >= 4 else 32, min(steps, 4), 4)
+    each = 16 if steps > 1 else 32
+    wide = Tile(128, each, min(steps, 8), 8)
+    fills = wide.programs(outputs, pixels, groups) >= multiprocessors
+    if outputs > 64 and fills and not takes_no_int8(major):
+        return wide
+    most = 32 if takes_no_int8(major) else 64
+    fitting = min(most, max(16, triton.next_power_of_2(outputs)))
+    return Tile(fitting, each, min(steps, 4), 4)
 
 
-def _block_of(inputs: int, all_inputs: int) -> tuple[int, bool]:
-    """How many inputs a block has, and whether they may be of several taps."""
-    for block in (MOST_INPUTS, MOST_INPUTS // 2, MOST_INPUTS // 4):
-        if inputs and inputs % block == 0:
+def block_for(inputs: int, taps: int, major: int) -> tuple[int, bool]:
+    """How many inputs a block has, and whether they may be of several places of the kernel."""
+    most = 32 if takes_no_int8(major) else 128 if major in (9, 10) else 64
+    for block in (128, 64, 32):
+        if block <= most and inputs and inputs % block == 0:
             return block, False
-    return (MOST_INPUTS // 4 if all_inputs <= MOST_INPUTS // 4 else MOST_INPUTS // 2), True
+    return min(most, 64 if inputs * taps > 32 else 32), True
 
 
 def _checked(

@@ -181,6 +181,7 @@ def spike_conv_kernel(
     WHOLE: tl.constexpr,
     NARROW: tl.constexpr,
     GATHERED: tl.constexpr,
+    HALVES: tl.constexpr,
     OUTPUTS: tl.constexpr,
     PIXELS: tl.constexpr,
     STEPS: tl.constexpr,
@@ -204,6 +205,7 @@ def spike_conv_kernel(
         PADDED: there is padding, so that inputs may lie outside.
         WHOLE: STEPS divides the time steps.
         NARROW: the number of pixels fits in int32.
+        HALVES: numbers are multiplied as float16, where tensor cores take no int8.
         GATHERED: a block of inputs may have several taps; else it has channels of one tap.
     """
     NEURONS: tl.constexpr = threshold is not None
@@ -283,7 +285,16 @@ def spike_conv_kernel(
     for first in tl.range(0, time_steps, STEPS, num_stages=1):
         runs = (step < time_steps - first) & (column % PIXELS < pixels - first_pixel)
         x_first = x + first * tl.cast(x_step, tl.int64)
-        sums = tl.zeros([OUTPUTS, COLUMNS], tl.int32)
+        stored = runs[:, None] & known[None, :]
+        if residual is not None:
+            residual_first = residual + corner + first * tl.cast(residual_step, tl.int64)
+            of_rows = in_slice + step * tl.cast(residual_step, offsets)
+            added = tl.load(
+                residual_first + (of_rows[:, None] + channel[None, :]), mask=stored, other=0
+            )
+            sums = tl.trans(added)
+        else:
+            sums = tl.zeros([OUTPUTS, COLUMNS], tl.int32)
         for block in tl.range(0, blocks, num_stages=STAGES):
             window = block // blocks_of_window
             start = block % blocks_of_window * INPUTS
@@ -318,19 +329,17 @@ def spike_conv_kernel(
             spikes = tl.load(x_first + spikes_place, mask=inside, other=0)
             weights_place = weight_place[:, None] + (start + of_block)[None, :]
             weights = tl.load(weight_row + weights_place, mask=weights_inside, other=0)
-            sums = tl.dot(weights, tl.trans(spikes), sums, out_dtype=tl.int32)
+            if HALVES:
+                # Of at most 128 products, these sums are exact in float32.
+                part = tl.dot(weights.to(tl.float16), tl.trans(spikes.to(tl.float16)))
+                sums += part.to(tl.int32)
+            else:
+                sums = tl.dot(weights, tl.trans(spikes), sums, out_dtype=tl.int32)
 
-        stored = runs[:, None] & known[None, :]
         place = (in_slice + step * tl.cast(slice_size, offsets))[:, None] + channel[None, :]
         if result is not None:
             result_first = result + corner + first * slice_size
         if NEURONS:
-            if residual is not None:
-                residual_first = residual + corner + first * tl.cast(residual_step, tl.int64)
-                added = (in_slice + step * tl.cast(residual_step, offsets))[:, None] + channel[
-                    None, :
-                ]
-                sums += tl.trans(tl.load(residual_first + added, mask=stored, other=0))
             drive = tl.permute(tl.reshape(sums, [OUTPUTS, STEPS, PIXELS]), [0, 2, 1])
             if bias is not None:
                 drive += offset[:, :, None]
