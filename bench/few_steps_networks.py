@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from snm.bench.packages import package_folder
 from snm.demo import load_images, load_network
-from snm.demo.data import normalise
+from snm.demo.data import MEAN, STD, normalise
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "examples"))
@@ -27,6 +27,13 @@ CALIBRATION = 1000
 DIGIT_MEAN, DIGIT_STD = 0.1307, 0.3081
 """Mean and standard deviation of MNIST's training pixels in [0, 1], with which digit-recognizer-py
 standardises images."""
+
+
+PIXELS = {
+    "packaged": ((MEAN,), (STD,)),
+    "digit-recognizer": ((DIGIT_MEAN,), (DIGIT_STD,)),
+}
+"""The mean and standard deviation with which networks standardise pixels in [0, 1]."""
 
 
 class Case(NamedTuple):

@@ -51,6 +51,32 @@ def _random(network: nn.Module, size: int, batch: int = 8, calibration: int = 64
     return Model(network.eval(), images[:calibration], images[calibration:])
 
 
+def sparse(model: Model, share: float) -> Model:
+    """A model whose batch norms are set so that its activations are as sparse as trained ones.
+
+    Layer by layer, batch norms take their statistics from the calibration images, and the bias with
+    which the ReLU behind them has this share: its mean by its largest value, the mean of all
+    channels. That is about the share of neurons that send at a time step.
+    """
+    network = model.network
+    for norm in (m for m in network.modules() if isinstance(m, nn.BatchNorm2d)):
+        seen: list[Tensor] = []
+        hook = norm.register_forward_hook(lambda _m, given, _out, seen=seen: seen.append(given[0]))
+        network(model.calibration)
+        hook.remove()
+        values = seen[0].transpose(0, 1).flatten(1)
+        norm.running_mean, norm.running_var = values.mean(1), values.var(1)
+        standard = (values - values.mean(1, True)) / values.std(1, keepdim=True).clamp(min=1e-6)
+        low, high = -4.0, 4.0
+        for _ in range(20):
+            bias = (low + high) / 2
+            active = (standard + bias).relu()
+            mean_share = (active.mean(1) / active.amax(1).clamp(min=1e-6)).mean()
+            low, high = (bias, high) if mean_share < share else (low, bias)
+        norm.bias.fill_(bias)
+    return model
+
+
 _OF_IMAGENET = {"size": 224, "calibration": 16}
 
 MODELS: dict[str, Callable[[], Model]] = {

@@ -59,7 +59,7 @@ def snm_conv(
         pool: sizes of windows, side by side, over which spikes are summed before the convolution:
             an average pooling whose factor is in the weights.
         packed: what :func:`pack_spike_weight` makes of ``weight``, to save doing it in every call;
-            that it is made of this weight is not checked.
+            that it is made of this weight is not checked. Only the CPU reads it.
         rule, state: as for :func:`snm`; the membrane is int32.
         bias: int32, broadcastable to ``[K, *output]``; added at every step.
         residual: int32 ``[T, B, K, *output]``, added at every step; stride 0 over time allowed.
@@ -233,13 +233,6 @@ class _Layer(NamedTuple):
     output: tuple[int, ...]
     """``[K, H, W]`` of the outputs."""
 
-    def tensors(self) -> tuple[Tensor, Tensor, Tensor]:
-        """What operators read first; the weight is packed here unless it came so."""
-        packed = self.packed
-        if packed is None:
-            packed = pack_spike_weight(self.weight, self.places[3])
-        return self.x, self.weight, packed
-
 
 def _checked(
     op: str,
@@ -370,7 +363,7 @@ def _run_neurons(
         v, m = _channels_last(v), _channels_last(m)
     else:
         spikes, v, m = _operator("snm_conv", chosen)(
-            *layer.tensors(),
+            *_inputs(layer, chosen),
             theta,
             v,
             m,
@@ -393,7 +386,7 @@ def _run_drive(
     if chosen == "reference":
         drive = spike_conv_reference(layer.x, layer.weight, offset, *layer.places)
     else:
-        drive = _operator("spike_conv", chosen)(*layer.tensors(), offset, *layer.places)
+        drive = _operator("spike_conv", chosen)(*_inputs(layer, chosen), offset, *layer.places)
     return _flat(drive, spatial)
 
 
@@ -405,6 +398,15 @@ def _chosen(op: str, x: Tensor, backend: str) -> str:
     if chosen == "cuda":
         raise ValueError(f"{op}: backend must be 'triton' on a GPU, got 'cuda'")
     return chosen
+
+
+def _inputs(layer: _Layer, chosen: str) -> tuple[Tensor, Tensor, Tensor]:
+    """The spikes, the weight, and the packed weight where the backend reads it."""
+    packed = layer.packed
+    if packed is None:
+        reads = chosen == "cpu"
+        packed = pack_spike_weight(layer.weight, layer.places[3]) if reads else layer.x.new_empty(0)
+    return layer.x, layer.weight, packed
 
 
 def _operator(name: str, chosen: str) -> Any:

@@ -59,6 +59,7 @@ struct SpikeConvBuffers {
   int32_t* theta;
   int32_t* upper;
   int32_t* lower;
+  int32_t* start;
   int32_t* bias;
   int64_t bytes;
 };
@@ -81,6 +82,7 @@ SNM_INLINE SpikeConvBuffers buffers_of(const SpikeConvArguments& a, const SpikeC
   buffers.theta = ints(tile);
   buffers.upper = ints(tile);
   buffers.lower = ints(tile);
+  buffers.start = ints(tile);
   buffers.bias = ints(tile);
   return buffers;
 }

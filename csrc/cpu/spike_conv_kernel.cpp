@@ -275,6 +275,7 @@ class Unit {
     outputs_ = a.out_channels / a.groups;
     taps_ = a.height.kernel * a.width.kernel;
     shift_ = __builtin_ctzll(static_cast<uint64_t>(a.block));
+    step_ = a.batch * a.height.out * a.width.out * a.out_channels;
     rule_ = a.rule;
     rule_.strict = true;  // as thresholds of integers are
   }
@@ -319,33 +320,34 @@ class Unit {
 
   // Parameters and state of the tile; what is behind its last output is computed and never read.
   void start() {
+    const bool known = output_ == prepared_;
     for (int64_t x = 0; x < width_; ++x) {
-      if (a_.bias != nullptr && (x == 0 || a_.bias_pixels > 1)) {
+      if (a_.bias != nullptr && (a_.bias_pixels > 1 || (x == 0 && !known))) {
         read(a_.bias, a_.bias_pixels, x, b_.bias + own(a_.bias_pixels, x));
       }
       if (a_.drive != nullptr) continue;
-      int32_t* const theta = b_.theta + own(a_.threshold_pixels, x);
-      int32_t* const upper = b_.upper + own(a_.threshold_pixels, x);
-      int32_t* const lower = b_.lower + own(a_.threshold_pixels, x);
-      if (x == 0 || a_.threshold_pixels > 1) {
-        read(a_.threshold, a_.threshold_pixels, x, theta);
-        for (int64_t j = 0; j < a_.block; ++j) {
-          if (j >= count_) theta[j] = kSilent;
-          const auto each = integer_thresholds(theta[j], a_.rule);
-          upper[j] = each.upper;
-          lower[j] = each.lower;
-        }
-      }
+      const int64_t shared = own(a_.threshold_pixels, x);
+      if (a_.threshold_pixels > 1 || (x == 0 && !known)) prepare(x, shared);
       int32_t* const v = b_.v + x * a_.block;
       int32_t* const m = b_.m + x * a_.block;
-      std::fill_n(v, a_.block, 0);
+      std::copy_n(b_.start + shared, a_.block, v);
       std::fill_n(m, a_.block, 0);
-      if (a_.v_in != nullptr) {
-        std::copy_n(a_.v_in + place(x), count_, v);
-      } else {
-        for (int64_t j = 0; j < count_; ++j) v[j] = integer_starting_membrane(theta[j], a_.rule);
-      }
+      if (a_.v_in != nullptr) std::copy_n(a_.v_in + place(x), count_, v);
       if (a_.m_in != nullptr) std::copy_n(a_.m_in + place(x), count_, m);
+    }
+    prepared_ = output_;
+  }
+
+  // What the neurons of a pixel, or those of all, compare with, and where they start.
+  void prepare(int64_t x, int64_t to) {
+    int32_t* const theta = b_.theta + to;
+    read(a_.threshold, a_.threshold_pixels, x, theta);
+    std::fill_n(theta + count_, a_.block - count_, kSilent);
+    for (int64_t j = 0; j < a_.block; ++j) {
+      const auto each = integer_thresholds(theta[j], a_.rule);
+      b_.upper[to + j] = each.upper;
+      b_.lower[to + j] = each.lower;
+      b_.start[to + j] = integer_starting_membrane(theta[j], a_.rule);
     }
   }
 
@@ -389,13 +391,22 @@ class Unit {
     for (int64_t k = 0; k < a_.block; k += kWeightBlock) {
       sum_block(b_.list, middle, end, weights_ + k, b_.drive + k);
     }
-    const int64_t slice = a_.batch * a_.height.out * a_.width.out * a_.out_channels;
-    const int32_t* const residual =
-        a_.residual == nullptr ? nullptr : a_.residual + t * a_.residual_step + place(x);
-    const int64_t to = t * slice + place(x);
+    const int64_t shared = own(a_.threshold_pixels, x);
+    const int64_t to = t * step_ + place(x);
+    Pixel pixel{};
+    pixel.drive = b_.drive;
+    if (a_.bias != nullptr) pixel.bias = b_.bias + own(a_.bias_pixels, x);
+    if (a_.residual != nullptr) pixel.residual = a_.residual + t * a_.residual_step + place(x);
+    if (a_.drive != nullptr) pixel.out = a_.drive + to;
+    if (a_.sent != nullptr) pixel.sent = a_.sent + to;
+    pixel.theta = b_.theta + shared;
+    pixel.upper = b_.upper + shared;
+    pixel.lower = b_.lower + shared;
+    pixel.v = b_.v + x * a_.block;
+    pixel.m = b_.m + x * a_.block;
     int64_t j = 0;
-    for (; j + kLanes <= count_; j += kLanes) fire<true>(x, j, kLanes, residual, to + j);
-    if (j < count_) fire<false>(x, j, count_ - j, residual, to + j);
+    for (; j + kLanes <= count_; j += kLanes) fire<true>(pixel, rule_, j, kLanes);
+    if (j < count_) fire<false>(pixel, rule_, j, count_ - j);
   }
 
   // Lists where the weights of the events of one sign begin, of all inputs of an output.
@@ -438,27 +449,38 @@ class Unit {
     return to + count;
   }
 
+  // The outputs of a pixel; null for what there isn't.
+  struct Pixel {
+    const int32_t* drive;
+    const int32_t* bias;
+    const int32_t* residual;
+    int32_t* out;  // where no neurons are
+    int8_t* sent;
+    const int32_t* theta;
+    const int32_t* upper;
+    const int32_t* lower;
+    int32_t* v;
+    int32_t* m;
+  };
+
   // Outputs [j, j + count) of a pixel, at most kLanes.
   template <bool kWhole>
-  SNM_INLINE void fire(int64_t x, int64_t j, int64_t count, const int32_t* residual, int64_t to) {
+  static SNM_INLINE void fire(const Pixel& pixel, const Rule& rule, int64_t j, int64_t count) {
     const int64_t bytes = count * static_cast<int64_t>(sizeof(int32_t));
-    Ints c = load<Ints>(b_.drive + j);
-    if (a_.bias != nullptr) {
-      c = IntegerLanes::add(c, load<Ints>(b_.bias + own(a_.bias_pixels, x) + j));
+    Ints c = load<Ints>(pixel.drive + j);
+    if (pixel.bias != nullptr) c = IntegerLanes::add(c, load<Ints>(pixel.bias + j));
+    if (pixel.residual != nullptr) {
+      c = IntegerLanes::add(c, load<Ints, kWhole>(pixel.residual + j, bytes));
     }
-    if (residual != nullptr) c = IntegerLanes::add(c, load<Ints, kWhole>(residual + j, bytes));
-    if (a_.drive != nullptr) return store<kWhole>(c, a_.drive + to, bytes);
-    const int64_t shared = own(a_.threshold_pixels, x) + j;
-    const Thresholds<IntegerLanes> own{load<Ints>(b_.theta + shared), load<Ints>(b_.upper + shared),
-                                       load<Ints>(b_.lower + shared)};
-    int32_t* const at_v = b_.v + x * a_.block + j;
-    int32_t* const at_m = b_.m + x * a_.block + j;
-    Ints v = load<Ints>(at_v);
-    Ints m = load<Ints>(at_m);
-    const Step<IntegerLanes> sent = step<kGraded, IntegerLanes>(c, own, v, m, rule_);
-    store(v, at_v);
-    store(m, at_m);
-    if (a_.sent != nullptr) store<kWhole>(low_bytes(sent.s), a_.sent + to, count);
+    if (pixel.out != nullptr) return store<kWhole>(c, pixel.out + j, bytes);
+    const Thresholds<IntegerLanes> own{load<Ints>(pixel.theta + j), load<Ints>(pixel.upper + j),
+                                       load<Ints>(pixel.lower + j)};
+    Ints v = load<Ints>(pixel.v + j);
+    Ints m = load<Ints>(pixel.m + j);
+    const Step<IntegerLanes> sent = step<kGraded, IntegerLanes>(c, own, v, m, rule);
+    store(v, pixel.v + j);
+    store(m, pixel.m + j);
+    if (pixel.sent != nullptr) store<kWhole>(low_bytes(sent.s), pixel.sent + j, count);
   }
 
   const SpikeConvArguments& a_;
@@ -469,11 +491,13 @@ class Unit {
   int64_t channels_;  // that a group reads
   int64_t outputs_;   // of a group
   int64_t taps_;
+  int64_t step_;      // outputs of a time step
   int shift_;  // the block's logarithm
   int64_t row_ = 0;
   int64_t image_ = 0;
   int64_t group_ = 0;
   int64_t output_ = 0;  // the first of the block
+  int64_t prepared_ = -1;  // the block whose shared parameters are there
   int64_t count_ = 0;   // of the block's outputs
   int64_t first_ = 0;   // the tile's first column
   int64_t width_ = 0;   // and how many it has

@@ -52,9 +52,7 @@ class ConversionError(ValueError):
         return "\n  ".join([head, *map(str, self.offences)])
 
 
-def refuse(
-    offences: Iterable[Offence], caller: str = "convert", verb: str = "converted"
-) -> None:
+def refuse(offences: Iterable[Offence], caller: str = "convert", verb: str = "converted") -> None:
     """Stops a conversion if any operation is refused.
 
     Args:

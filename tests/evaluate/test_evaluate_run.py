@@ -451,6 +451,68 @@ def test_convert_then_run(
     assert "must name 10 classes, got 1" in capsys.readouterr().err
 
 
+def test_convert_to_integers_then_run(
+    data: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, floating = tmp_path / "net.safetensors", tmp_path / "floating.safetensors"
+    line = ["convert", "snm.demo.data:load_network", *LOOKS, "--device", "cpu"]
+    line += ["--calibration", f"mnist:{data}"]
+    assert cli.main([*line, "--bits", "8", "--out", str(file)]) == 0
+    printed = capsys.readouterr().out
+    assert "5 layers" in printed
+    assert "integers, with weights of 8 bits" in printed
+    net = snm.load(file)
+    assert net.integers
+    assert net.preprocessing == GREY.to_json()
+    pictures = sorted((photos / "val").glob("*/*.png"))
+    # Every image is made of pixels, which the network takes too.
+    picture = Image.open(pictures[0])
+    pixels = torch.from_numpy(np.asarray(picture).copy())[None, None]
+    found = net.digest(pixels, timesteps=4)
+    assert net.digest(GREY(picture)[None], timesteps=4) == found
+    assert cli.main(["run", str(file), *map(str, pictures), "--timesteps", "16", *LOOKS]) == 0
+    rows = [row.split() for row in capsys.readouterr().out.splitlines()][1:]
+    classes = [packaged()["test_labels"][int(path.stem)] for path in pictures]
+    assert sum(int(row[1]) == own for row, own in zip(rows, classes, strict=True)) >= 9
+    assert cli.main(["run", str(file), str(pictures[0]), "--timesteps", "4"]) == 0
+    # Evaluated and reported on as it is, beside the ReLU network of the rounded weights.
+    assert evaluated(data, tmp_path / "out", model=str(file)) == 0
+    result = json.loads((tmp_path / "out" / "result.json").read_text())
+    assert result["relu_accuracy"] > 0.5
+    assert evaluated(data, tmp_path / "out", "--resume", model=str(file)) == 0
+    out = tmp_path / "report.html"
+    line = ["report", str(file), "--data", f"mnist:{data}", "--timesteps", "4", "--device", "cpu"]
+    assert cli.main([*line, "--out", str(out)]) == 0
+    assert "integers" in capsys.readouterr().out
+    assert out.stat().st_size
+    assert cli.main([*line, "--diagnose"]) == 1
+    assert "diagnose it before snm.quantize" in capsys.readouterr().err
+    # A saved network in floating point can be made one of integers.
+    line = ["convert", "snm.demo.data:load_network", *LOOKS, "--device", "cpu", "--norm", "channel"]
+    line += ["--calibration", f"mnist:{data}"]
+    assert cli.main([*line, "--out", str(floating)]) == 0
+    line[1] = str(floating)
+    assert cli.main([*line, "--bits", "8", "--out", str(tmp_path / "again")]) == 0
+    assert snm.load(tmp_path / "again").digest(pixels, timesteps=4) == found
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--bits", "9"], "snm convert: quantize: bits must be 2 to 8, got 9"),
+        (["--bits", "8", "--norm", "neuron"], "convert with norm='channel' or 'layer'"),
+    ],
+)
+def test_bad_bits_are_refused(
+    more: list[str], message: str, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = ["convert", "snm.demo.data:load_network", *LOOKS, "--device", "cpu"]
+    line += ["--calibration", f"mnist:{data}", "--out", str(tmp_path / "net.safetensors")]
+    assert cli.main([*line, *more]) == 1
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "net.safetensors").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

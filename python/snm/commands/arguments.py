@@ -131,7 +131,11 @@ def add_conversion(parser: argparse.ArgumentParser) -> None:
     """Adds the options that say how a model is converted, and on which images."""
     group = parser.add_argument_group("conversion")
     group.add_argument("--preset", default="snm-zero", help="the neuron (default: %(default)s)")
-    group.add_argument("--norm", default="neuron", choices=["neuron", "channel", "layer"])
+    group.add_argument(
+        "--norm",
+        choices=["neuron", "channel", "layer"],
+        help="what shares a threshold (default: neuron, and channel with --bits)",
+    )
     group.add_argument("--statistic", default="max", choices=["max", "percentile", "mse"])
     group.add_argument("--percentile", type=float, default=99.9)
     group.add_argument(
@@ -165,6 +169,17 @@ def add_conversion(parser: argparse.ArgumentParser) -> None:
         help="drawn at random, the same however many processes (default: %(default)s)",
     )
     group.add_argument("--seed", type=int, default=0, help="what is drawn (default: %(default)s)")
+
+
+def add_bits(parser: argparse.ArgumentParser) -> None:
+    """Adds ``--bits``, which makes a network of integers."""
+    parser.add_argument(
+        "--bits",
+        type=positive,
+        metavar="BITS",
+        help="make a network of integers with weights of 2 to 8 bits, by the calibration images; "
+        "it is exact and the same everywhere",
+    )
 
 
 def add_work(parser: argparse.ArgumentParser) -> None:
@@ -203,7 +218,7 @@ def conversion_of(options: argparse.Namespace, timesteps: int | None) -> "Conver
         raise ValueError("tuning needs timesteps, got none")
     return Conversion(
         preset=options.preset,
-        norm=options.norm,
+        norm=options.norm or ("neuron" if _bits(options) is None else "channel"),
         statistic=options.statistic,
         percentile=options.percentile,
         max_spikes=options.max_spikes,
@@ -250,7 +265,8 @@ def calibration_of(
     from ..data.datasets import open_dataset
     from ..network.spiking import SpikingNetwork
 
-    if isinstance(loaded.model, SpikingNetwork) and not options.tune:
+    needs = options.tune or _bits(options) is not None
+    if isinstance(loaded.model, SpikingNetwork) and not needs:
         return None
     text = options.calibration or default
     if text is None:
@@ -266,6 +282,12 @@ def calibration_of(
         skip_corrupt=options.skip_corrupt,
         workers=options.workers,
     )
+
+
+def _bits(options: argparse.Namespace) -> int | None:
+    """The bits of the weights of a network of integers; None where none is to be made."""
+    bits: int | None = getattr(options, "bits", None)
+    return bits
 
 
 def processes_of(options: argparse.Namespace) -> "Processes":

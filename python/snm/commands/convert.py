@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from .arguments import (
+    add_bits,
     add_conversion,
     add_model,
     add_work,
@@ -25,6 +26,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         "--timesteps", type=positive, metavar="T", help="that --tune fits the neurons to"
     )
     add_conversion(parser)
+    add_bits(parser)
     add_work(parser)
     parser.add_argument(
         "--out", type=Path, required=True, metavar="FILE", help="such as net.safetensors"
@@ -37,7 +39,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _convert(options: argparse.Namespace) -> None:
-    from ..evaluate.conversion import spiking_network
+    from ..evaluate.conversion import integer_network, spiking_network
     from ..files import save
     from ..models import load_model
     from ..models.kept import keep_preprocessing, kept_preprocessing
@@ -52,10 +54,15 @@ def _convert(options: argparse.Namespace) -> None:
         keep_preprocessing(net, loaded.preprocess)
         if processes.rank != 0:
             return
+        if options.bits is not None:
+            assert calibration is not None
+            net = integer_network(net, calibration, options.bits)
         save(net, options.out)
-    silent = sum(int(layer.threshold.isinf().sum()) for layer in neurons.layers.values())
-    thresholds = sum(layer.threshold.numel() for layer in neurons.layers.values())
-    print(f"{len(neurons.layers)} layers, {thresholds:,} thresholds, {silent:,} of them silent")
+    silent = sum(int(layer.silent.sum()) for layer in net.layers.values())
+    thresholds = sum(layer.threshold.numel() for layer in net.layers.values())
+    print(f"{len(net.layers)} layers, {thresholds:,} thresholds, {silent:,} of them silent")
+    if options.bits is not None:
+        print(f"integers, with weights of {options.bits} bits")
     if neurons.tuning:
         print(neurons.tuning)
     if kept_preprocessing(net) is None:

@@ -38,7 +38,7 @@ def to_nir(net: SpikingNetwork, *, image_shape: tuple[int, ...] | None = None) -
         ModuleNotFoundError: nir is not installed.
         GraphError: operations that NIR cannot express, such as concatenation; it names each.
         TypeError: net is no SpikingNetwork, or in another dtype than float32.
-        ValueError: the network takes no images of that shape.
+        ValueError: the network takes no images of that shape, or is one of integers.
 
     Source: Pedersen et al., "Neuromorphic intermediate representation: A unified instruction set
     for interoperable brain-inspired computing", Nature Communications 2024.

@@ -16,6 +16,7 @@ import snm_kernels
 from ..conversion.analysis.pooling import pooling_of_call
 from ..conversion.tracing.paths import free_path
 from ..errors import Offence
+from ..network.inputs import check_floating
 from ..network.interpret import Interpreter, Values
 from ..network.program import Call, Fire, RunningMax, Step, Value, reshape_steps
 from ..network.run import Run
@@ -62,6 +63,7 @@ def graph_of_network(net: SpikingNetwork, image_shape: Shape | None) -> nir.NIRG
     """Makes the graph that :func:`snm.compat.nir.to_nir` returns."""
     if not isinstance(net, SpikingNetwork):
         raise TypeError(f"to_nir: net must be a SpikingNetwork, got {type(net).__name__}")
+    check_floating("to_nir", net.integers, "write")
     if net.dtype != torch.float32:
         raise TypeError(f"to_nir: net must be torch.float32, got {net.dtype}; use net.float()")
     shape = net.image_shape if image_shape is None else tuple(image_shape)

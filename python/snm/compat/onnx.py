@@ -17,6 +17,7 @@ from snm_kernels.windows import adaptive_windows, max_pool_windows
 
 from ..conversion.analysis.pooling import pooling_of_call
 from ..network.checks import check_count
+from ..network.inputs import check_floating
 from ..network.interpret import Values
 from ..network.program import Call, Fire, Pooling, Program, Repeat, RunningMax
 from ..network.run import Readout, Run
@@ -63,8 +64,8 @@ def to_onnx(
         ModuleNotFoundError: onnx or onnxscript is not installed.
         TypeError: net is no SpikingNetwork, or in another dtype than float32; timesteps or batch
             is no integer.
-        ValueError: the encoder is another than "direct"; timesteps or batch is less than 1;
-            outputs is unknown.
+        ValueError: the encoder is another than "direct"; the network is one of integers; timesteps
+            or batch is less than 1; outputs is unknown.
         torch.onnx.OnnxExporterError: ONNX lacks an operation that comes before, between or behind
             the neurons.
         OSError: the file cannot be written.
@@ -119,6 +120,7 @@ def to_onnx(
 def _check(net: object, outputs: str) -> None:
     if not isinstance(net, SpikingNetwork):
         raise TypeError(f"to_onnx: net must be a SpikingNetwork, got {type(net).__name__}")
+    check_floating("to_onnx", net.integers, "write")
     if net.encoder != "direct":
         raise ValueError(f"to_onnx: encoder must be 'direct', got {net.encoder!r}")
     if net.dtype != torch.float32:

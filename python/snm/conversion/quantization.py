@@ -10,9 +10,8 @@ results a sum adds up have the same.
 import copy
 import math
 import operator
-import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,17 +19,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from snm_kernels import Emit
-
 from ..errors import Offence, refuse
 from ..module_paths import put_at_path
-from ..network.integer import IntegerRun, Waiting
 from ..network.interpret import Values
-from ..network.observer import Ask
 from ..network.program import STEPS, Call, Fire, Program, Repeat, RunningMax, Step, Value, replaced
-from ..network.run import Launched, Run
+from ..network.run import Run
 from ..network.spiking import SpikingNetwork
 from ..nn.integer import (
+    LARGEST_PIXEL,
     SILENT,
     IntegerConv,
     IntegerLinear,
@@ -41,6 +37,7 @@ from ..nn.integer import (
     Pixels,
     sum_pool,
 )
+from .faster import choose_paths
 from .inputs import Progress, batches_of
 from .lowering.layout import last_reads
 
@@ -49,13 +46,9 @@ _FINEST = 2**20
 """The most parts that a threshold is divided into."""
 _PIXELS = 255
 """How many steps lie between the smallest and the largest pixel."""
-_PIXEL_SUM = 2**9
-"""What no pixel exceeds, in steps of its scale."""
 _ADDITIONS = (operator.add, operator.iadd, torch.add)
-_TIMED = 3
-"""How often a layer is timed."""
 _WATCHED = 8
-"""How many images and time steps show how many spikes there are."""
+"""How many images show shapes, and how many spikes there are."""
 _CONVOLUTIONS = (F.conv1d, F.conv2d, torch.conv1d, torch.conv2d)
 
 
@@ -84,7 +77,8 @@ def quantize(
         pixels: the mean and the standard deviation of each channel with which images are made of
             pixels, ``(pixel / 255 - mean) / std``; the network then takes uint8 images too, and
             of others knows exactly which pixels they are. None to divide the range of the
-            calibration images, channel by channel, into 255 steps.
+            calibration images, channel by channel, into 255 steps. Images are cut off at 512 steps
+            on either side of 0.
         progress: wraps the calibration batches, as ``tqdm`` does.
 
     Returns:
@@ -113,35 +107,49 @@ def quantize(
         raise TypeError(f"quantize: net must be a SpikingNetwork, got {type(net).__name__}")
     if net.integers:
         raise ValueError("quantize: net is a network of integers already")
-    if isinstance(bits, bool) or bits not in _BITS:
+    if isinstance(bits, bool) or not isinstance(bits, int):
+        raise TypeError(f"quantize: bits must be an integer, got {bits!r}")
+    if bits not in _BITS:
         raise ValueError(f"quantize: bits must be 2 to 8, got {bits!r}")
-    first, step, most = None, None, None
+    first, least, most = None, None, None
     for batch in batches_of(
         calibration, progress, net.device, net.dtype, "quantize", what="calibration"
     ):
         net.inputs.check(batch)
+        if len(batch) == 0:
+            continue
         first = batch if first is None else first
         low, high = batch.transpose(0, 1).flatten(1).aminmax(dim=1)
-        step = low if step is None else torch.minimum(step, low)
+        least = low if least is None else torch.minimum(least, low)
         most = high if most is None else torch.maximum(most, high)
-    if first is None or step is None or most is None:
+    if first is None or least is None or most is None:
         raise ValueError("quantize: calibration must hold at least one image, got none")
-    scale = _pixels(pixels, (most - step).double(), first)
+    scale = _pixels(pixels, least.double(), most.double(), first)
     quantizer = _Quantizer(net, first[:_WATCHED], 2 ** (bits - 1) - 1, scale)
     made = quantizer.quantized(net)
-    _choose_paths(made, first[:_WATCHED])
+    made.preprocessing = net.preprocessing
+    choose_paths(made, first[:_WATCHED])
     return made
 
 
 def _pixels(
-    given: tuple[Sequence[float], Sequence[float]] | None, ranges: Tensor, images: Tensor
+    given: tuple[Sequence[float], Sequence[float]] | None,
+    least: Tensor,
+    most: Tensor,
+    images: Tensor,
 ) -> Pixels:
-    """The module that makes integers of images; ``ranges`` are those of the channels."""
+    """Makes integers of images; ``least`` and ``most`` are the values of each channel."""
     channels, device = images.shape[1], images.device
     if given is None:
-        step = torch.where(ranges > 0, ranges / _PIXELS, 1.0)
-        return Pixels(step)
-    mean, std = (torch.as_tensor(part, dtype=torch.float64, device=device) for part in given)
+        # Channels that lie far from 0 are divided into fewer steps, none of which is cut off.
+        sizes = torch.maximum(most - least, torch.maximum(most, -least) / 2)
+        return Pixels(torch.where(sizes > 0, sizes / _PIXELS, 1.0))
+    try:
+        mean, std = (torch.as_tensor(part, dtype=torch.float64, device=device) for part in given)
+    except (TypeError, ValueError) as error:
+        raise TypeError(
+            f"quantize: pixels must be the mean and the std of each channel, got {given!r}"
+        ) from error
     if mean.dim() != 1 or mean.shape != std.shape or len(mean) not in (1, channels):
         raise ValueError(
             f"quantize: pixels must be the mean and std of {channels} channels, "
@@ -231,7 +239,7 @@ class _Quantizer(Run):
         rest = pixels.rest.double().view(-1, *[1] * (len(shape) - 1)).expand(shape) * unit
         name = f"{program.images} pixels"
         self.renamed[program.images] = name
-        self.known[program.images] = _Integers(unit, _PIXEL_SUM, name, rest=rest)
+        self.known[program.images] = _Integers(unit, LARGEST_PIXEL, name, rest=rest)
         put_at_path(self.layers, self._free("pixels"), pixels)
         self._pixels_call = Call(name, "module", "pixels", (Value(program.images),))
         if program.images_change:
@@ -246,13 +254,9 @@ class _Quantizer(Run):
         if program.tail_reads_images:
             reason = "what comes behind the last neurons reads the images, which are no spikes"
             self.offences.append(Offence("", program.output, reason))
-        else:
-            frames = None
-            if program.images_change:
-                frames = self.images
-            self.advance(1, frames)
-            if self.readout == "mean":
-                self.answer()
+        self.advance(1, self.images if program.images_change else None)
+        if self.readout == "mean" and not program.tail_reads_images:
+            self.answer()
         output = program.output
         if self.readout == "mean" and not self.offences:
             output = self._read_out(output)
@@ -317,9 +321,12 @@ class _Quantizer(Run):
             return pooled
         units = []
         for part in parts:
-            own = self._of_channels(part) if isinstance(part, _Integers) else None
+            if not isinstance(part, _Integers) or part.largest > 127 or part.rest is not None:
+                self._refuse(step.path or step.name, "max pooling", "it pools what is no spikes")
+                return pooled
+            own = self._of_channels(part)
             if own is None:
-                self._refuse(step.path, "max pooling", _PER_NEURON)
+                self._refuse(step.path or step.name, "max pooling", _PER_NEURON)
                 return pooled
             units.append(own)
         unit = torch.cat(units).view(-1, *[1] * (pooled.dim() - 2)).expand(pooled.shape[1:])
@@ -337,7 +344,7 @@ class _Quantizer(Run):
         parts = [self._summed(name, fire) for name in names]
         theta = neuron.threshold.double()
         full = theta.view((1,) * (len(shape) - theta.dim()) + theta.shape).expand(shape)
-        finite = torch.where(full.isinf(), 0.0, full).flatten(1).amax(1)
+        finite = _rows(torch.where(full.isinf(), 0.0, full)).amax(1)
         worth = torch.where(full.isinf(), _spread(finite, full), full)
         sent = _Integers(worth, neuron.rule.max_spikes, fire.name)
         self.known[fire.name] = self.known[fire.spikes] = sent
@@ -349,21 +356,21 @@ class _Quantizer(Run):
         one = _spread(unit, full)
         own = (full / one).round().clamp(1, 2**24 - 1)
         threshold = torch.where(full.isinf(), float(SILENT), own).to(torch.int32)
-        shared = threshold.flatten(1)
+        shared = _rows(threshold)
         if bool((shared == shared[:, :1]).all()):
             threshold = shared[:, :1].view(-1, *[1] * (len(shape) - 1))
         bias = None
         if neuron.bias is not None:
             added = neuron.bias.double()
             added = added.view((1,) * (len(shape) - added.dim()) + added.shape)
-            bias = (added / (one if added.flatten(1).shape[1] > 1 else _spread(unit, added)))
-            bias = bias.round().to(torch.int32)
+            bias = added / (one if _rows(added).shape[1] > 1 else _spread(unit, added))
+            bias = bias.round().clamp(-SILENT, SILENT)
             bound += int(bias.abs().max())
-        put_at_path(
-            self.layers,
-            fire.path,
-            IntegerNeuron(threshold, neuron.rule, bias=bias, bound=bound, backend=neuron.backend),
-        )
+            bias = bias.to(torch.int32)
+        made = IntegerNeuron(threshold, neuron.rule, bias=bias, bound=bound, backend=neuron.backend)
+        if made.most_steps < 1:
+            self._refuse(fire.path, "neurons", "what drives them at a time step leaves int32")
+        put_at_path(self.layers, fire.path, made)
         sources = [part.source for part in parts if part is not None]
         constant = [fire.constant_drive, fire.constant_residual]
         if len(parts) == 2 and isinstance(parts[0].terms[0], _Scaled):  # type: ignore[union-attr]
@@ -391,15 +398,16 @@ class _Quantizer(Run):
         names = [name for name in call.reads if isinstance(values.get(name), Tensor)]
         if any(name not in self.known for name in names):
             return self._refuse_call(call, "it reads a constant, which has no unit")
-        if call.target in _ADDITIONS or (call.kind == "method" and call.target == "add"):
-            if len(names) == 2 and len(call.args) == 2 and not call.kwargs:
-                return self._add(call, names, result)
+        sums = call.target in _ADDITIONS or (call.kind == "method" and call.target == "add")
+        if sums and len(names) == 2 and len(call.args) == 2 and not call.kwargs:
+            return self._add(call, names, result)
         if len(names) == 1:
             return self._of_one(call, names[0], values, result)
-        return self._joined(call, names, values, result)
+        return self._joined(call, names, values)
 
     def _weighted(self, call: Call, values: Values) -> tuple[str, Tensor, Any, Any] | None:
         """The name of what a convolution or linear layer reads, its weight, bias and places."""
+        places: tuple[Any, ...] = ()
         if call.kind == "module":
             module = self.model.get_submodule(str(call.target))
             if isinstance(module, nn.Linear):
@@ -510,9 +518,7 @@ class _Quantizer(Run):
             return self._refuse_call(call, "it has no integer form")
         return self._average(call, counted, window, result)
 
-    def _average(
-        self, call: Call, x: _Integers, window: tuple[int, ...], result: Tensor
-    ) -> _Known:
+    def _average(self, call: Call, x: _Integers, window: tuple[int, ...], result: Tensor) -> _Known:
         """An average over windows: a sum whose factor is in the unit."""
         own = self._of_channels(x)
         if own is None:
@@ -526,7 +532,7 @@ class _Quantizer(Run):
         readers = self.readers[call.name]
         layers = all(isinstance(step, Call) and self._is_conv(step) for step in readers)
         same_dims = result.dim() == x.unit.dim() + 1
-        spikes = self.part == "temporal" and x.largest < _PIXEL_SUM
+        spikes = self.part == "temporal" and x.largest < LARGEST_PIXEL
         if layers and spikes and not x.pool and same_dims:
             return _Integers(unit, x.largest, x.source, pool=window, rest=rest)
         path = self._free(call.name)
@@ -535,9 +541,7 @@ class _Quantizer(Run):
         self._emit(Call(call.name, "module", path, (Value(x.source),)))
         return _Integers(unit, x.largest * count, call.name, rest=rest)
 
-    def _joined(
-        self, call: Call, names: list[str], values: Values, result: Tensor
-    ) -> _Known:
+    def _joined(self, call: Call, names: list[str], values: Values) -> _Known:
         """An operation that puts several values together, such as a concatenation."""
         parts = [self._counted(name) for name in names]
         if any(part is None for part in parts):
@@ -618,6 +622,7 @@ class _Quantizer(Run):
             self._refuse(term.path, "layer", "its result drives neurons, and is read otherwise too")
             return None
         unit = term.weight.abs().flatten(1).amax(1) / self.limit
+        unit = torch.where(unit > 0, unit, term.bias.abs() / _FINEST)
         unit = torch.where(unit > 0, unit, 1.0)
         self._settle(term, unit)
         assert term.made is not None
@@ -682,6 +687,9 @@ class _Quantizer(Run):
         if call.kind == "module":
             path = str(call.target)
             put_at_path(self.layers, path, copy.deepcopy(self.model.get_submodule(path)))
+        if call.kind == "method" and call.target == "view":
+            # Layers may give sums in another memory format than the model's.
+            call = replace(call, target="reshape")
         kwargs = None if call.kwargs is None else self._names(dict(call.kwargs))
         self._emit(replace(call, args=self._names(call.args), kwargs=kwargs))
 
@@ -714,13 +722,14 @@ class _Quantizer(Run):
     def _refuse(self, path: str, operation: str, reason: str) -> None:
         self.offences.append(Offence(path, operation, reason))
 
-    def _refuse_call(self, call: Call, reason: str) -> None:
+    def _refuse_call(self, call: Call, reason: str) -> _Known:
         operation = getattr(call.target, "__name__", str(call.target))
         path = call.name
         if call.kind == "module":
             path = str(call.target)
             operation = type(self.model.get_submodule(path)).__name__
         self._refuse(path, operation, reason)
+        return None
 
 
 _PARAMETERS = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
@@ -728,6 +737,11 @@ _PER_NEURON = (
     "thresholds differ within a channel, which int8 weights cannot carry; convert with "
     "norm='channel' or 'layer'"
 )
+
+
+def _rows(values: Tensor) -> Tensor:
+    """Values ``[C, ...]`` as ``[C, n]``."""
+    return values.reshape(len(values), -1)
 
 
 def _spread(values: Tensor, like: Tensor) -> Tensor:
@@ -753,54 +767,3 @@ def _averaged(x: Tensor, made: Tensor) -> tuple[int, ...] | None:
     if average.shape[2:] != torch.Size(sizes):
         return None
     return window if torch.allclose(average.view(made.shape), made, rtol=1e-3) else None
-
-
-# --- how layers are computed ---
-
-
-class _Timing(IntegerRun):
-    """A simulation that computes each layer of spikes both ways, and leaves it with the faster."""
-
-    def call(self, call: Call, values: Values) -> Any:
-        """Runs an operation; a layer that does not wait for its neurons is timed by itself."""
-        result = super().call(call, values)
-        if self.part == "temporal" and call.kind == "module":
-            layer = self.model.get_submodule(str(call.target))
-            x = values[call.reads[0]]
-            if isinstance(layer, IntegerConv) and isinstance(result, Tensor):
-                if x.dtype == torch.int8:
-                    self._choose(layer, lambda: layer(x))
-        return result
-
-    def launch(self, fire: Fire, values: Values, emit: Emit, asks: set[Ask]) -> Launched:
-        """Runs a layer of neurons; one that runs along with its layer is timed with it."""
-        waiting = values[fire.drive]
-        launched = super().launch(fire, values, emit, asks)
-        if isinstance(waiting, Waiting):
-            run = super().launch
-            self._choose(waiting.layer, lambda: run(fire, values, emit, asks))
-        return launched
-
-    def _choose(self, layer: IntegerConv, run: Callable[[], Any]) -> None:
-        """Times a layer both ways."""
-        if not layer.can_be_dense:
-            return
-        took = {}
-        for path in ("events", "dense"):
-            layer.path = path
-            run()
-            took[path] = min(_seconds(run) for _ in range(_TIMED))
-        layer.path = min(took, key=lambda path: took[path])
-
-
-def _seconds(run: Callable[[], Any]) -> float:
-    start = time.perf_counter()
-    run()
-    return time.perf_counter() - start
-
-
-def _choose_paths(net: SpikingNetwork, images: Tensor) -> None:
-    """Chooses for each layer of spikes how it is computed, from the spikes that images cause."""
-    run = _Timing(net.program, net.model, images, readout=net.readout)
-    frames = images.repeat(_WATCHED, *[1] * (images.dim() - 1)) if net.encoder != "direct" else None
-    run.advance(_WATCHED, frames)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from ..conversion.inputs import batches_of, check_model
 from ..conversion.tracing.compare import agree, result_of
 from ..network.checks import check_count
-from ..network.inputs import check_direct
+from ..network.inputs import check_direct, check_floating
 from ..network.memory import images_that_fit
 from ..network.relu import relu_pass
 from ..network.spiking import SpikingNetwork
@@ -61,8 +61,9 @@ def diagnose(
         advice, or call its ``picture``.
 
     Raises:
-        ValueError: the encoder is not "direct"; there are no images; the model does not compute
-            what the network with ReLUs computes; or as for a call.
+        ValueError: the encoder is not "direct"; the network is one of integers; there are no
+            images; the model does not compute what the network with ReLUs computes; or as for a
+            call.
         TypeError, ConversionError: as for a call and for :func:`snm.convert`.
 
     Source of the parts: the clipping and quantisation errors are those of Bu et al., "Optimal
@@ -81,6 +82,7 @@ def diagnose(
     if not isinstance(net, SpikingNetwork):
         raise TypeError(f"diagnose: net must be a SpikingNetwork, got {type(net).__name__}")
     check_direct("diagnose", net.encoder)
+    check_floating("diagnose", net.integers, "diagnose")
     steps = check_count("diagnose", "timesteps", timesteps)
     if model is not None:
         check_model(model, "diagnose")

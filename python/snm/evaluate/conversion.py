@@ -11,11 +11,13 @@ from snm_kernels import SNMRule
 
 from ..conversion import convert
 from ..conversion.inputs import Progress, rule_of
+from ..conversion.quantization import quantize
 from ..conversion.statistics import Norm, Statistic
 from ..conversion.thresholds import Choice
 from ..data.batches import Shards, shards_of
 from ..errors import DeadNeuronWarning
 from ..models import Loaded
+from ..models.kept import kept_preprocessing
 from ..network.spiking import SpikingNetwork
 from ..tuning import tune
 from .calibration import shared_statistics
@@ -122,7 +124,8 @@ def spiking_network(
             neurons = processes.share(Neurons.of(net, example))
     if neurons is None:
         neurons = Neurons.of(net, example)
-    else:
+    elif not net.integers:
+        # A network of integers comes from a file, with its neurons.
         neurons.install(net)
     digests = processes.gather(neurons.digest())
     for rank, digest in enumerate(digests):
@@ -132,6 +135,26 @@ def spiking_network(
                 "nodes have the same model and the same versions?"
             )
     return net, neurons
+
+
+def integer_network(net: SpikingNetwork, calibration: Shards, bits: int) -> SpikingNetwork:
+    """Makes a network of integers of one of floating point numbers; see :func:`snm.quantize`.
+
+    Where it is known how images are made of pixels, the network computes with these pixels.
+
+    Args:
+        net: the network, with its preprocessing noted.
+        calibration: images that show the range of images.
+        bits: of the weights.
+
+    Raises:
+        ValueError, ConversionError: as :func:`snm.quantize`.
+    """
+    preprocess = kept_preprocessing(net)
+    pixels = None if preprocess is None else (preprocess.mean, preprocess.std)
+    batches = calibration.read(range(len(calibration)))
+    images = (batch.images.to(net.device, net.dtype) for batch in batches if len(batch.images))
+    return quantize(net, images, bits=bits, pixels=pixels)
 
 
 def _converted(

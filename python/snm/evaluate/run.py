@@ -132,7 +132,7 @@ def evaluate(
     result = {
         "settings": results.settings,
         "neurons": digest,
-        "silent": sum(int(layer.threshold.isinf().sum()) for layer in neurons.layers.values()),
+        "silent": sum(int(layer.silent.sum()) for layer in net.layers.values()),
         **_summed(done, evaluation.timesteps),
         "corrupt_calibration": sorted(left_out),
         "tuning": neurons.tuning,

@@ -288,6 +288,8 @@ def fits(value: Any, hint: Any) -> bool:
         return any(fits(value, one) for one in inner)
     if origin is Literal:
         return type(value) is str and value in inner
+    if origin is abc.Sequence:
+        return type(value) in (list, tuple) and all(fits(part, inner[0]) for part in value)
     if origin is list or inner[1:] == (...,):
         return type(value) is origin and all(fits(part, inner[0]) for part in value)
     if origin is tuple:

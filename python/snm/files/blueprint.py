@@ -9,9 +9,18 @@ from torch import Tensor, nn
 
 from ..module_paths import put_at_path
 from ..network.interpret import Interpreter, Values
-from ..network.program import Call, Fire, Program, RunningMax, Step
+from ..network.program import STEPS, Call, Fire, Program, RunningMax, Step
 from ..network.spiking import SpikingNetwork
 from ..nn import SNMNeuron
+from ..nn.integer import (
+    IntegerConv,
+    IntegerLinear,
+    IntegerNeuron,
+    IntegerReadout,
+    IntegerScale,
+    IntegerSumPool,
+    Pixels,
+)
 from ..nn.small_maps import SmallMapConv2d
 from .as_json import (
     MODULES,
@@ -37,11 +46,27 @@ _BESIDE = "preprocessing"
 """The setting that is not an argument of the constructor, but text that the network keeps."""
 _NO_ARGUMENTS = ("device", "dtype")
 """The arguments of a layer's constructor that files do not hold."""
-_OF_NEURONS = ("threshold", "bias")
-"""The arguments of a layer of neurons that are tensors."""
-_CALLED: dict[str, type[nn.Module]] = {**MODULES, "SmallMapConv2d": SmallMapConv2d}
+_TENSORS: dict[type[nn.Module], dict[str, torch.dtype]] = {
+    SNMNeuron: {"threshold": torch.float32, "bias": torch.float32},
+    IntegerNeuron: {"threshold": torch.int32, "bias": torch.int32},
+    IntegerConv: {"weight": torch.int8, "bias": torch.int32},
+    IntegerLinear: {"weight": torch.int8, "bias": torch.int32},
+    IntegerSumPool: {},
+    IntegerScale: {"factor": torch.int32},
+    IntegerReadout: {"unit": torch.float64},
+    Pixels: {"step": torch.float64, "zero": torch.float64},
+}
+"""The arguments of this package's layers that are tensors, and their dtypes."""
+_OPTIONAL = ("bias", "zero")
+"""Those of them that may be missing."""
+_NEURONS = (SNMNeuron, IntegerNeuron)
+_CALLED: dict[str, type[nn.Module]] = {
+    **MODULES,
+    "SmallMapConv2d": SmallMapConv2d,
+    **{cls.__name__: cls for cls in _TENSORS if cls not in _NEURONS},
+}
 """The layers that a program in a file may call, by the name of their class."""
-_LAYERS: dict[str, type[nn.Module]] = {**_CALLED, "SNMNeuron": SNMNeuron}
+_LAYERS: dict[str, type[nn.Module]] = {**_CALLED, **{cls.__name__: cls for cls in _NEURONS}}
 """The layers that a file may hold, by the name of their class."""
 
 
@@ -70,6 +95,8 @@ def blueprint_of(net: SpikingNetwork) -> Blueprint:
             modules[path] = {"class": type(module).__name__, "arguments": _arguments(module)}
         own = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
         for name, tensor in own:
+            if name in module._non_persistent_buffers_set:
+                continue
             full = _joined(path, name)
             if id(tensor) not in names:
                 names[id(tensor)] = full
@@ -123,6 +150,8 @@ def build(graph: Any, tensors: Mapping[str, Tensor], device: torch.device) -> Sp
     if not isinstance(beside, str):
         raise Refusal(f"{_BESIDE} cannot be {described(beside)}")
     net.preprocessing = beside
+    if net.integers and not all(isinstance(n, IntegerNeuron) for n in net.layers.values()):
+        raise Refusal("some of its neurons are of integers, others are not")
     _Check(net).check()
     return net
 
@@ -148,8 +177,9 @@ def _arguments(module: nn.Module) -> dict[str, Any]:
     """The arguments of a module's constructor that are not tensors, as JSON. For torch's layers
     those with their default are left out, as older versions of torch need not know them."""
     arguments = {}
+    ours = _TENSORS.get(type(module))
     for name, parameter in inspect.signature(type(module)).parameters.items():
-        if isinstance(module, SNMNeuron) and name in _OF_NEURONS:
+        if name in (ours or {}):
             continue
         value = None if name in _NO_ARGUMENTS else getattr(module, name)
         if name == "bias":
@@ -157,7 +187,7 @@ def _arguments(module: nn.Module) -> dict[str, Any]:
         usual = type(value) is type(parameter.default) and value == parameter.default
         if name in _NO_ARGUMENTS or isinstance(value, Tensor):
             continue
-        if not usual or isinstance(module, SNMNeuron):
+        if not usual or ours is not None:
             arguments[name] = to_json(value)
     return arguments
 
@@ -234,27 +264,30 @@ def _module(path: str, raw: Any, own: dict[str, Tensor]) -> nn.Module:
     if cls is None or set(entry) != {"class", "arguments"}:
         raise Refusal(f"{path} is {described(entry)}, which is none of the layers of a file")
     try:
-        return _neuron(entry["arguments"], own) if cls is SNMNeuron else _layer(cls, entry, own)
+        return _ours(cls, entry["arguments"], own) if cls in _TENSORS else _layer(cls, entry, own)
     except Refusal as refusal:
         raise Refusal(f"{path}: {refusal}") from refusal
 
 
-def _neuron(raw: Any, own: dict[str, Tensor]) -> nn.Module:
-    """A layer of neurons, from JSON of its arguments and its own tensors."""
-    known = set(own) in ({"threshold"}, set(_OF_NEURONS))
-    if not known or any(tensor.dtype != torch.float32 for tensor in own.values()):
-        raise Refusal(
-            f"SNMNeuron must have a threshold in float32, and may have a bias, got {sorted(own)}"
-        )
-    arguments = arguments_of(SNMNeuron, raw, _OF_NEURONS)
-    if "bias" in own:
-        arguments["bias"] = own["bias"]
-    neuron: nn.Module = made(SNMNeuron, arguments, own["threshold"])
-    return neuron
+def _ours(cls: type[nn.Module], raw: Any, own: dict[str, Tensor]) -> nn.Module:
+    """A layer of this package, from JSON of its arguments and its own tensors."""
+    dtypes = _TENSORS[cls]
+    needed = dtypes.keys() - _OPTIONAL
+    known = needed <= own.keys() <= dtypes.keys()
+    if not known or any(tensor.dtype != dtypes[name] for name, tensor in own.items()):
+        typed = {name: f"a {name} in {_short(dtype)}" for name, dtype in dtypes.items()}
+        must = " and ".join(typed[name] for name in dtypes if name in needed) or "no tensors"
+        may = "".join(f", and may have {typed[name]}" for name in dtypes if name not in needed)
+        got = [f"{name} in {_short(tensor.dtype)}" for name, tensor in sorted(own.items())]
+        raise Refusal(f"{cls.__name__} must have {must}{may}, got {got}")
+    arguments = arguments_of(cls, raw, dtypes)
+    missing = dict.fromkeys(dtypes.keys() - own.keys())
+    module: nn.Module = made(cls, {**arguments, **missing, **own})
+    return module
 
 
 def _layer(cls: type[nn.Module], entry: dict[str, Any], own: dict[str, Tensor]) -> nn.Module:
-    """A layer that is not one of neurons, from JSON of its arguments and its own tensors."""
+    """A layer of torch, from JSON of its arguments and its own tensors."""
     arguments = {}
     for name, content in entries(entry["arguments"], "arguments").items():
         arguments[name] = from_json(content)
@@ -272,6 +305,11 @@ def _layer(cls: type[nn.Module], entry: dict[str, Any], own: dict[str, Tensor]) 
             raise Refusal(f"{name} must be {list(slot.shape)}, got {list(own[name].shape)}")
         setattr(module, name, own[name])
     return module
+
+
+def _short(dtype: torch.dtype) -> str:
+    """The name of a dtype, such as ``"float32"``."""
+    return str(dtype).removeprefix("torch.")
 
 
 def _hold(layers: nn.Module, path: str, value: nn.Module | Tensor) -> None:
@@ -314,6 +352,8 @@ class _Check(Interpreter):
         means = constant | read_out
         if program.averages_images:
             means[program.images] = None
+        if self.net.integers:
+            means[STEPS] = None
         made = self.execute_tail(means)
         if program.output not in (read_out if self.net.readout == "count" else made):
             raise Refusal(f"nothing makes the output {program.output!r}")

@@ -81,6 +81,18 @@ def check_direct(caller: str, encoder: Encoder) -> None:
         )
 
 
+def check_floating(caller: str, integers: bool, verb: str) -> None:
+    """Refuses a network of integers, where what can be done before may be what is meant.
+
+    Args:
+        caller: the function to put before the message.
+        integers: whether the network is one of integers.
+        verb: what to do with the network that it was made of.
+    """
+    if integers:
+        raise ValueError(f"{caller}: takes a floating point network; {verb} it before snm.quantize")
+
+
 def check_generator(generator: torch.Generator | None, encoder: Encoder) -> None:
     """Refuses a random generator that nothing would draw from."""
     if generator is not None and encoder != "poisson":

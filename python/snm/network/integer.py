@@ -4,7 +4,7 @@ from collections import Counter
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from snm_kernels import Emit
 
@@ -13,6 +13,9 @@ from .interpret import Values
 from .observer import Ask
 from .program import STEPS, Call, Fire, RunningMax
 from .run import Counts, Launched, Run
+
+INTEGER_BYTES = 2
+"""How many bytes an element of a time step takes: spikes one, and what lists them another."""
 
 
 class Waiting(NamedTuple):
@@ -40,13 +43,26 @@ class IntegerRun(Run):
         reads = Counter(name for step in self.program.temporal for name in step.reads)
         drives = {fire.drive for fire in self.program.neurons if not fire.constant_drive}
         self._fused = {name for name in drives if reads[name] == 1}
+        neurons = [self.neuron(fire) for fire in self.program.neurons]
+        self._most = min(n.most_steps for n in neurons if isinstance(n, IntegerNeuron))
+
+    def advance(
+        self, steps: int, frames: Tensor | None, *, count: bool = False
+    ) -> dict[str, Tensor]:
+        """Simulates the next time steps; refuses more than those in which int32 holds membranes."""
+        if self.steps + steps > self._most:
+            raise ValueError(
+                f"SpikingNetwork: time steps must be at most {self._most}, within which no "
+                f"membrane leaves int32, got {self.steps + steps}; start afresh, or call reset()"
+            )
+        return super().advance(steps, frames, count=count)
 
     def call(self, call: Call, values: Values) -> Any:
         """The result of an operation; of a layer that runs along with its neurons, the layer."""
         if self.part == "temporal" and call.name in self._fused and call.kind == "module":
             layer = self.model.get_submodule(str(call.target))
             x = values[call.reads[0]]
-            if isinstance(layer, IntegerConv) and x.dtype == torch.int8:
+            if isinstance(layer, IntegerConv) and x.dtype == torch.int8 and not _hooked(layer):
                 return Waiting(layer, x)
         return super().call(call, values)
 
@@ -55,7 +71,7 @@ class IntegerRun(Run):
         waiting = values[fire.drive]
         if not isinstance(waiting, Waiting):
             return super().launch(fire, values, emit, asks)
-        if asks & {"drive", "negative"}:
+        if asks & {"drive", "negative"} or _hooked(self.neuron(fire)):
             values[fire.drive] = waiting.drive()
             return super().launch(fire, values, emit, asks)
         residual = None
@@ -97,3 +113,8 @@ class IntegerRun(Run):
             if fire.read_out:
                 values[fire.name] = counts[fire.name].to(torch.int64)
         return values
+
+
+def _hooked(module: nn.Module) -> bool:
+    """Whether users have hooked something into a module, which then has to be called."""
+    return bool(module._forward_hooks or module._forward_pre_hooks)

@@ -70,7 +70,8 @@ class LayerRecording:
 
     @property
     def membrane(self) -> Tensor:
-        """The membrane after each step, in units of the drive, float32, in the spikes' shape."""
+        """The membrane after each step, in units of the drive, in the spikes' shape; float32, and
+        int32 of a network of integers."""
         self._check("membrane")
         if len(self._membrane) > 1:
             self._membrane = [torch.cat(self._membrane)]
@@ -98,8 +99,8 @@ class LayerRecording:
 
     @property
     def threshold(self) -> Tensor:
-        """The threshold θ of the recorded neurons in units of the drive, float32 ``[*shape]`` or
-        ``[n]``."""
+        """The threshold θ of the recorded neurons in units of the drive, ``[*shape]`` or ``[n]``;
+        float32, and int32 of a network of integers, whose silent neurons have 2**31 - 1."""
         self._check()
         return self._threshold
 

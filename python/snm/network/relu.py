@@ -3,9 +3,10 @@
 import torch
 from torch import Tensor, nn
 
+from ..nn.integer import IntegerNeuron
 from .fitted import before_tuning
 from .interpret import Interpreter, Values
-from .program import Call, Fire, Program, RunningMax
+from .program import STEPS, Call, Fire, Program, RunningMax
 from .spiking import SpikingNetwork
 
 
@@ -19,6 +20,8 @@ def relu_pass(net: SpikingNetwork, images: Tensor) -> tuple[dict[str, Tensor], T
     Returns:
         The activations ``[B, ...]`` by the path of the layer, in the units of the spiking
         network's weights; and the logits. Weights that tuning fitted are taken as they were before.
+        Of a network of integers it is the ReLU network with its weights, which are rounded, and
+        fitted if they were; its activations are in spikes per time step, float64.
 
     >>> from snm import convert
     >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
@@ -70,7 +73,7 @@ class ReLUWalk(Interpreter):
     def halt_at(self, fire: Fire) -> Tensor:
         """Computes everything up to a layer; returns its ReLU's activations ``[B, ...]``."""
         self._go_to(self.program.temporal.index(fire))
-        return _relu(fire, self._values)
+        return self._activations(fire, self._values)
 
     def result_of(self, call: Call) -> Tensor:
         """Computes everything up to an operation; returns the operation's result ``[B, ...]``."""
@@ -104,14 +107,23 @@ class ReLUWalk(Interpreter):
         """The maximum over windows of ``[B, C, ...]``."""
         parts = [values[name] for name in step.reads]
         dtype = parts[0].dtype
-        pooled, _ = step.pooling.running_max(
-            torch.cat(parts, dim=1).unsqueeze(0), None, None, dtype
-        )
-        return pooled.flatten(0, 1)
+        # Spikes per time step of integer networks are float64, which no pooling takes.
+        x = torch.cat(parts, dim=1).unsqueeze(0)
+        x = x.float() if dtype == torch.float64 else x
+        pooled, _ = step.pooling.running_max(x, None, None, x.dtype)
+        return pooled.flatten(0, 1).to(dtype)
 
     def fire(self, fire: Fire, values: Values) -> None:
         """Passes on what the ReLU that a layer of neurons replaces makes of the drive."""
-        self._pass_on(fire, _relu(fire, values), values)
+        self._pass_on(fire, self._activations(fire, values), values)
+
+    def _activations(self, fire: Fire, values: Values) -> Tensor:
+        """The activations of the ReLU that a layer replaces, for the drive among these values."""
+        activations = _relu(fire, values)
+        neuron = self.model.get_submodule(fire.path)
+        if not isinstance(neuron, IntegerNeuron):
+            return activations
+        return torch.where(neuron.silent, 0.0, activations / neuron.threshold.double())
 
     def _go_to(self, place: int) -> None:
         """Executes the steps before the one of that number."""
@@ -134,7 +146,7 @@ class ReLUWalk(Interpreter):
         means = {
             fire.name: values[_mean_of(fire)] for fire in self.program.neurons if fire.read_out
         }
-        return self.execute_tail({**self._constant, **means})
+        return self.execute_tail({**self._constant, **means, STEPS: 1})
 
 
 def _mean_of(fire: Fire) -> str:

@@ -13,10 +13,11 @@ from ..nn import SNMNeuron
 from ..nn.integer import IntegerNeuron, Pixels
 from .capture import CapturedNetwork
 from .checks import check_count, dtype_name
+from .digest import SpikeDigest
 from .encode import Constant, Encoder, Frames, Poisson, Source
 from .first_pass import FirstPass, starting_states
-from .integer import IntegerRun
 from .inputs import Inputs, check_direct, check_generator, check_readout_after, checked_timesteps
+from .integer import INTEGER_BYTES, IntegerRun
 from .memory import steps_that_fit
 from .observer import Observer
 from .program import Program, RunningMax
@@ -291,6 +292,49 @@ class SpikingNetwork(nn.Module):
             images, timesteps=timesteps, generator=generator, first_pass=first_pass
         )
         return torch.stack(list(simulation.answers()))
+
+    @torch.no_grad()
+    def digest(
+        self,
+        images: Tensor | Iterable[Tensor],
+        *,
+        timesteps: int | None = None,
+        generator: torch.Generator | None = None,
+        first_pass: FirstPass | None = None,
+    ) -> str:
+        """One hash of every spike of every layer, to see whether two runs are the same.
+
+        Of a network of integers, as :func:`snm.quantize` makes it, it is the same on every device,
+        whatever the number of threads and of time steps at once; of others sums in floating point
+        may round otherwise elsewhere, and a spike may then be another.
+
+        Args:
+            images, timesteps, generator, first_pass: as for a call; a first pass is not hashed.
+
+        Returns:
+            SHA-256 in hexadecimal of the spikes, int8 ``[T, B, ...]`` in C order, of the layers of
+            neurons in the order of the program. What max poolings send is not in it.
+
+        Raises:
+            ValueError, TypeError: as for a call.
+
+        >>> from snm import convert
+        >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
+        >>> net, images = convert(model, torch.rand(32, 4)), torch.rand(2, 4)
+        >>> digest = net.digest(images, timesteps=8)
+        >>> net.chunk_steps = 3
+        >>> net.digest(images, timesteps=8) == digest, net.digest(images, timesteps=9) == digest
+        (True, False)
+        """
+        digest = SpikeDigest()
+        self.simulation(
+            images,
+            timesteps=timesteps,
+            generator=generator,
+            first_pass=first_pass,
+            observers=[digest],
+        ).answer()
+        return digest.hexdigest()
 
     @torch.no_grad()
     def until(
@@ -607,6 +651,11 @@ class SpikingNetwork(nn.Module):
                 f"{type(first_pass).__name__}"
             )
         check_direct("SpikingNetwork: first_pass", self.encoder)
+        if self.integers:
+            raise ValueError(
+                "SpikingNetwork: first_pass takes a floating point network, got one of integers; "
+                "use the network before snm.quantize, or first_pass=None"
+            )
 
     def _start(
         self,
@@ -625,7 +674,8 @@ class SpikingNetwork(nn.Module):
         """How many time steps of these images to simulate at once."""
         if self.chunk_steps is not None:
             return self.chunk_steps
-        bytes_per_step = self.elements_per_step(images) * images.shape[0] * images.element_size()
+        size = INTEGER_BYTES if self.integers else images.element_size()
+        bytes_per_step = self.elements_per_step(images) * images.shape[0] * size
         if torch.compiler.is_compiling():
             # A graph is made for each size, as it decides how many time steps are unrolled.
             bytes_per_step = len(range(bytes_per_step))

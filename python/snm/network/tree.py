@@ -64,7 +64,7 @@ def _with_calls(origin: Origin, neurons: Iterable[str]) -> list[tuple[str, str]]
 def _neurons(neuron: SNMNeuron) -> str:
     """Describes a layer of neurons by its thresholds."""
     threshold = neuron.threshold
-    silent = int(threshold.isinf().sum())
+    silent = int(neuron.silent.sum())
     size = "×".join(map(str, threshold.shape)) or "one"
     plural = "" if threshold.numel() == 1 else "s"
     return f"SNM, {size} threshold{plural}" + (f", {silent} silent" if silent else "")

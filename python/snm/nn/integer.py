@@ -1,6 +1,7 @@
 """Layers of integer networks: int8 weights, int32 sums, and neurons with int32 thresholds."""
 
 import math
+import platform
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -35,14 +36,18 @@ _LARGEST_DENSE = 63
 """The largest sum of pooled spikes that a dense convolution takes. Where processors have no
 instruction that adds four products of 8 bits up in 32 bits, oneDNN adds two in 16: 2 * 126 * 127
 fits."""
+_HAS_ONEDNN = torch.backends.mkldnn.is_available() and platform.machine() in ("x86_64", "AMD64")
+"""Whether PyTorch has oneDNN's convolution of 8 bits here."""
 _OFFSET = 1.5 * 2.0**23
 """A float whose last bit is worth 1, and to which a smaller integer may be added or subtracted:
 its bits, less those of the offset, are then that integer."""
 _OFFSET_BITS = 0x4B400000
 _FRACTION = 2**22
 """What is smaller than this changes no other bits of the offset than its fraction's."""
-_LARGEST_PIXEL = 2**15
-"""Images are cut off at so many steps of their scale."""
+_CACHED_SUMS = 2**21
+"""How many sums are made before neurons read them, so that they are still in a cache."""
+LARGEST_PIXEL = 2**9
+"""Images are cut off at so many steps of their scale, so that sums have a bound."""
 
 
 class IntegerNeuron(SNMNeuron):
@@ -90,6 +95,17 @@ class IntegerNeuron(SNMNeuron):
         self.most_steps = _most_steps(threshold, rule, bound)
         """For how many time steps no membrane can leave int32, whatever the spikes."""
 
+    def membrane_bits(self, timesteps: int) -> int:
+        """How many bits hold every membrane in so many time steps, the sign included.
+
+        >>> IntegerNeuron(torch.tensor([100], dtype=torch.int32), bound=50).membrane_bits(8)
+        10
+        """
+        finite = self.threshold[self.threshold != SILENT]
+        largest = int(finite.max()) if finite.numel() else 0
+        start = math.ceil((abs(self.rule.v_init) + 1) * largest)
+        return (start + timesteps * self.bound).bit_length() + 1
+
     def amplitude(self, spikes: Tensor) -> Tensor:
         """What integer spikes carry: themselves."""
         return spikes
@@ -98,9 +114,10 @@ class IntegerNeuron(SNMNeuron):
         """The threshold as it is after a move of the layer, in int32 as before."""
         return fn(self.threshold)
 
-    def extra_repr(self) -> str:
-        silent = int((self.threshold == SILENT).sum())
-        return f"threshold={list(self.threshold.shape)}, silent={silent}, rule={self.rule}"
+    @property
+    def silent(self) -> Tensor:
+        """Which neurons never fire, in the threshold's shape."""
+        return self.threshold == SILENT
 
 
 class IntegerConv(nn.Module):
@@ -116,7 +133,9 @@ class IntegerConv(nn.Module):
         path: how spikes are computed; both ways give the same.
 
     Raises:
-        TypeError, ValueError: as :func:`snm_kernels.pack_spike_weight`.
+        TypeError: the weight is not int8.
+        ValueError: groups does not divide K; there is not one of stride, padding, dilation and pool
+            for each dimension, or one is out of range.
 
     >>> conv = IntegerConv(torch.full((1, 1, 2), 3, dtype=torch.int8), None, (1,), (0,), (1,))
     >>> conv(torch.ones(1, 1, 3, dtype=torch.int8)).flatten().tolist()
@@ -125,7 +144,6 @@ class IntegerConv(nn.Module):
 
     weight: Tensor
     bias: Tensor | None
-    packed: Tensor
 
     def __init__(
         self,
@@ -141,9 +159,13 @@ class IntegerConv(nn.Module):
         path: Path = "events",
     ) -> None:
         super().__init__()
+        if weight.dtype != torch.int8:
+            raise TypeError(f"IntegerConv: weight must be int8, got {weight.dtype}")
+        if groups < 1 or weight.shape[0] % groups:
+            raise ValueError(f"IntegerConv: groups must divide {weight.shape[0]}, got {groups}")
+        _check_places(weight.dim() - 2, stride, padding, dilation, pool)
         self.register_buffer("weight", weight)
         self.register_buffer("bias", bias)
-        self.register_buffer("packed", pack_spike_weight(weight, groups), persistent=False)
         self.stride = tuple(stride)
         self.padding = tuple(padding)
         self.dilation = tuple(dilation)
@@ -153,23 +175,34 @@ class IntegerConv(nn.Module):
         self.path: Path = path
         self.sums = _largest_sum(weight, bias, largest * math.prod(pool))
         """The largest amount that a sum can have at one time step, the bias included."""
+        # Each is made when its path is taken first, for both take as much memory as the weight.
+        self._packed: Tensor | None = None
         self._dense: _DenseWeight | None = None
 
     @property
+    def sum_bits(self) -> int:
+        """How many bits hold every sum at a time step, the sign included."""
+        return self.sums.bit_length() + 1
+
+    @property
     def can_be_dense(self) -> bool:
-        """Whether PyTorch has an exact dense convolution for this layer's device and inputs."""
+        """Whether PyTorch has an exact dense convolution for this layer's device and inputs; for
+        graphs of ``torch.compile`` it has none."""
+        if torch.compiler.is_compiling():
+            return False
         fits = self.largest * math.prod(self.pool) <= _LARGEST_DENSE and self.sums < _FRACTION
-        return fits and self.weight.device.type == "cpu"
+        return fits and self.weight.device.type == "cpu" and _HAS_ONEDNN
 
     def forward(self, x: Tensor, steps: int = 1) -> Tensor:
         """Convolves integers.
 
         Args:
-            x: ``[N, C, ...]``: int8 spikes, or other integers, whose sums must be below 2**53.
+            x: ``[N, C, ...]``: int8 spikes, or other integers, whose sums must be below 2**53; or
+                means of integers, float64.
             steps: how many time steps ``x`` is the sum of; the bias is added as many times.
 
         Returns:
-            int32 ``[N, K, ...]``; int64 if ``x`` is int64.
+            int32 ``[N, K, ...]``; int64 or float64 if ``x`` is.
         """
         if x.dtype == torch.int8 and steps == 1:
             if self.path == "dense" and self.can_be_dense:
@@ -178,7 +211,8 @@ class IntegerConv(nn.Module):
             return self._drive(x.unsqueeze(0)).squeeze(0)
         # Sums of integers this small are exact in float64, in whatever order.
         summed = self._sum_densely(x.to(torch.float64))
-        drive = summed.to(torch.int64 if x.dtype == torch.int64 else torch.int32)
+        wide = x.dtype in (torch.int64, torch.float64)
+        drive = summed.to(x.dtype if wide else torch.int32)
         if self.bias is None:
             return drive
         return drive + _along(self.bias.to(drive.dtype) * steps, drive.dim() - 2)
@@ -199,18 +233,7 @@ class IntegerConv(nn.Module):
             state, residual, emit: as for a call of :class:`snm.nn.SNMNeuron`.
         """
         if self.path == "dense" and self.can_be_dense:
-            drive, bias = self._drive_densely(x)
-            added = _along(bias, drive.dim() - 3)
-            return snm(
-                drive,
-                neuron.threshold,
-                rule=neuron.rule,
-                state=state,
-                bias=added if neuron.bias is None else added + neuron.bias,
-                residual=residual,
-                emit=emit,
-                backend=neuron.backend,
-            )
+            return self._fire_densely(x, neuron, state, residual, emit)
         arguments = self._arguments()
         if neuron.bias is not None:
             own = arguments["bias"]
@@ -235,7 +258,7 @@ class IntegerConv(nn.Module):
             "dilation": self.dilation,
             "groups": self.groups,
             "pool": self.pool[-len(self.stride) :],
-            "packed": self.packed,
+            "packed": self._packed_for_spikes(),
             "bias": None if self.bias is None else _along(self.bias, len(self.stride)),
         }
 
@@ -253,6 +276,56 @@ class IntegerConv(nn.Module):
         places = (self.stride, self.padding, self.dilation)
         return convolve(pooled, self.weight.to(torch.float64), None, *places, self.groups)
 
+    def _fire_densely(
+        self,
+        x: Tensor,
+        neuron: IntegerNeuron,
+        state: SNMState | None,
+        residual: Tensor | None,
+        emit: Emit,
+    ) -> SNMOutput:
+        """As :meth:`fire`; what drives neurons is made for as many time steps as a cache holds."""
+        sums = math.prod(x.shape[1:2]) * len(self.weight) * math.prod(self._output_of(x))
+        steps = max(1, _CACHED_SUMS // max(1, sums))
+        sent: list[Tensor | None] = []
+        parts = x.split(steps)
+        rest = [None] * len(parts) if residual is None else residual.split(steps)
+        for some, added in zip(parts, rest, strict=True):
+            drive, bias = self._drive_densely(some)
+            bias = _along(bias, drive.dim() - 3)
+            spikes, state = snm(
+                drive,
+                neuron.threshold,
+                rule=neuron.rule,
+                state=state,
+                bias=bias if neuron.bias is None else bias + neuron.bias,
+                residual=added,
+                emit=emit,
+                backend=neuron.backend,
+            )
+            sent.append(spikes)
+        assert state is not None
+        if emit == "none" or len(sent) == 1:
+            return SNMOutput(sent[0], state)
+        return SNMOutput(torch.cat([part for part in sent if part is not None]), state)
+
+    def _output_of(self, x: Tensor) -> list[int]:
+        """The spatial sizes of what it makes of ``x`` ``[T, B, C, ...]``."""
+        dims = len(self.stride)
+        along = zip(
+            x.shape[3:],
+            self.weight.shape[2:],
+            self.stride,
+            self.padding,
+            self.dilation,
+            self.pool[len(self.pool) - dims :],
+            strict=True,
+        )
+        return [
+            (size // pool + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
+            for size, kernel, stride, padding, dilation, pool in along
+        ]
+
     def _drive_densely(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """What drives neurons, with all of the spikes and zeros in ``x`` ``[T, B, ...]`` convolved.
 
@@ -263,17 +336,27 @@ class IntegerConv(nn.Module):
             self._dense = _DenseWeight.of(self)
         return self._dense.drive(x)
 
+    def _packed_for_spikes(self) -> Tensor | None:
+        """The weight in the order in which spikes find it, on the CPU, where that is needed."""
+        if self._packed is None and self.weight.device.type == "cpu":
+            self._packed = pack_spike_weight(self.weight, self.groups)
+        return self._packed
+
     def extra_repr(self) -> str:
         return f"weight={list(self.weight.shape)}, stride={self.stride}, path={self.path!r}"
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "IntegerConv":
         super()._apply(fn, recurse)
-        self._dense = None
+        self.forget()
         return self
 
+    def forget(self) -> None:
+        """Drops the forms of the weight that its paths take; they are made again when needed."""
+        self._packed = self._dense = None
+
     def __getstate__(self) -> dict[str, Any]:
-        """What a copy or a pickle holds: oneDNN's weights are made anew."""
-        return {**self.__dict__, "_dense": None}
+        """What a copy or a pickle holds: the forms of the weight are made anew."""
+        return {**self.__dict__, "_packed": None, "_dense": None}
 
 
 class IntegerLinear(IntegerConv):
@@ -300,7 +383,7 @@ class IntegerLinear(IntegerConv):
         super().__init__(weight, bias, (), (), (), largest=largest, path=path)
 
     def _arguments(self) -> dict[str, Any]:
-        return {"packed": self.packed, "bias": self.bias}
+        return {"packed": self._packed_for_spikes(), "bias": self.bias}
 
     def _fire(self, *args: Any, **kwargs: Any) -> SNMOutput:
         return snm_linear(*args, **kwargs)
@@ -332,7 +415,9 @@ class IntegerSumPool(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Sums ``[N, C, ...]`` over windows."""
-        pooled = sum_pool(x.to(torch.int32) if self.wide else x, self.size)
+        pooled = sum_pool(
+            x.to(torch.int32) if self.wide and x.dtype == torch.int8 else x, self.size
+        )
         return pooled.flatten(1) if self.flat else pooled
 
     def extra_repr(self) -> str:
@@ -386,7 +471,7 @@ class Pixels(nn.Module):
 
     @property
     def rest(self) -> Tensor:
-        """What has to be added to the integers, ``[C]``, less than 1: pixel 0 is where 0 is nearly."""
+        """What has to be added to the integers, ``[C]``, less than 1: no pixel may stand for 0."""
         return torch.zeros_like(self.step) if self.zero is None else self.zero.round() - self.zero
 
     def forward(self, x: Tensor) -> Tensor:
@@ -400,10 +485,11 @@ class Pixels(nn.Module):
                 )
             return x.to(torch.int32) - _along(self.zero.round().to(torch.int32), behind)
         steps = x.double() / _along(self.step, behind) - _along(self.rest, behind)
-        return steps.round().clamp(-_LARGEST_PIXEL, _LARGEST_PIXEL).to(torch.int32)
+        return steps.round().clamp(-LARGEST_PIXEL, LARGEST_PIXEL).to(torch.int32)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Pixels":
-        return _keeping_dtype(self, fn, super()._apply, recurse)
+        _keeping_dtype(self, fn, super()._apply, recurse)
+        return self
 
 
 class IntegerReadout(nn.Module):
@@ -427,7 +513,8 @@ class IntegerReadout(nn.Module):
         return (x.to(torch.float64) * self.unit / steps).to(torch.float32)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "IntegerReadout":
-        return _keeping_dtype(self, fn, super()._apply, recurse)
+        _keeping_dtype(self, fn, super()._apply, recurse)
+        return self
 
 
 def sum_pool(x: Tensor, size: Sequence[int]) -> Tensor:
@@ -538,6 +625,18 @@ def _most_steps(threshold: Tensor, rule: SNMRule, bound: int) -> int:
     return (SILENT - start) // max(1, bound) - 1
 
 
+def _check_places(dims: int, *places: Sequence[int]) -> None:
+    """Refuses sizes of another number of dimensions, or out of range; a pool may have ones more."""
+    stride, padding, dilation, pool = places
+    several = len(stride) == len(padding) == len(dilation) == dims <= len(pool)
+    least = min((*stride, *dilation, *pool, *(size + 1 for size in padding)), default=1)
+    if not several or least < 1:
+        raise ValueError(
+            f"IntegerConv: stride, padding, dilation and pool must be {dims} sizes each in range, "
+            f"got {', '.join(map(str, map(tuple, places)))}"
+        )
+
+
 def _largest_sum(weight: Tensor, bias: Tensor | None, largest: int) -> int:
     """The largest amount of a sum of inputs up to ``largest``, the bias included."""
     total = weight.long().abs().flatten(1).sum(1) * largest
@@ -547,15 +646,15 @@ def _largest_sum(weight: Tensor, bias: Tensor | None, largest: int) -> int:
 
 
 def _keeping_dtype(
-    module: Any, fn: Callable[[Tensor], Tensor], apply: Callable[..., Any], recurse: bool
-) -> Any:
+    module: nn.Module, fn: Callable[[Tensor], Tensor], apply: Callable[..., Any], recurse: bool
+) -> None:
     """Moves a module, whose buffers stay of the dtype that they are of."""
     before = dict(module._buffers)
     apply(fn, recurse)
     for name, buffer in before.items():
         if buffer is not None:
-            module._buffers[name] = buffer.to(module._buffers[name].device)
-    return module
+            moved = module.get_buffer(name)
+            module._buffers[name] = buffer.to(moved.device)
 
 
 def _along(values: Tensor, behind: int) -> Tensor:

@@ -141,13 +141,18 @@ class SNMNeuron(nn.Module):
             backend=self.backend,
         )
 
+    @property
+    def silent(self) -> Tensor:
+        """Which neurons never fire, in the threshold's shape."""
+        return self.threshold.isinf()
+
     def amplitude(self, spikes: Tensor) -> Tensor:
         """The amplitude that integer spikes carry: θ·s, float32, and 0 for a silent neuron.
 
         Args:
             spikes: integers ``[..., B, ...]``: spikes s, or counts of them.
         """
-        finite = torch.where(self.threshold.isinf(), 0.0, self.threshold)
+        finite = torch.where(self.silent, 0.0, self.threshold)
         return spikes * finite
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "SNMNeuron":
@@ -181,7 +186,7 @@ class SNMNeuron(nn.Module):
         return rounded
 
     def extra_repr(self) -> str:
-        silent = int(self.threshold.isinf().sum())
+        silent = int(self.silent.sum())
         bias = "" if self.bias is None else f"bias={list(self.bias.shape)}, "
         return f"threshold={list(self.threshold.shape)}, silent={silent}, {bias}rule={self.rule}"
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from ..network.recording import LayerRecording
+from ..nn.integer import SILENT
 
 
 class MembraneTrace(NamedTuple):
@@ -54,7 +55,8 @@ def membrane_trace(
 
 def threshold_of(layer: LayerRecording, place: int) -> float:
     """The threshold of a recorded neuron, +inf of a silent one."""
-    return float(layer.threshold.flatten()[place])
+    threshold = layer.threshold.flatten()[place].item()
+    return math.inf if threshold == SILENT else float(threshold)
 
 
 def spikes_of_image(layer: LayerRecording, image: int = 0) -> Tensor:

@@ -13,7 +13,7 @@ from ..conversion import convert
 from ..conversion.inputs import Progress, check_model
 from ..frames import callers_level
 from ..network.checks import check_count
-from ..network.inputs import check_direct
+from ..network.inputs import check_direct, check_floating
 from ..network.spiking import SpikingNetwork
 from .candidates import expected_logits, preset_candidates, scores_of, seconds_per_image
 from .fitting import Clock, FittingRun
@@ -80,9 +80,9 @@ def tune(
         table, which the network keeps as ``tuning`` and files hold too.
 
     Raises:
-        ValueError: net has another encoder than "direct", or is tuned already; there are fewer than
-            two images, or the network cannot take them; timesteps, max_spikes or budget is out of
-            range.
+        ValueError: net has another encoder than "direct", is tuned already or is one of integers;
+            there are fewer than two images, or the network cannot take them; timesteps, max_spikes
+            or budget is out of range.
         TypeError: an argument is of the wrong type.
         ConversionError: the ReLU network cannot be converted.
 
@@ -168,6 +168,7 @@ def _check_numbers(max_spikes: object, budget: object, seed: object) -> None:
 def _check_network(net: SpikingNetwork) -> None:
     """Refuses a network whose images are not constant in time, or that is tuned already."""
     check_direct("snm.tune", net.encoder)
+    check_floating("snm.tune", net.integers, "tune")
     if net.tuned_for is not None:
         raise ValueError(
             f"snm.tune: net must not be tuned yet, got one tuned for {net.tuned_for} time steps; "

@@ -127,7 +127,8 @@ class NeuronTally(SenderTally):
     def _end(self, v: Tensor, m: Tensor, negative: Tensor) -> None:
         """Adds some images of a batch."""
         self.add(torch.add(m, negative, alpha=2), negative)
-        rule, threshold = self.neuron.rule, self.neuron.threshold
+        rule, silent = self.neuron.rule, self.neuron.silent
+        threshold = torch.where(silent, torch.inf, self.neuron.threshold)
         most = rule.largest_count(self.timesteps)
         # 1 and 0 as numbers: on the CPU that is several times as fast as with bools.
         full = (m - (most - 1)).clamp_(min=0)
@@ -135,7 +136,7 @@ class NeuronTally(SenderTally):
         # What drove a neuron in total is what it sent plus what is left.
         driven = torch.add(left, m).sub_(rule.v_init).clamp_(min=0).sign_()
         if most == 0 or rule.v_init < 0:
-            full, driven = full * threshold.isfinite(), driven * threshold.isfinite()
+            full, driven = full * ~silent, driven * ~silent
         self._saturated = self._saturated + full.sum(dtype=torch.int32)
         self._driven = self._driven + driven.sum(dtype=torch.float64)
         self._residual = self._residual + left.abs_().mul_(driven).sum(dtype=torch.float64)

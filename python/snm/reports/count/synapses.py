@@ -9,6 +9,7 @@ from torch import Tensor
 from ...network.interpret import Interpreter, Values
 from ...network.program import Call, Fire, RunningMax
 from ...network.spiking import SpikingNetwork
+from .integers import on_numbers
 from .traces import Traces
 from .windows import pooling_windows, window_sums
 
@@ -165,6 +166,10 @@ class _Walk(Interpreter):
         # What the tail computes again, on the mean, the ReLU network computes only once.
         self.new = call.name not in self.counted
         self.counted.add(call.name)
+        if call.kind == "module":
+            made = on_numbers(self.model.get_submodule(self.path), values[call.reads[0]])
+            if made is not None:
+                return made
         return super().call(call, values)
 
     def fire(self, fire: Fire, values: Values) -> None:

@@ -1,0 +1,306 @@
+"""Measures networks of integers beside floating ones, ReLU networks and rivals; writes a record.
+
+    python bench/integers.py bench/records/integers/MACHINE.json
+    python bench/render.py --update
+
+Needs what requirements-peers.txt lists, and MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=100000000000
+for memory that stays mapped. With --only SUITE it measures one suite and prints it.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import snm
+from snm.bench.few_steps_networks import BUILT, NETWORKS, PIXELS
+from snm.bench.models import MODELS, Model, sparse
+from snm.bench.record import Row, begin
+from snm.bench.timed.network import SpikingJelly
+from snm.bench.timing import HEAP
+from snm.conversion.faster import faster_path
+from snm.demo.step_by_step import StepByStepNetwork
+from snm.errors import DeadNeuronWarning
+from snm.nn.integer import IntegerConv, IntegerNeuron
+from snm.nn.integer import Path as Way
+from snm.reports.count.peak import Peak
+
+TIMED = {"VGG-16, 32×32": (4, 32), "ResNet-18, 64×64": (32,)}
+"""The networks that are timed, and for how many time steps."""
+ROUNDS = 7
+DENSITIES = (0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5)
+"""The shares of neurons that send at a time step, of the sweep."""
+LAYERS = ((64, 32), (128, 16), (256, 8), (512, 4), (512, 2))
+"""Channels and sizes of maps of the 3×3 convolutions of the sweep."""
+SWEPT_STEPS, SWEPT_BATCH = 8, 8
+ACCURATE = ("packaged", "digit-recognizer")
+"""The networks whose accuracy is measured."""
+STEPS = (8, 16, 32)
+TUNED_STEPS = (2, 4)
+BATCH = 100
+
+
+def medians(contenders: dict[str, Callable[[], object]]) -> dict[str, list[float]]:
+    """The seconds that each contender took in every round, in which all run in turn."""
+    for run in contenders.values():
+        run()
+        run()
+    taken: dict[str, list[float]] = {name: [] for name in contenders}
+    for _ in range(ROUNDS):
+        for name, run in contenders.items():
+            start = time.perf_counter()
+            run()
+            taken[name].append(time.perf_counter() - start)
+    return taken
+
+
+class Density(snm.Observer):
+    """Counts which share of neurons sends at a time step, layer by layer."""
+
+    def __init__(self) -> None:
+        self.shares: dict[str, list[float]] = {}
+
+    def asks(self, fire: Any) -> tuple[str, ...]:  # noqa: ARG002
+        return ("spikes",)
+
+    def see(self, launch: snm.Launch) -> None:
+        assert launch.spikes is not None
+        share = launch.spikes.ne(0).float().mean().item()
+        self.shares.setdefault(launch.fire.path, []).append(share)
+
+    def means(self) -> dict[str, float]:
+        return {path: statistics.mean(shares) for path, shares in self.shares.items()}
+
+
+def quantized(model: Model) -> tuple[snm.SpikingNetwork, snm.SpikingNetwork]:
+    """The spiking network of a model, and its network of integers."""
+    net = snm.convert(model.network, model.calibration, preset="snm-zero", norm="channel")
+    return net, snm.quantize(net, model.calibration)
+
+
+def networks(add: Callable[[Row], None]) -> None:
+    """Times whole networks in turn with their rivals."""
+    for name, all_steps in TIMED.items():
+        model = sparse(MODELS[name](), HEAVY)
+        layout = {"memory_format": torch.channels_last}
+        model = Model(model.network.to(**layout), *(x.contiguous(**layout) for x in model[1:]))
+        net, integers = quantized(model)
+        for steps in all_steps:
+            watch = Density()
+            integers.simulation(model.images, timesteps=steps, observers=[watch]).answer()
+            shares = watch.means()
+            many = model.images.repeat(steps, 1, 1, 1).contiguous(**layout)
+            contenders: dict[str, Callable[[], object]] = {
+                "integers": partial(integers, model.images, timesteps=steps),
+                "snm": partial(net, model.images, timesteps=steps),
+                "ReLU, all steps": partial(model.network, many),
+                "ReLU, one pass": partial(model.network, model.images),
+                "SpikingJelly": spikingjelly(model, steps),
+            }
+            if "ResNet" not in name:
+                thresholds = {path: n.threshold for path, n in net.layers.items()}
+                published = StepByStepNetwork(model.network, thresholds)
+                contenders["published"] = partial(published, model.images, steps)
+            taken = medians(contenders)
+            for contender, seconds in taken.items():
+                ratio = [a / b for a, b in zip(taken["integers"], seconds, strict=True)]
+                add(
+                    {
+                        "suite": "network",
+                        "network": name,
+                        "contender": contender,
+                        "timesteps": steps,
+                        "images": len(model.images),
+                        "heap": HEAP,
+                        "seconds": statistics.median(seconds),
+                        "integers_of_it": statistics.median(ratio),
+                        "densities": [min(shares.values()), max(shares.values())],
+                        "dense": sum(
+                            layer.path == "dense"
+                            for layer in integers.model.modules()
+                            if isinstance(layer, IntegerConv)
+                        ),
+                        "layers": len(shares),
+                    }
+                )
+        for kind, made in (("snm", net), ("integers", integers)):
+            for layer in made.model.modules():
+                if isinstance(layer, IntegerConv):
+                    layer.forget()
+            peak = Peak(torch.device("cpu"))
+            with peak.measured(1):
+                made(model.images, timesteps=max(all_steps))
+            held = {t.data_ptr(): t.nbytes for t in (*made.parameters(), *made.buffers())}
+            add(
+                {
+                    "suite": "memory",
+                    "network": name,
+                    "contender": kind,
+                    "timesteps": max(all_steps),
+                    "bytes": peak.bytes,
+                    "weights": sum(held.values()),
+                }
+            )
+
+
+HEAVY = 0.115
+"""The density that each layer's activations imply: their mean by their largest."""
+
+
+def spikingjelly(model: Model, steps: int) -> Callable[[], object]:
+    """SpikingJelly's converted network, all time steps at once."""
+    other = SpikingJelly(model)
+    other.images = model.images.expand(steps, *model.images.shape)
+    return other
+
+
+def packaged(add: Callable[[Row], None]) -> None:
+    """Times the packaged network on all its test images."""
+    case = NETWORKS["packaged"](BUILT)
+    net = snm.convert(case.model, case.calibration, preset="snm-zero", norm="channel")
+    integers = snm.quantize(net, case.calibration)
+
+    def all_images(network: snm.SpikingNetwork) -> None:
+        for batch in case.images.split(BATCH):
+            network(batch, timesteps=8)
+
+    taken = medians({"integers": partial(all_images, integers), "snm": partial(all_images, net)})
+    ratio = [a / b for a, b in zip(*taken.values(), strict=True)]
+    for contender, seconds in taken.items():
+        add(
+            {
+                "suite": "packaged",
+                "contender": contender,
+                "timesteps": 8,
+                "images": len(case.images),
+                "heap": HEAP,
+                "seconds": statistics.median(seconds),
+                "integers_of_it": statistics.median(ratio) if contender == "snm" else 1.0,
+            }
+        )
+
+
+def fire(layer: IntegerConv, neuron: IntegerNeuron, x: Tensor, path: Way | None = None) -> None:
+    """Runs a layer on spikes, computed in a given way or the one that it is set to."""
+    layer.path = path or layer.path
+    layer.fire(x, neuron, None, None, "spike")
+
+
+def sweep(add: Callable[[Row], None]) -> None:
+    """Times layers on spikes of growing density, by events, densely, and the way that is chosen."""
+    generator = torch.Generator().manual_seed(0)
+    for channels, size in LAYERS:
+        weight = torch.randint(
+            -127, 128, (channels, channels, 3, 3), generator=generator, dtype=torch.int8
+        )
+        layer = IntegerConv(weight, None, (1, 1), (1, 1), (1, 1))
+        threshold = torch.full((channels, 1, 1), 2000, dtype=torch.int32)
+        neuron = IntegerNeuron(threshold, bound=layer.sums)
+        convolution = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        convolution.to(memory_format=torch.channels_last)
+        shape = (SWEPT_STEPS * SWEPT_BATCH, channels, size, size)
+        for density in DENSITIES:
+            draw = torch.rand(shape, generator=generator)
+            spikes = (draw < density).to(torch.int8) - (draw < density / 5).to(torch.int8) * 2
+            spikes = spikes.contiguous(memory_format=torch.channels_last)
+            floats = spikes.float()
+            x = spikes.unflatten(0, (SWEPT_STEPS, SWEPT_BATCH))
+
+            taken = medians(
+                {
+                    "events": partial(fire, layer, neuron, x, "events"),
+                    "dense": partial(fire, layer, neuron, x, "dense"),
+                    "float32 convolution": partial(convolution, floats),
+                }
+            )
+            found = {name: statistics.median(seconds) for name, seconds in taken.items()}
+            chosen = faster_path(layer, partial(fire, layer, neuron, x))
+            better = min(found["events"], found["dense"])
+            add(
+                {
+                    "suite": "sweep",
+                    "channels": channels,
+                    "size": size,
+                    "density": density,
+                    "heap": HEAP,
+                    "seconds": found,
+                    "chosen": chosen,
+                    "chosen_of_better": found[chosen] / better,
+                }
+            )
+
+
+def accuracy(add: Callable[[Row], None]) -> None:
+    """Counts right answers of networks of integers, and of those that they are made of."""
+    for name in ACCURATE:
+        case = NETWORKS[name](BUILT)
+        pixels = PIXELS[name]
+        net = snm.convert(case.model, case.calibration, preset="snm-zero", norm="channel")
+        made: dict[str, tuple[snm.SpikingNetwork, tuple[int, ...]]] = {"snm-zero": (net, STEPS)}
+        for steps in TUNED_STEPS:
+            tuned = snm.tune(net, case.calibration, timesteps=steps).net
+            made[f"tuned for {steps}"] = tuned, (steps,)
+        for method, (network, all_steps) in made.items():
+            kinds = {"snm": network}
+            for bits in (8, 6, 4):
+                kinds[f"{bits} bits"] = snm.quantize(
+                    network, case.calibration, bits=bits, pixels=pixels
+                )
+            for kind, each in kinds.items():
+                for steps in all_steps:
+                    right = 0
+                    batches = zip(case.images.split(BATCH), case.labels.split(BATCH), strict=True)
+                    for images, labels in batches:
+                        right += int((each(images, timesteps=steps).argmax(1) == labels).sum())
+                    add(
+                        {
+                            "suite": "accuracy",
+                            "network": name,
+                            "method": method,
+                            "contender": kind,
+                            "timesteps": steps,
+                            "right": right,
+                            "images": len(case.images),
+                        }
+                    )
+
+
+SUITES = {"network": networks, "packaged": packaged, "sweep": sweep, "accuracy": accuracy}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("record", type=Path, nargs="?", help="the JSON file to write")
+    parser.add_argument("--only", choices=SUITES, help="measure one suite, and write nothing")
+    options = parser.parse_args()
+    if (options.record is None) == (options.only is None):
+        parser.error("give a record, or --only a suite")
+    record = begin("integers", "cpu")
+
+    def add(row: Row) -> None:
+        record.rows.append(row)
+        print(json.dumps(row, ensure_ascii=False), flush=True)
+
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeadNeuronWarning)
+        for name, suite in SUITES.items():
+            if options.only in (None, name):
+                suite(add)
+                if options.record is not None:
+                    record.write(options.record)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
