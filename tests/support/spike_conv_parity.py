@@ -63,6 +63,7 @@ def compare_threads(case: ConvCase, backend: str, threads: list[int]) -> dict[in
     """Compares a layer's neurons with the reference by numbers of threads; returns the
     neuron-steps compared of each."""
     inputs = case.inputs()
+    torch.set_num_threads(max(threads))
     expected = case.run(inputs, backend="reference")
     compared = {}
     for n in threads:

@@ -246,7 +246,7 @@ def _checked(
     pool: Sizes,
 ) -> _Layer:
     """Checks a convolution's arguments, and makes two-dimensional what is one-dimensional."""
-    _check_int8(op, "x", x, (4, 5), "[T, B, C, *spatial] with 1 or 2 spatial dimensions")
+    _check_spikes(op, x, (4, 5), "[T, B, C, *spatial] with 1 or 2 spatial dimensions")
     spatial = x.dim() - 3
     _check_int8(op, "weight", weight, (spatial + 2,), f"of {spatial + 2} dimensions")
     _check_groups(op, groups)
@@ -284,7 +284,7 @@ def _checked(
 
 def _checked_linear(op: str, x: Tensor, weight: Tensor, packed: Tensor | None) -> _Layer:
     """Checks a linear layer's arguments, and makes a convolution of it."""
-    _check_int8(op, "x", x, (3,), "[T, B, C]")
+    _check_spikes(op, x, (3,), "[T, B, C]")
     _check_int8(op, "weight", weight, (2,), "[K, C]")
     if weight.shape[1] != x.shape[2]:
         raise refusal(op, ValueError, "weight", f"[K, {x.shape[2]}]", list(weight.shape))
@@ -303,8 +303,6 @@ def _layer(
     output: tuple[int, ...],
 ) -> _Layer:
     """The layer, once what both kinds have is checked."""
-    if x.shape[0] == 0:
-        raise refusal(op, ValueError, "x", "of T >= 1", list(x.shape))
     if weight.device != x.device:
         raise refusal(op, ValueError, "weight", f"on {x.device}", weight.device)
     if packed is not None:
@@ -427,6 +425,13 @@ def _check_int8(op: str, name: str, value: Tensor, dims: tuple[int, ...], expect
         raise refusal(op, TypeError, name, "int8", value.dtype)
     if value.dim() not in dims:
         raise refusal(op, ValueError, name, expected, list(value.shape))
+
+
+def _check_spikes(op: str, x: Tensor, dims: tuple[int, ...], expected: str) -> None:
+    """Refuses what is no int8 tensor of so many dimensions, or has no time step."""
+    _check_int8(op, "x", x, dims, expected)
+    if x.shape[0] == 0:
+        raise refusal(op, ValueError, "x", "of T >= 1", list(x.shape))
 
 
 def _check_groups(op: str, groups: int) -> None:
