@@ -290,7 +290,8 @@ def _checked_linear(op: str, x: Tensor, weight: Tensor, packed: Tensor | None) -
         raise refusal(op, ValueError, "weight", f"[K, {x.shape[2]}]", list(weight.shape))
     places = [[1, 1], [0, 0], [1, 1], [1, 1]]
     output = (weight.shape[0], 1, 1)
-    return _layer(op, x[..., None, None], weight[..., None, None], packed, places, 1, output)
+    x, weight = (each.unsqueeze(-1).unsqueeze(-1) for each in (x, weight))
+    return _layer(op, x, weight, packed, places, 1, output)
 
 
 def _layer(
@@ -475,14 +476,14 @@ def _two_dimensional(value: Tensor, spatial: int) -> Tensor:
     """A value ``[..., K, *spatial]`` with two spatial dimensions."""
     if spatial == 2:
         return value
-    return value.unsqueeze(-2) if spatial == 1 else value[..., None, None]
+    return value.unsqueeze(-2) if spatial == 1 else value.unsqueeze(-1).unsqueeze(-1)
 
 
 def _flat(value: Tensor, spatial: int) -> Tensor:
     """A value ``[..., K, H, W]`` with as many spatial dimensions as there are."""
     if spatial == 2:
         return value
-    return value.squeeze(-2) if spatial == 1 else value[..., 0, 0]
+    return value.squeeze(-2) if spatial == 1 else value.squeeze(-1).squeeze(-1)
 
 
 def _channels_last(value: Tensor) -> Tensor:

@@ -250,17 +250,15 @@ def test_has_the_arguments_of_the_native_operator(name: str) -> None:
 @compiles
 def test_traces_without_a_gpu() -> None:
     def run(x: torch.Tensor, weight: torch.Tensor, threshold: torch.Tensor) -> list[torch.Tensor]:
-        spikes, state = snm_conv(
-            x, weight, threshold[:, None, None], padding=1, stride=2, backend="triton"
-        )
-        silent = snm_conv(spikes, weight, threshold[:, None, None], emit="none", backend="triton")
+        spikes, state = snm_conv(x, weight, threshold, padding=1, stride=2, backend="triton")
+        silent = snm_conv(spikes, weight, threshold, emit="none", backend="triton")
         sums = spike_conv(spikes, weight, pool=(2, 1), backend="triton")
         return [spikes, *state, *silent.state, sums]
 
     with FakeTensorMode():
         x = torch.empty(5, 2, 8, 14, 14, dtype=torch.int8, device="cuda")
         weight = torch.empty(8, 8, 3, 3, dtype=torch.int8, device="cuda")
-        threshold = torch.empty(8, dtype=torch.int32, device="cuda")
+        threshold = torch.empty(8, 1, 1, dtype=torch.int32, device="cuda")
         for traced in (run, torch.compile(run, fullgraph=True, backend="eager")):
             spikes, v, m, second_v, second_m, sums = traced(x, weight, threshold)
             assert (spikes.dtype, spikes.shape) == (torch.int8, (5, 2, 8, 7, 7))
