@@ -16,8 +16,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from snm_kernels import _load
-from snm_kernels.spike_conv import snm_conv, snm_linear, spike_conv
+from snm_kernels import _load, snm_conv, snm_linear, spike_conv
 from snm_kernels.triton.launch import INTERPRETED
 from snm_kernels.triton.spike_conv import STAGES, Tile, block_for, takes_no_int8, tile_for
 from snm_kernels.triton.spike_conv_kernel import spike_conv_kernel

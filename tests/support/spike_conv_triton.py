@@ -13,8 +13,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from snm_kernels import SNMState, preset
-from snm_kernels.spike_conv import snm_conv, snm_linear, spike_conv, spike_linear
+from snm_kernels import SNMState, preset, snm_conv, snm_linear, spike_conv, spike_linear
 from snm_kernels.triton import spike_conv as operators
 from support.equality import assert_same_bits, assert_same_run, strides
 
