@@ -17,7 +17,8 @@ ROOT = Path(__file__).parent.resolve()
 VERSION = "0.1.0"
 OF_A_CHECKOUT = {
     *("conversions", "conversion_tables", "few_steps", "few_steps_networks", "few_steps_tables"),
-    *("machine_code", "profiled_run", "render", "sanitized_run", "scaling"),
+    *("integers", "integers_tables", "machine_code", "profiled_run", "render", "sanitized_run"),
+    "scaling",
 }
 """Scripts of bench/, and what they alone import: for records and pages, which no wheel has."""
 

@@ -27,10 +27,11 @@ from snm.bench.models import MODELS, Model, sparse
 from snm.bench.record import Row, begin
 from snm.bench.timed.network import SpikingJelly
 from snm.bench.timing import HEAP
-from snm.conversion.quantization import faster_path
+from snm.conversion.faster import faster_path
 from snm.demo.step_by_step import StepByStepNetwork
 from snm.errors import DeadNeuronWarning
 from snm.nn.integer import IntegerConv, IntegerNeuron
+from snm.nn.integer import Path as Way
 from snm.reports.count.peak import Peak
 
 TIMED = {"VGG-16, 32×32": (4, 32), "ResNet-18, 64×64": (32,)}
@@ -132,6 +133,9 @@ def networks(add: Callable[[Row], None]) -> None:
                     }
                 )
         for kind, made in (("snm", net), ("integers", integers)):
+            for layer in made.model.modules():
+                if isinstance(layer, IntegerConv):
+                    layer.forget()
             peak = Peak(torch.device("cpu"))
             with peak.measured(1):
                 made(model.images, timesteps=max(all_steps))
@@ -185,6 +189,12 @@ def packaged(add: Callable[[Row], None]) -> None:
         )
 
 
+def fire(layer: IntegerConv, neuron: IntegerNeuron, x: Tensor, path: Way | None = None) -> None:
+    """Runs a layer on spikes, computed in a given way or the one that it is set to."""
+    layer.path = path or layer.path
+    layer.fire(x, neuron, None, None, "spike")
+
+
 def sweep(add: Callable[[Row], None]) -> None:
     """Times layers on spikes of growing density, by events, densely, and the way that is chosen."""
     generator = torch.Generator().manual_seed(0)
@@ -205,19 +215,15 @@ def sweep(add: Callable[[Row], None]) -> None:
             floats = spikes.float()
             x = spikes.unflatten(0, (SWEPT_STEPS, SWEPT_BATCH))
 
-            def fire(path: str, x: Tensor = x) -> None:
-                layer.path = path  # type: ignore[assignment]
-                layer.fire(x, neuron, None, None, "spike")
-
             taken = medians(
                 {
-                    "events": partial(fire, "events"),
-                    "dense": partial(fire, "dense"),
+                    "events": partial(fire, layer, neuron, x, "events"),
+                    "dense": partial(fire, layer, neuron, x, "dense"),
                     "float32 convolution": partial(convolution, floats),
                 }
             )
             found = {name: statistics.median(seconds) for name, seconds in taken.items()}
-            chosen = faster_path(layer, lambda x=x: fire(layer.path, x))
+            chosen = faster_path(layer, partial(fire, layer, neuron, x))
             better = min(found["events"], found["dense"])
             add(
                 {
@@ -272,7 +278,9 @@ SUITES = {"network": networks, "packaged": packaged, "sweep": sweep, "accuracy":
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("record", type=Path, nargs="?", help="the JSON file to write")
     parser.add_argument("--only", choices=SUITES, help="measure one suite, and write nothing")
     options = parser.parse_args()

@@ -6,7 +6,7 @@
 
 A table stands between ``<!-- benchmarks: NAME -->`` and ``<!-- end -->``. Records lie in
 ``bench/records/speed/`` (of ``snm bench``), ``bench/records/conversions/``,
-``bench/records/few-steps/`` and ``bench/records/scaling/``.
+``bench/records/few-steps/``, ``bench/records/integers/`` and ``bench/records/scaling/``.
 """
 
 import argparse
@@ -17,7 +17,14 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from snm.bench import conversion_tables, few_steps_tables, picture, scaling, tables
+from snm.bench import (
+    conversion_tables,
+    few_steps_tables,
+    integers_tables,
+    picture,
+    scaling,
+    tables,
+)
 from snm.bench.record import read_all
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -72,6 +79,9 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "until": few_steps_tables.until_table,
     "diagnosis": few_steps_tables.diagnosis_table,
     "few-steps-photos": few_steps_tables.photos_table,
+    "integers": integers_tables.networks_table,
+    "density": integers_tables.sweep_table,
+    "integer-accuracy": integers_tables.accuracy_table,
     "scaling": scaling.scaling_tables,
 }
 
@@ -81,6 +91,7 @@ EXPECTED = {
     "benchmarks.md": {"pictures", "op", "rivals", "sweep", "layouts", "network", "calls"},
     "cluster.md": {"scaling"},
     "conversion.md": {"conversions", "refused", "photos", "drift"},
+    "integers.md": {"integers", "density", "integer-accuracy"},
     "few-steps.md": {"few-steps", "tuning", "until", "diagnosis", "few-steps-photos"},
 }
 """The tables that a page has, so that lost markers are noticed."""

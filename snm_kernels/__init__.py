@@ -6,7 +6,7 @@ from ._types import SILENT, Backend, Emit, SNMCounted, SNMOutput, SNMState
 from .ops import snm, snm_counted
 from .rule import PRESETS, SNM, SNMRule, preset
 from .running_max import RunningMaxOutput, adaptive_running_max_pool, running_max_pool
-from .spike_conv import pack_spike_weight, snm_conv, snm_linear, spike_conv, spike_linear
+from .spike_layers import pack_spike_weight, snm_conv, snm_linear, spike_conv, spike_linear
 
 __all__ = [
     "PRESETS",

@@ -83,7 +83,7 @@ def snm_conv_fake(
     weight: Tensor,
     packed: Tensor,  # noqa: ARG001
     threshold: Tensor,  # noqa: ARG001
-    v: Tensor | None,  # noqa: ARG001
+    v: Tensor | None,
     m: Tensor | None,  # noqa: ARG001
     bias: Tensor | None,  # noqa: ARG001
     residual: Tensor | None,  # noqa: ARG001

@@ -17,7 +17,8 @@ def spike_conv_reference(
     groups: int,
     pool: Sequence[int],
 ) -> Tensor:
-    """Sums the weights of spikes; every sum is an integer below 2**53, so float64 is exact.
+    """Sums the weights of spikes; every sum is an integer below 2**53, so float64 is exact. In
+    int32 sums wrap around.
 
     Args:
         x: int8 ``[T, B, C, H, W]``.
@@ -29,8 +30,14 @@ def spike_conv_reference(
     Returns:
         int32 ``[T, B, K, H', W']``, channels_last.
     """
-    spikes = x.flatten(0, 1).to(torch.float64)
-    pooled = functional.avg_pool2d(spikes, tuple(pool), divisor_override=1)
+    outputs = weight.shape[0]
+    if weight.numel() == 0:
+        # Without channels or outputs, which torch refuses: one of each, and every sum is 0.
+        x, groups = x.new_zeros((*x.shape[:2], 1, *x.shape[3:])), 1
+        weight = weight.new_zeros((1, 1, *weight.shape[2:]))
+    pooled = functional.avg_pool2d(
+        x.flatten(0, 1).to(torch.float64), tuple(pool), divisor_override=1
+    )
     sums = functional.conv2d(
         pooled,
         weight.to(torch.float64),
@@ -39,7 +46,9 @@ def spike_conv_reference(
         dilation=tuple(dilation),
         groups=groups,
     )
-    drive = sums.to(torch.int32).permute(0, 2, 3, 1)
+    sums = sums.expand(-1, outputs, -1, -1)
+    drive = sums.to(torch.int64).to(torch.int32).permute(0, 2, 3, 1)
     if bias is not None:
         drive = drive + bias
-    return drive.contiguous().permute(0, 3, 1, 2).unflatten(0, x.shape[:2])
+    places = drive.shape[1:]
+    return drive.contiguous().view(*x.shape[:2], *places).permute(0, 1, 4, 2, 3)

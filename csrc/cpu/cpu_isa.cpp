@@ -50,18 +50,18 @@ std::vector<CpuIsa> usable_isas() {
   if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
       __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("bmi2")) {
-    usable.push_back({"avx512", avx512::run_neurons, avx512::pool_units, avx512::count_events, avx512::list_events,
-                      avx512::convolve_events});
+    usable.push_back({"avx512", avx512::run_neurons, avx512::pool_units, avx512::count_events,
+                      avx512::list_events, avx512::convolve_events});
   }
   if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
       __builtin_cpu_supports("f16c") && __builtin_cpu_supports("bmi") &&
       __builtin_cpu_supports("bmi2")) {
-    usable.push_back({"avx2", avx2::run_neurons, avx2::pool_units, avx2::count_events, avx2::list_events,
-                      avx2::convolve_events});
+    usable.push_back({"avx2", avx2::run_neurons, avx2::pool_units, avx2::count_events,
+                      avx2::list_events, avx2::convolve_events});
   }
 #endif
-  usable.push_back({"baseline", baseline::run_neurons, baseline::pool_units, baseline::count_events, baseline::list_events,
-                      baseline::convolve_events});
+  usable.push_back({"baseline", baseline::run_neurons, baseline::pool_units,
+                    baseline::count_events, baseline::list_events, baseline::convolve_events});
   return usable;
 }
 

@@ -7,9 +7,10 @@
 
 namespace snm {
 
-// The spikes of a run as lists: those of pixel p are events[starts[p]] to events[starts[p + 1] - 1].
-// A pixel is a place of one group of channels, at one time step of one image, after pooling. Its
-// event is column * channels + channel, both within the group; a spike of value n is n events.
+// The spikes of a run as lists: those of pixel p are events[starts[p]] to
+// events[starts[p + 1] - 1]. A pixel is a place of one group of channels, at one time step of one
+// image, after pooling. Its event is column * channels + channel, both within the group; a spike of
+// value n is |n| events.
 struct Events {
   uint32_t* starts[2];  // [pixels + 1] of positive spikes, and of negative ones
   uint32_t* events[2];

@@ -15,8 +15,8 @@ using SignedWords = int16_t __attribute__((vector_size(4 * kLanes)));
 
 constexpr int64_t kWordLanes = 2 * kLanes;
 constexpr int kWordVectors = kWeightBlock / 2 / kWordLanes;  // of a block of weights
-// Sums of so many weights of 8 bits, none of which is -128, fit in 16 bits.
-constexpr int64_t kEventsPerWord = 256;
+// Sums of so many weights of 8 bits fit in 16 bits, added or taken off.
+constexpr int64_t kEventsPerWord = 255;
 constexpr int64_t kScan = 64;  // channels that are looked at together
 
 // --- lists of spikes ---
@@ -51,7 +51,9 @@ SNM_INLINE Signs signs_of(const int8_t* spikes, int64_t count) {
     };
     signs.positive |= bits(_mm256_cmpgt_epi8(s, _mm256_setzero_si256()));
     signs.negative |= bits(s);
-    signs.graded |= _mm256_movemask_epi8(_mm256_cmpgt_epi8(_mm256_abs_epi8(s), one)) != 0;
+    // Unsigned, as the size of -128 is 128.
+    const __m256i more = _mm256_subs_epu8(_mm256_abs_epi8(s), one);
+    signs.graded |= _mm256_testz_si256(more, more) == 0;
   }
   return signs;
 #else
@@ -144,8 +146,8 @@ SNM_INLINE void scan(const SpikeConvArguments& a, int64_t begin, int64_t end, Ta
 
 struct Count {
   const Events& events;
-  uint32_t positive = 0;
-  uint32_t negative = 0;
+  uint64_t positive = 0;
+  uint64_t negative = 0;
 
   SNM_INLINE void start(int64_t) { positive = negative = 0; }
   SNM_INLINE void add(const int8_t* spikes, int64_t count, int64_t) {
@@ -154,8 +156,12 @@ struct Count {
     negative += count_of(signs.negative, signs.graded, spikes);
   }
   SNM_INLINE void finish(int64_t pixel) {
-    events.starts[0][pixel + 1] = positive;
-    events.starts[1][pixel + 1] = negative;
+    events.starts[0][pixel + 1] = stored(positive);
+    events.starts[1][pixel + 1] = stored(negative);
+  }
+  // More than a start can be is the most, which the caller refuses.
+  static SNM_INLINE uint32_t stored(uint64_t count) {
+    return static_cast<uint32_t>(std::min<uint64_t>(count, UINT32_MAX));
   }
 };
 

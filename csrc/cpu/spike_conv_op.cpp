@@ -24,20 +24,23 @@ constexpr size_t kAlignment = 64;
 
 using Ints64 = std::vector<int64_t>;
 
-// [T, B, C, H, W] channels_last, time first.
+// [T, B, C, H, W] channels_last, time first; what is empty has the strides of one element.
 Ints64 channels_last_strides(IntHeaderOnlyArrayRef sizes) {
-  const int64_t c = sizes[2], h = sizes[3], w = sizes[4];
-  return {sizes[1] * c * h * w, c * h * w, 1, w * c, c};
+  const auto some = [&](size_t d) { return std::max<int64_t>(1, sizes[d]); };
+  const int64_t row = some(4) * some(2);
+  const int64_t image = some(3) * row;
+  return {some(1) * image, image, 1, row, some(2)};
 }
 
 SpikeConvSize size_along(const char* op, int64_t in, int64_t pool, int64_t kernel, int64_t stride,
                          int64_t padding, int64_t dilation) {
   constexpr int64_t most = std::numeric_limits<int32_t>::max();
-  require(pool >= 1 && pool <= most, op, "pool", "at least 1", pool);
+  require(pool >= 1 && pool <= most, op, "pool", "an int32 >= 1", pool);
   require(kernel >= 1 && kernel <= most, op, "weight", "with a kernel of at least 1", kernel);
-  require(stride >= 1 && stride <= most, op, "stride", "at least 1", stride);
-  require(padding >= 0 && padding <= most, op, "padding", "at least 0", padding);
-  require(dilation >= 1 && dilation <= most / kernel, op, "dilation", "at least 1", dilation);
+  require(stride >= 1 && stride <= most, op, "stride", "an int32 >= 1", stride);
+  require(padding >= 0 && padding <= most, op, "padding", "an int32 >= 0", padding);
+  require(dilation >= 1 && dilation <= most / kernel, op, "dilation",
+          "an int32 >= 1, and so over the whole kernel", dilation);
   const int64_t pooled = in / pool;
   const int64_t room = pooled + 2 * padding - dilation * (kernel - 1) - 1;
   require(pooled >= 1 && room >= 0, op, "x", "as large as the kernel with its padding", in);
@@ -58,6 +61,7 @@ class ConvRun {
             torch::headeronly::toString(x.scalar_type()));
     require(weight.dim() == 4 && weight.scalar_type() == ScalarType::Char, op, "weight",
             "int8 [K, C / groups, kernel, kernel]", shown(weight.sizes()));
+    require_device("weight", weight, x);
     require(groups >= 1 && weight.size(0) % groups == 0 && weight.size(1) * groups == x.size(2),
             op, "weight", "for the channels of x", shown(weight.sizes()));
     for (const auto& two : {stride, padding, dilation, pool}) {
@@ -80,15 +84,17 @@ class ConvRun {
     const int64_t over = outputs % (2 * kWeightBlock);
     a.block = over == 0 || over > kWeightBlock ? 2 * kWeightBlock : kWeightBlock;
     const int64_t taps = a.height.kernel * a.width.kernel * weight.size(1);
+    require(taps <= std::numeric_limits<uint32_t>::max() / a.block, op, "weight",
+            "of less than 4 GiB a block of outputs", shown(weight.sizes()));
     const int64_t bytes = groups * ((outputs + a.block - 1) / a.block) * a.block * taps;
-    require(taps * a.block <= std::numeric_limits<uint32_t>::max(), op, "weight",
-            "of less than 4 GiB a block", taps);
+    require_device("packed", packed, x);
     require(packed.scalar_type() == ScalarType::Char && packed.dim() == 1 &&
                 packed.size(0) == bytes && packed.is_contiguous(),
-            op, "packed", "what pack_spike_weight makes of weight", shown(packed.sizes()));
+            op, "packed", "int8 [" + std::to_string(bytes) + "] of pack_spike_weight",
+            shown(packed.sizes()));
     a.weight = static_cast<const int8_t*>(keep(packed).const_data_ptr());
     out_sizes_ = {a.time_steps, a.batch, a.out_channels, a.height.out, a.width.out};
-    if (bias.has_value()) a.bias = parameter("bias", *bias, a.bias_pixels);
+    if (bias.has_value()) a.bias = parameter("bias", *bias, a.bias_pixels, x);
   }
 
   // The sums alone.
@@ -103,7 +109,7 @@ class ConvRun {
                const std::optional<Tensor>& residual) {
     SpikeConvArguments& a = arguments_;
     a.rule = rule;
-    a.threshold = parameter("threshold", threshold, a.threshold_pixels);
+    a.threshold = parameter("threshold", threshold, a.threshold_pixels, x);
     const Ints64 strides = channels_last_strides(out_sizes_);
     const Ints64 sizes(out_sizes_.begin() + 1, out_sizes_.end());
     const Ints64 inside(strides.begin() + 1, strides.end());
@@ -143,7 +149,7 @@ class ConvRun {
     events.starts[0] = static_cast<uint32_t*>(starts.mutable_data_ptr());
     events.starts[1] = events.starts[0] + pixels + 1;
     const int64_t row_spikes = a.height.pool * a.width.in * a.in_channels;
-    const int64_t grain = std::max<int64_t>(1, kScanGrain / row_spikes);
+    const int64_t grain = std::max<int64_t>(1, kScanGrain / std::max<int64_t>(1, row_spikes));
     torch::stable::parallel_for(0, rows, grain, [&](int64_t begin, int64_t end) {
       isa.count(a, events, begin, end);
     });
@@ -191,6 +197,11 @@ class ConvRun {
  private:
   const Tensor& keep(const Tensor& tensor) { return kept_.emplace_back(tensor); }
 
+  void require_device(const char* argument, const Tensor& given, const Tensor& x) const {
+    require(given.device() == x.device(), op_, argument, "on the spikes' device",
+            "another device");
+  }
+
   static Tensor scratch(const Tensor& x, int64_t count) {
     const Ints64 sizes{count};
     const Ints64 one{1};
@@ -210,13 +221,15 @@ class ConvRun {
   }
 
   // [K], or [H, W, K] of the outputs.
-  const int32_t* parameter(const char* argument, const Tensor& given, int64_t& pixels) {
+  const int32_t* parameter(const char* argument, const Tensor& given, int64_t& pixels,
+                           const Tensor& x) {
     const SpikeConvArguments& a = arguments_;
     const Ints64 shared{a.out_channels};
     const Ints64 own{a.height.out, a.width.out, a.out_channels};
     const bool fits = equal(given.sizes(), shared) || equal(given.sizes(), own);
     require(fits && given.scalar_type() == ScalarType::Int && given.is_contiguous(), op_, argument,
-            "int32 " + shown(shared) + " or " + shown(own), shown(given.sizes()));
+            "contiguous int32 " + shown(shared) + " or " + shown(own), shown(given.sizes()));
+    require_device(argument, given, x);
     pixels = given.dim() == 1 ? 1 : a.height.out * a.width.out;
     return keep(given).const_data_ptr<int32_t>();
   }

@@ -3,6 +3,6 @@
 Under ``TRITON_INTERPRET=1`` the kernels are interpreted, and the operators take CPU tensors.
 """
 
-from . import running_max, snm
+from . import running_max, snm, spike_conv
 
-__all__ = ["running_max", "snm"]
+__all__ = ["running_max", "snm", "spike_conv"]

@@ -52,3 +52,18 @@ def loop_bound(time_steps: int) -> Any:
     Triton 3.6's interpreter makes a number an array, which NumPy 2.4 takes for no loop bound.
     """
     return triton.language.constexpr(time_steps) if INTERPRETED else time_steps
+
+
+def require(op: str, holds: bool, argument: str, expected: object, got: object) -> None:
+    """Raises what the operators of csrc/ raise for a wrong argument, unless it holds."""
+    if not holds:
+        raise RuntimeError(f"{op}: {argument} must be {expected}, got {got}")
+
+
+def check_same(
+    op: str, argument: str, tensor: Tensor, shape: torch.Size, dtype: torch.dtype, like: Tensor
+) -> None:
+    """Refuses a tensor of another shape or dtype, or on another device than ``like``."""
+    require(op, tensor.dtype == dtype, argument, dtype, tensor.dtype)
+    require(op, tensor.shape == shape, argument, f"of shape {list(shape)}", list(tensor.shape))
+    require(op, tensor.device == like.device, argument, f"on {like.device}", tensor.device)

@@ -18,7 +18,16 @@ from .._checks import number_dtype
 from .._fakes import snm_counted_fake, snm_counted_out_fake, snm_fake, snm_out_fake
 from .._layout import count_like, repeat_over, spikes_like, state_like
 from .._types import AMPLITUDE_DTYPES, DRIVE_DTYPES
-from .launch import INTERPRETED, exact_like, inexact, loop_bound, on_device_of, register
+from .launch import (
+    INTERPRETED,
+    check_same,
+    exact_like,
+    inexact,
+    loop_bound,
+    on_device_of,
+    register,
+    require,
+)
 from .snm_kernel import snm_kernel
 
 RING_BYTES = 128
@@ -102,12 +111,12 @@ def _run(
         v, m and, of an operator that counts, the number of negative spikes.
     """
     *given, v_init, negative_threshold, strict, max_spikes, count_min, count_max, spikes = more
-    _require(op, x.dtype in DRIVE_DTYPES, "x", f"one of {DRIVE_DTYPES}", x.dtype)
-    _require(op, x.shape[0] >= 1, "x", "[T, *shape] with T >= 1", x.shape)
+    require(op, x.dtype in DRIVE_DTYPES, "x", f"one of {DRIVE_DTYPES}", x.dtype)
+    require(op, x.shape[0] >= 1, "x", "[T, *shape] with T >= 1", x.shape)
     number = number_dtype(threshold)
     integers = number == torch.int32
     expected = "torch.int32 with an int32 threshold"
-    _require(op, x.dtype == number or not integers, "x", expected, x.dtype)
+    require(op, x.dtype == number or not integers, "x", expected, x.dtype)
     v_out = state_like(x, number)
     m_out = count_like(v_out)
     counted = [count_like(v_out) for _ in given]
@@ -116,13 +125,13 @@ def _run(
     offset = _repeated(op, "bias", bias, v_out)
     added = None
     if residual is not None:
-        _check(op, "residual", residual, x.shape, x.dtype, x)
+        check_same(op, "residual", residual, x.shape, x.dtype, x)
         added = _aligned(residual, v_out)
     if spikes is not None:
         expected = f"one of {_SPIKE_DTYPES}"
-        _require(op, spikes.dtype in _SPIKE_DTYPES, "spikes", expected, spikes.dtype)
+        require(op, spikes.dtype in _SPIKE_DTYPES, "spikes", expected, spikes.dtype)
         fits = spikes.dtype == torch.int8 or not integers
-        _require(op, fits, "spikes", "torch.int8 with an int32 threshold", spikes.dtype)
+        require(op, fits, "spikes", "torch.int8 with an int32 threshold", spikes.dtype)
     neurons = v_out.numel()
     if neurons == 0:
         return v_out, m_out, *counted
@@ -184,28 +193,13 @@ def multiprocessors(device: torch.device) -> int:
     return count
 
 
-def _require(op: str, holds: bool, argument: str, expected: object, got: object) -> None:
-    """Raises what the operators of csrc/ raise for a wrong argument, unless it holds."""
-    if not holds:
-        raise RuntimeError(f"{op}: {argument} must be {expected}, got {got}")
-
-
-def _check(
-    op: str, argument: str, tensor: Tensor, shape: torch.Size, dtype: torch.dtype, like: Tensor
-) -> None:
-    """Refuses a tensor of another shape or dtype, or on another device than ``like``."""
-    _require(op, tensor.dtype == dtype, argument, dtype, tensor.dtype)
-    _require(op, tensor.shape == shape, argument, f"of shape {list(shape)}", list(tensor.shape))
-    _require(op, tensor.device == like.device, argument, f"on {like.device}", tensor.device)
-
-
 def _check_out(op: str, out: Tensor, x: Tensor) -> None:
     """Refuses an out that is not shaped and laid out as the drive."""
     like = state_like(x)
-    _check(op, "out", out, x.shape, out.dtype, x)
+    check_same(op, "out", out, x.shape, out.dtype, x)
     adjacent = out.shape[0] == 1 or out.stride(0) >= like.numel()
     fits = adjacent and _same_places(out.select(0, 0), like)
-    _require(op, fits, "out", "laid out as x", out.stride())
+    require(op, fits, "out", "laid out as x", out.stride())
 
 
 def _same_places(tensor: Tensor, like: Tensor) -> bool:
@@ -231,7 +225,7 @@ def _state(op: str, argument: str, given: Tensor | None, like: Tensor) -> Tensor
     """Returns a part of the state laid out as ``like``; copies it only if it isn't."""
     if given is None:
         return None
-    _check(op, argument, given, like.shape, like.dtype, like)
+    check_same(op, argument, given, like.shape, like.dtype, like)
     return given if _same_places(given, like) else torch.empty_like(like).copy_(given)
 
 
@@ -243,9 +237,9 @@ def _repeated(op: str, argument: str, given: Tensor | None, like: Tensor) -> _Re
     fits = missing >= 0 and all(
         size in (1, full) for size, full in zip(given.shape, like.shape[missing:], strict=True)
     )
-    _require(op, fits, argument, f"broadcastable to {list(like.shape)}", list(given.shape))
-    _require(op, given.dtype == like.dtype, argument, like.dtype, given.dtype)
-    _require(op, given.device == like.device, argument, f"on {like.device}", given.device)
+    require(op, fits, argument, f"broadcastable to {list(like.shape)}", list(given.shape))
+    require(op, given.dtype == like.dtype, argument, like.dtype, given.dtype)
+    require(op, given.device == like.device, argument, f"on {like.device}", given.device)
     # What is expanded counts as broadcast.
     once = given[tuple(slice(1 if stride == 0 else None) for stride in given.stride())]
     order = sorted(range(like.dim()), key=like.stride, reverse=True)

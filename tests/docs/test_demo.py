@@ -87,6 +87,8 @@ def test_demo_prints_its_tables_and_draws(
     monkeypatch.setattr(run, "SHOWN_STEPS", (1, 2, 4))
     monkeypatch.setattr(run, "TUNED_STEPS", (2,))
     monkeypatch.setattr(run, "TIMED_STEPS", 2)
+    monkeypatch.setattr(run, "INTEGER_STEPS", (4,))
+    monkeypatch.setattr(run, "TIMED_INTEGER_STEPS", 2)
     console = Console(record=True, width=120)
     results = run.show(console, tmp_path / "curve.png")
     printed = console.export_text()
@@ -97,7 +99,10 @@ def test_demo_prints_its_tables_and_draws(
     assert results.accuracy["snm-zero"][3] > results.accuracy["snm"][3]
     assert f"{results.tuned[2]:.2f}" in printed
     assert results.tuned[2] > results.accuracy["snm"][1]
+    assert f"{results.integers[4]:.2f}" in printed
+    assert results.integers[4] > results.accuracy["snm"][3]
     assert results.network.ratio > 0
+    assert f"{results.all_images.ratio:.1f} times as long" in " ".join(printed.split())
     assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
 
 

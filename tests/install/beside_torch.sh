@@ -16,7 +16,7 @@ for wheel in "${wheels[@]}"; do
   bin/python -m pytest -q -n auto -p no:cacheprovider \
     "$tests"/install/test_{abi,build,loader,doctor}.py \
     "$tests"/op/test_{parity,counted,numpy,rule,out,errors,compile}.py \
-    "$tests"/op/test_running_max{,_errors,_triton}.py \
+    "$tests"/op/test_running_max{,_errors,_triton}.py "$tests"/op/test_spike_conv{,_errors}.py \
     "$tests"/op/test_triton_{compiled,interpreted}.py "$tests"/convert/test_network_convert.py \
     "$tests"/network/test_{network_exact,steps,files}.py
 done

@@ -65,7 +65,8 @@ def test_the_op_layer_knows_nothing_of_networks() -> None:
 
 def test_kernels_know_neither_torch_nor_python() -> None:
     csrc = ROOT / "csrc"
-    rules = [csrc / name for name in ("rule.h", "running_max_rule.h", "arguments.h", "layout.h")]
+    names = ("rule.h", "running_max_rule.h", "arguments.h", "layout.h", "spike_conv.h")
+    rules = [*(csrc / name for name in names), csrc / "cpu" / "spike_conv.h"]
     free = [*rules, *csrc.glob("cpu/*_kernel.cpp"), *csrc.glob("cuda/*_kernel.cuh")]
     assert len(free) > 7
     for path in free:

@@ -1,7 +1,6 @@
 """The CUDA kernels' own source, run on the host against the reference, bit for bit."""
 
 import json
-import os
 import subprocess
 import sys
 import zlib
@@ -13,7 +12,7 @@ import pytest
 
 from support.cases import CASES, COUNTED, IN_PLACE
 from support.cuda_kernels import Kernel
-from support.emulation import COMPILER, HERE, TESTS, build, build_changed, build_program
+from support.emulation import HERE, build, build_changed, build_program, sanitizing
 from support.running_max_cases import POOL_CASES
 
 MANY, NONE = 132, 0
@@ -22,27 +21,14 @@ OF_NEURONS = ("neuron", "counted", "in place")
 WIDE_THREADS = str(Kernel("float32", None).threads)
 
 
-def library_of_compiler(name: str) -> str:
-    command = [COMPILER, f"-print-file-name={name}"]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-
-
 def run_cases(
     library: Path, multiprocessors: int, *, match: str = "", kinds: Sequence[str] = ()
 ) -> subprocess.CompletedProcess[str]:
-    # Python is not built with the sanitizer: its library, and the one that throws, first.
-    sanitizer = [library_of_compiler(name) for name in ("libasan.so", "libstdc++.so")]
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join([str(TESTS), *sys.path]),
-        "LD_PRELOAD": " ".join(sanitizer),
-        "ASAN_OPTIONS": "detect_leaks=0",
-    }
     command = [sys.executable, str(HERE / "run.py"), str(library), f"--match={match}"]
     # Other sources, another order; the same ones, the same order.
     seed = zlib.crc32(library.parent.name.encode()) + multiprocessors
     command += [f"--multiprocessors={multiprocessors}", f"--seed={seed}", "--kinds", *kinds]
-    return subprocess.run(command, env=environment, capture_output=True, text=True)
+    return subprocess.run(command, env=sanitizing(), capture_output=True, text=True)
 
 
 @pytest.mark.parametrize("multiprocessors", [MANY, NONE])

@@ -5,6 +5,7 @@ import hashlib
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -118,3 +119,21 @@ def build_program(source: Path, target: Path) -> Path:
     """A program of one file that launches kernels itself."""
     _compile(*INCLUDES, "-x", "c++", source, HERE / "device.cpp", "-o", target)
     return target
+
+
+def library_of_compiler(name: str) -> str:
+    """The path of a library that the compiler brings."""
+    command = [COMPILER, f"-print-file-name={name}"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def sanitizing() -> dict[str, str]:
+    """The environment in which Python runs a library that is compiled with sanitizers."""
+    # Python is not built with the sanitizer: its library, and the one that throws, first.
+    sanitizer = [library_of_compiler(name) for name in ("libasan.so", "libstdc++.so")]
+    return {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(TESTS), *sys.path]),
+        "LD_PRELOAD": " ".join(sanitizer),
+        "ASAN_OPTIONS": "detect_leaks=0",
+    }

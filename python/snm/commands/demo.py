@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 import snm_kernels
 
-from ..conversion import convert
-from ..demo.data import DemoImages, load_images, load_network
+from ..conversion import Norm, convert
+from ..conversion.quantization import quantize
+from ..demo.data import MEAN, STD, DemoImages, load_images, load_network
 from ..demo.step_by_step import StepByStepNetwork, StepByStepSNM
 from ..errors import DeadNeuronWarning
 from ..network.spiking import SpikingNetwork
@@ -34,8 +35,12 @@ SHOWN_STEPS = (1, 2, 4, 8, 16, 32, 64)
 """The time steps after which accuracies are shown."""
 TUNED_STEPS = (1, 2, 4, 8, 16)
 """The numbers of time steps for each of which a network is tuned."""
+INTEGER_STEPS = (8, 16, 32)
+"""The time steps after which the network of integers is tested."""
 TIMED_STEPS = 32
 """The time steps that a timed run has."""
+TIMED_INTEGER_STEPS = 8
+"""The time steps in which the network of integers classifies all test images."""
 BATCH = 100
 """Images in a batch."""
 
@@ -54,6 +59,18 @@ class Timing(NamedTuple):
         return self.step_by_step / self.fused
 
 
+class Beside(NamedTuple):
+    """How long networks take for the same images: medians, in seconds."""
+
+    integers: float
+    floating: float
+
+    @property
+    def ratio(self) -> float:
+        """How many times as fast the network of integers is."""
+        return self.floating / self.integers
+
+
 class Results(NamedTuple):
     """What the demo measured."""
 
@@ -63,12 +80,16 @@ class Results(NamedTuple):
     """Preset -> percent right after every time step, up to the last that is shown."""
     tuned: dict[int, float]
     """Time steps -> percent right after as many, of a network tuned for them."""
+    integers: dict[int, float]
+    """Time steps -> percent right after as many, of the network of integers."""
     silent: str
     """How many neurons stay silent because they never fired in calibration."""
     network: Timing
     """Seconds per image at T = 32."""
     neuron: Timing
     """Seconds per run of one layer of neurons on the same drive."""
+    all_images: "Beside"
+    """Seconds that the network of integers takes for all test images, and the floating one."""
 
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -126,25 +147,31 @@ def show(console: "Console", picture: Path) -> Results:
         tuned = {}
         for steps in progress.track(TUNED_STEPS, description="tune for T and test"):
             tuned[steps] = _tuned_accuracy(model, images, steps)
+        by_channel = _convert(model, images, "snm-zero", "channel")
+        whole = quantize(by_channel, images.calibration_images, pixels=((MEAN,), (STD,)))
+        integers = _integer_accuracy(whole, images, progress)
+        all_images = _time_integers(whole, by_channel, images, progress)
         net = _convert(model, images, "snm")
         thresholds = torch.cat([neuron.threshold.flatten() for neuron in net.layers.values()])
         silent = f"{int(thresholds.isinf().sum()):,} of {thresholds.numel():,}"
         batch = _channels_last(images.test_images[:BATCH])
         network = _time_network(model, net, batch, progress)
         neuron = _time_neuron(progress)
-    results = Results(ann_accuracy, accuracy, tuned, silent, network, neuron)
+    results = Results(ann_accuracy, accuracy, tuned, integers, silent, network, neuron, all_images)
     _print(console, results)
     draw(results, picture)
     console.print(f"The curve is in {picture}")
     return results
 
 
-def _convert(model: nn.Module, images: DemoImages, preset: str) -> SpikingNetwork:
+def _convert(
+    model: nn.Module, images: DemoImages, preset: str, norm: Norm = "neuron"
+) -> SpikingNetwork:
     calibration = [_channels_last(batch) for batch in images.calibration_images.split(BATCH)]
     with warnings.catch_warnings():
         # Said once, below the table.
         warnings.simplefilter("ignore", DeadNeuronWarning)
-        return convert(model, calibration, preset=preset, norm="neuron")
+        return convert(model, calibration, preset=preset, norm=norm)
 
 
 def _channels_last(images: Tensor) -> Tensor:
@@ -172,6 +199,39 @@ def _accuracy_over_time(
         predictions = net.anytime(_channels_last(batch), timesteps=last).argmax(-1)
         right += (predictions == labels).sum(1)
     return [100 * float(share) for share in right / len(images.test_labels)]
+
+
+def _integer_accuracy(
+    net: SpikingNetwork, images: DemoImages, progress: "Progress"
+) -> dict[int, float]:
+    """Percent that a network of integers classifies right after so many time steps."""
+    right = dict.fromkeys(INTEGER_STEPS, 0)
+    batches = list(
+        zip(images.test_images.split(BATCH), images.test_labels.split(BATCH), strict=True)
+    )
+    for batch, labels in progress.track(batches, description="integers, 8 bits"):
+        predictions = net.anytime(batch, timesteps=max(INTEGER_STEPS)).argmax(-1)
+        for steps in INTEGER_STEPS:
+            right[steps] += int((predictions[steps - 1] == labels).sum())
+    return {steps: 100 * count / len(images.test_labels) for steps, count in right.items()}
+
+
+def _time_integers(
+    integers: SpikingNetwork, floating: SpikingNetwork, images: DemoImages, progress: "Progress"
+) -> Beside:
+    """Seconds that both networks take for all test images."""
+    batches = [_channels_last(batch) for batch in images.test_images.split(BATCH)]
+
+    def classify(net: SpikingNetwork) -> None:
+        for batch in batches:
+            net(batch, timesteps=TIMED_INTEGER_STEPS)
+
+    seconds = _time(
+        lambda: classify(integers),
+        lambda: classify(floating),
+        progress.track(range(3), description="time of all images"),
+    )
+    return Beside(seconds.fused, seconds.step_by_step)
 
 
 def _tuned_accuracy(model: nn.Module, images: DemoImages, steps: int) -> float:
@@ -241,13 +301,16 @@ def _print(console: "Console", results: Results) -> None:
     for preset in PRESETS:
         table.add_column(preset, justify="right")
     table.add_column("tuned for T", justify="right")
+    table.add_column("integers", justify="right")
     table.add_column("ReLU network", justify="right")
     for steps in SHOWN_STEPS:
         row = [f"{results.accuracy[preset][steps - 1]:.2f}" for preset in PRESETS]
-        row.append(f"{results.tuned[steps]:.2f}" if steps in results.tuned else "")
+        for found in (results.tuned, results.integers):
+            row.append(f"{found[steps]:.2f}" if steps in found else "")
         table.add_row(str(steps), *row, f"{results.ann_accuracy:.2f}")
     console.print(table)
     console.print(f"{results.silent} neurons never fired in calibration and stay silent.")
+    console.print("Integers: int8 weights, snm-zero, one threshold a channel.")
     timings = Table(title=f"T = {TIMED_STEPS}, {torch.get_num_threads()} threads, medians")
     timings.add_column("")
     timings.add_column("fused", justify="right")
@@ -264,6 +327,11 @@ def _print(console: "Console", results: Results) -> None:
             f"{timing.ratio:.1f}",
         )
     console.print(timings)
+    both = results.all_images
+    console.print(
+        f"All 2,000 test images at T = {TIMED_INTEGER_STEPS}: {both.integers:.2f} s in integers, "
+        f"{both.floating:.2f} s in float32, {both.ratio:.1f} times as long"
+    )
 
 
 def draw(results: Results, picture: Path) -> None:

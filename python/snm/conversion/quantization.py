@@ -10,9 +10,8 @@ results a sum adds up have the same.
 import copy
 import math
 import operator
-import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,15 +19,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from snm_kernels import Emit
-
 from ..errors import Offence, refuse
 from ..module_paths import put_at_path
-from ..network.integer import IntegerRun, Waiting
 from ..network.interpret import Values
-from ..network.observer import Ask
 from ..network.program import STEPS, Call, Fire, Program, Repeat, RunningMax, Step, Value, replaced
-from ..network.run import Launched, Run
+from ..network.run import Run
 from ..network.spiking import SpikingNetwork
 from ..nn.integer import (
     LARGEST_PIXEL,
@@ -39,10 +34,10 @@ from ..nn.integer import (
     IntegerReadout,
     IntegerScale,
     IntegerSumPool,
-    Path,
     Pixels,
     sum_pool,
 )
+from .faster import choose_paths
 from .inputs import Progress, batches_of
 from .lowering.layout import last_reads
 
@@ -52,10 +47,8 @@ _FINEST = 2**20
 _PIXELS = 255
 """How many steps lie between the smallest and the largest pixel."""
 _ADDITIONS = (operator.add, operator.iadd, torch.add)
-_TURNS = 3
-"""How often a layer is timed each way, in turn, after a first time that does not count."""
 _WATCHED = 8
-"""How many images and time steps show how many spikes there are."""
+"""How many images show shapes, and how many spikes there are."""
 _CONVOLUTIONS = (F.conv1d, F.conv2d, torch.conv1d, torch.conv2d)
 
 
@@ -143,7 +136,7 @@ def quantize(
     quantizer = _Quantizer(net, first[:_WATCHED], 2 ** (bits - 1) - 1, scale)
     made = quantizer.quantized(net)
     made.preprocessing = net.preprocessing
-    _choose_paths(made, first[:_WATCHED])
+    choose_paths(made, first[:_WATCHED])
     return made
 
 
@@ -809,67 +802,3 @@ def _averaged(x: Tensor, made: Tensor) -> tuple[int, ...] | None:
     if average.shape[2:] != torch.Size(sizes):
         return None
     return window if torch.allclose(average.view(made.shape), made, rtol=1e-3) else None
-
-
-# --- how layers are computed ---
-
-
-class _Timing(IntegerRun):
-    """A simulation that computes each layer of spikes both ways, and leaves it with the faster."""
-
-    def call(self, call: Call, values: Values) -> Any:
-        """Runs an operation; a layer that does not wait for its neurons is timed by itself."""
-        result = super().call(call, values)
-        if self.part == "temporal" and call.kind == "module":
-            layer = self.model.get_submodule(str(call.target))
-            x = values[call.reads[0]]
-            is_run = isinstance(result, Tensor) and x.dtype == torch.int8
-            if isinstance(layer, IntegerConv) and is_run:
-                self._choose(layer, lambda: layer(x))
-        return result
-
-    def launch(self, fire: Fire, values: Values, emit: Emit, asks: set[Ask]) -> Launched:
-        """Runs a layer of neurons; one that runs along with its layer is timed with it."""
-        waiting = values[fire.drive]
-        launched = super().launch(fire, values, emit, asks)
-        if isinstance(waiting, Waiting):
-            run = super().launch
-            self._choose(waiting.layer, lambda: run(fire, values, emit, asks))
-        return launched
-
-    def _choose(self, layer: IntegerConv, run: Callable[[], Any]) -> None:
-        """Times a layer both ways."""
-        layer.path = faster_path(layer, run)
-        layer.forget()
-
-
-def faster_path(layer: IntegerConv, run: Callable[[], Any]) -> Path:
-    """How a layer of spikes is computed faster, on this machine.
-
-    Args:
-        layer: is computed in either way; afterwards in the one that was tried last.
-        run: computes the layer, with its neurons, on the spikes that it is to be fast on.
-    """
-    if not layer.can_be_dense:
-        return "events"
-    took: dict[Path, float] = {"events": math.inf, "dense": math.inf}
-    for turn in range(_TURNS + 1):
-        for path in took:
-            layer.path = path
-            seconds = _seconds(run)
-            if turn > 0:
-                took[path] = min(took[path], seconds)
-    return "events" if took["events"] <= took["dense"] else "dense"
-
-
-def _seconds(run: Callable[[], Any]) -> float:
-    start = time.perf_counter()
-    run()
-    return time.perf_counter() - start
-
-
-def _choose_paths(net: SpikingNetwork, images: Tensor) -> None:
-    """Chooses for each layer of spikes how it is computed, from the spikes that images cause."""
-    run = _Timing(net.program, net.model, images, readout=net.readout)
-    frames = images.repeat(_WATCHED, *[1] * (images.dim() - 1)) if net.encoder != "direct" else None
-    run.advance(_WATCHED, frames)

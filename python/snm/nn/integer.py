@@ -1,6 +1,7 @@
 """Layers of integer networks: int8 weights, int32 sums, and neurons with int32 thresholds."""
 
 import math
+import platform
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -35,6 +36,8 @@ _LARGEST_DENSE = 63
 """The largest sum of pooled spikes that a dense convolution takes. Where processors have no
 instruction that adds four products of 8 bits up in 32 bits, oneDNN adds two in 16: 2 * 126 * 127
 fits."""
+_HAS_ONEDNN = torch.backends.mkldnn.is_available() and platform.machine() in ("x86_64", "AMD64")
+"""Whether PyTorch has oneDNN's convolution of 8 bits here."""
 _OFFSET = 1.5 * 2.0**23
 """A float whose last bit is worth 1, and to which a smaller integer may be added or subtracted:
 its bits, less those of the offset, are then that integer."""
@@ -91,6 +94,17 @@ class IntegerNeuron(SNMNeuron):
         self.bound = bound
         self.most_steps = _most_steps(threshold, rule, bound)
         """For how many time steps no membrane can leave int32, whatever the spikes."""
+
+    def membrane_bits(self, timesteps: int) -> int:
+        """How many bits hold every membrane in so many time steps, the sign included.
+
+        >>> IntegerNeuron(torch.tensor([100], dtype=torch.int32), bound=50).membrane_bits(8)
+        10
+        """
+        finite = self.threshold[self.threshold != SILENT]
+        largest = int(finite.max()) if finite.numel() else 0
+        start = math.ceil((abs(self.rule.v_init) + 1) * largest)
+        return (start + timesteps * self.bound).bit_length() + 1
 
     def amplitude(self, spikes: Tensor) -> Tensor:
         """What integer spikes carry: themselves."""
@@ -166,13 +180,18 @@ class IntegerConv(nn.Module):
         self._dense: _DenseWeight | None = None
 
     @property
+    def sum_bits(self) -> int:
+        """How many bits hold every sum at a time step, the sign included."""
+        return self.sums.bit_length() + 1
+
+    @property
     def can_be_dense(self) -> bool:
         """Whether PyTorch has an exact dense convolution for this layer's device and inputs; for
         graphs of ``torch.compile`` it has none."""
         if torch.compiler.is_compiling():
             return False
         fits = self.largest * math.prod(self.pool) <= _LARGEST_DENSE and self.sums < _FRACTION
-        return fits and self.weight.device.type == "cpu"
+        return fits and self.weight.device.type == "cpu" and _HAS_ONEDNN
 
     def forward(self, x: Tensor, steps: int = 1) -> Tensor:
         """Convolves integers.
@@ -241,7 +260,7 @@ class IntegerConv(nn.Module):
             "dilation": self.dilation,
             "groups": self.groups,
             "pool": self.pool[-len(self.stride) :],
-            "packed": self.packed,
+            "packed": self._packed_for_spikes(),
             "bias": None if self.bias is None else _along(self.bias, len(self.stride)),
         }
 
@@ -319,10 +338,9 @@ class IntegerConv(nn.Module):
             self._dense = _DenseWeight.of(self)
         return self._dense.drive(x)
 
-    @property
-    def packed(self) -> Tensor:
-        """The weight in the order in which spikes find it."""
-        if self._packed is None:
+    def _packed_for_spikes(self) -> Tensor | None:
+        """The weight in the order in which spikes find it, on the CPU, where that is needed."""
+        if self._packed is None and self.weight.device.type == "cpu":
             self._packed = pack_spike_weight(self.weight, self.groups)
         return self._packed
 
@@ -367,7 +385,7 @@ class IntegerLinear(IntegerConv):
         super().__init__(weight, bias, (), (), (), largest=largest, path=path)
 
     def _arguments(self) -> dict[str, Any]:
-        return {"packed": self.packed, "bias": self.bias}
+        return {"packed": self._packed_for_spikes(), "bias": self.bias}
 
     def _fire(self, *args: Any, **kwargs: Any) -> SNMOutput:
         return snm_linear(*args, **kwargs)

@@ -44,6 +44,7 @@ class Report(Result):
             [
                 self._title,
                 table(rows),
+                *self._integers_shown,
                 "",
                 f"synaptic operations an image: {self.synaptic_operations / self.images:.4g}; "
                 f"multiply-accumulates: {macs.first:.4g} before the first neurons, "
@@ -54,6 +55,18 @@ class Report(Result):
                 self.verdict,
             ]
         )
+
+    @property
+    def _integers_shown(self) -> list[str]:
+        """How layers of integers are computed, and the widths of numbers; nothing of others."""
+        if not self.integers:
+            return []
+        layers = [("layer of integers", "computed", "operations, % of dense", "bits of a sum")]
+        for layer in self.integers.values():
+            share = f"{100 * layer.operations:.1f}"
+            layers.append((layer.path, layer.computed, share, str(layer.sum_bits)))
+        widths = (f"{bits} of {path}" for path, bits in self.membrane_bits.items())
+        return ["", table(layers), f"bits of a membrane: {', '.join(widths)}"]
 
     @property
     def _title(self) -> str:

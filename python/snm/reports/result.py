@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from snm_kernels import SNMRule
@@ -65,6 +65,26 @@ class LayerReport:
     def negative_rate(self) -> float:
         """Negative spikes per neuron and step."""
         return self.negative / self.neuron_steps
+
+
+@dataclass(frozen=True, slots=True)
+class IntegerLayerReport:
+    """How a layer of a network of integers is computed, and how wide its numbers are.
+
+    >>> IntegerLayerReport("3", "events", operations=0.1, sum_bits=18).computed
+    'events'
+    """
+
+    path: str
+    """The path of the layer with weights."""
+    computed: Literal["events", "dense"]
+    """Whether each spike's weights are added up, or all spikes and zeros are multiplied."""
+    operations: float
+    """Synaptic operations, as a share of the multiply-accumulates that a dense layer does in as
+    many time steps."""
+    sum_bits: int
+    """How many bits hold every sum of its weights and its bias at a time step, the sign included,
+    whatever the spikes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +154,12 @@ class Result:
     """What each layer loses, if that was asked for."""
     version: str
     """The version of this library."""
+    integers: Mapping[str, IntegerLayerReport] = field(default_factory=dict)
+    """How the layers of a network of integers that spikes reach are computed, by path; empty of
+    other networks."""
+    membrane_bits: Mapping[str, int] = field(default_factory=dict)
+    """How many bits hold every membrane of a layer of integer neurons in T time steps, the sign
+    included, whatever the spikes, by path."""
 
     @property
     def bits(self) -> int:

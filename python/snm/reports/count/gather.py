@@ -20,9 +20,10 @@ from ...network.program import RunningMax
 from ...network.relu import relu_logits
 from ...network.spiking import SpikingNetwork
 from ...network.tally import Tally
+from ...nn.integer import IntegerConv, IntegerNeuron
 from ..energy import Operation, Work, energies
 from ..output import Report
-from ..result import Macs
+from ..result import IntegerLayerReport, Macs
 from .peak import Peak
 from .senders import NeuronTally, SenderTally
 from .synapses import Target, Wiring, wiring
@@ -207,7 +208,29 @@ class Gathering:
             relu_accuracy=_share(self.relu_right, self.labelled),
             diagnosis=diagnosis,
             version=snm_kernels.__version__,
+            integers=self._integers(),
+            membrane_bits={
+                path: neuron.membrane_bits(self.timesteps)
+                for path, neuron in net.layers.items()
+                if isinstance(neuron, IntegerNeuron)
+            },
         )
+
+    def _integers(self) -> dict[str, IntegerLayerReport]:
+        """How each layer of integers that spikes reach is computed."""
+        assert self.wiring is not None
+        modules = dict(self.net.model.named_modules())
+        found = {}
+        for target in self.wiring.targets:
+            layer = modules.get(target.path)
+            if not isinstance(layer, IntegerConv) or target.part != "steps":
+                continue
+            spikes = sum(self.senders[s.sender].operations(s) for s in target.synapses)
+            dense = target.relu * self.images * self.timesteps
+            found[target.path] = IntegerLayerReport(
+                target.path, layer.path, spikes / dense if dense else 0.0, layer.sum_bits
+            )
+        return found
 
     def _times(self, part: str) -> int:
         """How often a part of the network is computed for an image."""

@@ -1,6 +1,7 @@
 """The public ops of layers that spikes drive: convolutions and linear layers that cost what their
 spikes cost, with the neurons that they drive in the same launch."""
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -9,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from . import _load
-from ._checks import check_broadcast, check_state, check_tensor, refusal, refuse_grad
+from ._checks import check_broadcast, check_state, check_tensor, refusal
 from ._fakes import snm_conv_fake, spike_conv_fake
 from ._types import Backend, Emit, SNMOutput, SNMState
 from .ops import rule_arguments
@@ -49,15 +50,16 @@ def snm_conv(
     number of spikes.
 
     Args:
-        x: spikes, int8 ``[T, B, C, H, W]`` or ``[T, B, C, L]``, time first; a spike may be any
-            number from -127 to 127. Slices that are not channels_last are copied first.
-        weight: int8, -127 to 127, ``[K, C / groups, *kernel]``.
+        x: spikes, int8 ``[T, B, C, H, W]`` or ``[T, B, C, L]``, time first, any numbers. Where
+            slices are not channels_last, x is copied first.
+        weight: int8, ``[K, C / groups, *kernel]``.
         threshold: θ, int32, broadcastable to ``[K, *output]``; as for :func:`snm`.
         stride, padding, dilation, groups: as for ``torch.nn.functional.conv2d``; padding is of
             zeros.
         pool: sizes of windows, side by side, over which spikes are summed before the convolution:
             an average pooling whose factor is in the weights.
-        packed: what :func:`pack_spike_weight` makes of ``weight``, to save doing it in every call.
+        packed: what :func:`pack_spike_weight` makes of ``weight``, to save doing it in every call;
+            that it is made of this weight is not checked. Only the CPU reads it.
         rule, state: as for :func:`snm`; the membrane is int32.
         bias: int32, broadcastable to ``[K, *output]``; added at every step.
         residual: int32 ``[T, B, K, *output]``, added at every step; stride 0 over time allowed.
@@ -71,7 +73,7 @@ def snm_conv(
     Raises:
         TypeError, ValueError: an argument's type, dtype, shape or device is wrong; the message
             names it, what was expected and what was given.
-        RuntimeError: grad mode is on and an input requires grad, or the backend is not available.
+        RuntimeError: the backend is not available.
 
     >>> spikes = torch.ones(3, 1, 1, 4, dtype=torch.int8)
     >>> weight = torch.full((1, 1, 2), 3, dtype=torch.int8)
@@ -189,7 +191,7 @@ def pack_spike_weight(weight: Tensor, groups: int = 1) -> Tensor:
     """A weight in the order in which spikes find it, for the argument ``packed``.
 
     Args:
-        weight: int8 ``[K, C / groups, *kernel]`` with up to 2 spatial dimensions, -127 to 127.
+        weight: int8 ``[K, C / groups, *kernel]`` with up to 2 spatial dimensions.
         groups: that of the convolution.
 
     Returns:
@@ -198,28 +200,23 @@ def pack_spike_weight(weight: Tensor, groups: int = 1) -> Tensor:
         with 128 added to the first, then those of 1 and 33, and so on; 0 behind the last output.
 
     Raises:
-        TypeError, ValueError: the weight is not int8 or holds -128, or groups does not divide K.
+        TypeError, ValueError: the weight is not such a tensor, or groups does not divide K.
 
     >>> pack_spike_weight(torch.tensor([[1], [2]], dtype=torch.int8))[:4].tolist()
     [-127, 0, -126, 0]
     """
     name = "pack_spike_weight"
-    if not isinstance(weight, Tensor) or weight.dtype != torch.int8:
-        got = weight.dtype if isinstance(weight, Tensor) else type(weight).__name__
-        raise refusal(name, TypeError, "weight", "an int8 tensor", got)
-    if not 2 <= weight.dim() <= 4:
-        raise refusal(name, ValueError, "weight", "[K, C, *kernel]", list(weight.shape))
-    if groups < 1 or weight.shape[0] % groups:
+    _check_int8(name, "weight", weight, (2, 3, 4), "[K, C / groups, *kernel]")
+    _check_groups(name, groups)
+    if weight.shape[0] % groups:
         raise refusal(name, ValueError, "groups", f"a divisor of {weight.shape[0]}", groups)
-    if weight.numel() and int(weight.min()) == -128:
-        raise refusal(name, ValueError, "weight", "-127 to 127", -128)
     outputs, inputs = weight.shape[0] // groups, weight.shape[1]
     # [groups, outputs, channels, taps]
-    taps = weight.reshape(groups, outputs, inputs, -1)
+    taps = weight.reshape(groups, outputs, inputs, math.prod(weight.shape[2:]))
     blocks = -(-outputs // BLOCK)
     wide = 2 if blocks % 2 == 0 else 1
     padded = functional.pad(taps, (0, 0, 0, 0, 0, blocks * BLOCK - outputs))
-    split = padded.reshape(groups, blocks // wide, wide, 2, BLOCK // 2, inputs, -1)
+    split = padded.reshape(groups, blocks // wide, wide, 2, BLOCK // 2, *taps.shape[2:])
     raised = torch.stack([split[:, :, :, 0] ^ -128, split[:, :, :, 1]], dim=-1)
     # [groups, blocks, wide, outputs, channels, taps, halves]
     return raised.permute(0, 1, 5, 4, 2, 3, 6).reshape(-1)
@@ -230,7 +227,7 @@ class _Layer(NamedTuple):
 
     x: Tensor
     weight: Tensor
-    packed: Tensor
+    packed: Tensor | None
     places: tuple[list[int], list[int], list[int], int, list[int]]
     """Stride, padding, dilation, groups and pool."""
     output: tuple[int, ...]
@@ -249,14 +246,15 @@ def _checked(
     pool: Sizes,
 ) -> _Layer:
     """Checks a convolution's arguments, and makes two-dimensional what is one-dimensional."""
-    _check_int8(op, "x", x, (4, 5), "[T, B, C, *spatial] with 1 or 2 spatial dimensions")
+    _check_spikes(op, x, (4, 5), "[T, B, C, *spatial] with 1 or 2 spatial dimensions")
     spatial = x.dim() - 3
     _check_int8(op, "weight", weight, (spatial + 2,), f"of {spatial + 2} dimensions")
-    if isinstance(groups, bool) or not isinstance(groups, int) or groups < 1:
-        raise refusal(op, ValueError, "groups", "an integer >= 1", groups)
+    _check_groups(op, groups)
     if weight.shape[0] % groups or weight.shape[1] * groups != x.shape[2]:
         expected = f"[K, {x.shape[2]} / {groups}, *kernel] with K a multiple of {groups}"
         raise refusal(op, ValueError, "weight", expected, list(weight.shape))
+    if min(weight.shape[2:]) < 1:
+        raise refusal(op, ValueError, "weight", "with a kernel >= 1", list(weight.shape))
     places = [
         _sizes(op, name, value, spatial, least)
         for name, value, least in (
@@ -270,8 +268,10 @@ def _checked(
     for d in range(spatial):
         step, pad, apart, window = (place[d] for place in places)
         room = x.shape[3 + d] // window + 2 * pad - apart * (weight.shape[2 + d] - 1) - 1
-        if room < 0 or x.shape[3 + d] < window:
-            expected = "as large as the kernel with its padding"
+        if x.shape[3 + d] < window:
+            raise refusal(op, ValueError, "x", "as large as a window of pool", list(x.shape))
+        if room < 0:
+            expected = "as large as the kernel, pooled and with its padding"
             raise refusal(op, ValueError, "x", expected, list(x.shape))
         output.append(room // step + 1)
     if spatial == 1:
@@ -284,13 +284,14 @@ def _checked(
 
 def _checked_linear(op: str, x: Tensor, weight: Tensor, packed: Tensor | None) -> _Layer:
     """Checks a linear layer's arguments, and makes a convolution of it."""
-    _check_int8(op, "x", x, (3,), "[T, B, C]")
+    _check_spikes(op, x, (3,), "[T, B, C]")
     _check_int8(op, "weight", weight, (2,), "[K, C]")
     if weight.shape[1] != x.shape[2]:
         raise refusal(op, ValueError, "weight", f"[K, {x.shape[2]}]", list(weight.shape))
     places = [[1, 1], [0, 0], [1, 1], [1, 1]]
     output = (weight.shape[0], 1, 1)
-    return _layer(op, x[..., None, None], weight[..., None, None], packed, places, 1, output)
+    x, weight = (each.unsqueeze(-1).unsqueeze(-1) for each in (x, weight))
+    return _layer(op, x, weight, packed, places, 1, output)
 
 
 def _layer(
@@ -302,13 +303,13 @@ def _layer(
     groups: int,
     output: tuple[int, ...],
 ) -> _Layer:
-    """The layer with its packed weight."""
-    if x.shape[0] == 0:
-        raise refusal(op, ValueError, "x", "of T >= 1", list(x.shape))
+    """The layer, once what both kinds have is checked."""
     if weight.device != x.device:
         raise refusal(op, ValueError, "weight", f"on {x.device}", weight.device)
-    if packed is None:
-        packed = pack_spike_weight(weight, groups)
+    if packed is not None:
+        blocks = -(-(weight.shape[0] // groups) // BLOCK)
+        size = torch.Size((groups * blocks * BLOCK * math.prod(weight.shape[1:]),))
+        check_tensor(op, "packed", packed, size, torch.int8, x.device)
     stride, padding, dilation, pool = places
     return _Layer(x, weight, packed, (stride, padding, dilation, groups, pool), output)
 
@@ -344,9 +345,6 @@ def _run_neurons(
         for name, part in zip(("state.v", "state.m"), state, strict=True):
             check_tensor(op, name, part, own[1:], torch.int32, x.device)
         v, m = (_two_dimensional(part, spatial) for part in state)
-    if torch.is_grad_enabled():
-        names = ("x", "weight", "threshold", "bias", "residual")
-        refuse_grad(op, names, (x, layer.weight, threshold, bias, residual))
     sends = emit == "spike"
     chosen = _chosen(op, x, backend)
     if chosen == "reference":
@@ -362,10 +360,19 @@ def _run_neurons(
             rule=rule,
             spikes_dtype=torch.int8 if sends else None,
         )
-        spikes = torch.stack(sent) if sends else x.new_empty(0)
+        spikes = _channels_last(torch.stack(sent)) if sends else x.new_empty(0)
+        v, m = _channels_last(v), _channels_last(m)
     else:
         spikes, v, m = _operator("snm_conv", chosen)(
-            *layer[:3], theta, v, m, offset, residual, *layer.places, *rule_arguments(rule), sends
+            *_inputs(layer, chosen),
+            theta,
+            v,
+            m,
+            offset,
+            residual,
+            *layer.places,
+            *rule_arguments(rule),
+            sends,
         )
     back = SNMState(_flat(v, spatial), _flat(m, spatial))
     return SNMOutput(_flat(spikes, spatial) if sends else None, back)
@@ -376,13 +383,11 @@ def _run_drive(
 ) -> Tensor:
     """Runs the convolution; the result has as many spatial dimensions as x."""
     offset = None if bias is None else _parameter(op, "bias", bias, layer, spatial)
-    if torch.is_grad_enabled():
-        refuse_grad(op, ("x", "weight", "bias"), (layer.x, layer.weight, bias))
     chosen = _chosen(op, layer.x, backend)
     if chosen == "reference":
         drive = spike_conv_reference(layer.x, layer.weight, offset, *layer.places)
     else:
-        drive = _operator("spike_conv", chosen)(*layer[:3], offset, *layer.places)
+        drive = _operator("spike_conv", chosen)(*_inputs(layer, chosen), offset, *layer.places)
     return _flat(drive, spatial)
 
 
@@ -394,6 +399,15 @@ def _chosen(op: str, x: Tensor, backend: str) -> str:
     if chosen == "cuda":
         raise ValueError(f"{op}: backend must be 'triton' on a GPU, got 'cuda'")
     return chosen
+
+
+def _inputs(layer: _Layer, chosen: str) -> tuple[Tensor, Tensor, Tensor]:
+    """The spikes, the weight, and the packed weight where the backend reads it."""
+    packed = layer.packed
+    if packed is None:
+        reads = chosen == "cpu"
+        packed = pack_spike_weight(layer.weight, layer.places[3]) if reads else layer.x.new_empty(0)
+    return layer.x, layer.weight, packed
 
 
 def _operator(name: str, chosen: str) -> Any:
@@ -414,9 +428,22 @@ def _check_int8(op: str, name: str, value: Tensor, dims: tuple[int, ...], expect
         raise refusal(op, ValueError, name, expected, list(value.shape))
 
 
+def _check_spikes(op: str, x: Tensor, dims: tuple[int, ...], expected: str) -> None:
+    """Refuses what is no int8 tensor of so many dimensions, or has no time step."""
+    _check_int8(op, "x", x, dims, expected)
+    if x.shape[0] == 0:
+        raise refusal(op, ValueError, "x", "of T >= 1", list(x.shape))
+
+
+def _check_groups(op: str, groups: int) -> None:
+    """Refuses what is no number of groups."""
+    if isinstance(groups, bool) or not isinstance(groups, int) or groups < 1:
+        raise refusal(op, ValueError, "groups", "an integer >= 1", groups)
+
+
 def _sizes(op: str, name: str, value: Sizes, spatial: int, least: int) -> list[int]:
     """A size for each spatial dimension."""
-    sizes = [value] * spatial if isinstance(value, int) else list(value)
+    sizes = list(value) if isinstance(value, Sequence) else [value] * spatial
     whole = all(isinstance(size, int) and not isinstance(size, bool) for size in sizes)
     if not whole or len(sizes) != spatial or any(size < least for size in sizes):
         expected = f"an integer >= {least}, or {spatial} of them"
@@ -449,14 +476,19 @@ def _two_dimensional(value: Tensor, spatial: int) -> Tensor:
     """A value ``[..., K, *spatial]`` with two spatial dimensions."""
     if spatial == 2:
         return value
-    return value.unsqueeze(-2) if spatial == 1 else value[..., None, None]
+    return value.unsqueeze(-2) if spatial == 1 else value.unsqueeze(-1).unsqueeze(-1)
 
 
 def _flat(value: Tensor, spatial: int) -> Tensor:
     """A value ``[..., K, H, W]`` with as many spatial dimensions as there are."""
     if spatial == 2:
         return value
-    return value.squeeze(-2) if spatial == 1 else value[..., 0, 0]
+    return value.squeeze(-2) if spatial == 1 else value.squeeze(-1).squeeze(-1)
+
+
+def _channels_last(value: Tensor) -> Tensor:
+    """A value ``[..., K, H, W]`` whose outputs at one place lie side by side, slices dense."""
+    return value.movedim(-3, -1).contiguous().movedim(-1, -3)
 
 
 def _as_slice(parameter: Tensor) -> Tensor:

@@ -1,0 +1,23 @@
+// Stands in for csrc/cpu/cpu_isa.cpp where one instruction set is compiled, of layers alone.
+#include "../../../csrc/cpu/snm.h"
+#include "../../../csrc/cpu/spike_conv.h"
+
+namespace snm {
+
+namespace SNM_ISA {
+void count_events(const SpikeConvArguments& arguments, const Events& events, int64_t begin,
+                  int64_t end);
+void list_events(const SpikeConvArguments& arguments, const Events& events, int64_t begin,
+                 int64_t end);
+void convolve_events(const SpikeConvArguments& arguments, const Events& events, int64_t most,
+                     int64_t begin, int64_t end, char* memory);
+}  // namespace SNM_ISA
+
+const CpuIsa& cpu_isa() {
+  static const CpuIsa only{"sanitized",           nullptr,
+                           nullptr,               SNM_ISA::count_events,
+                           SNM_ISA::list_events, SNM_ISA::convolve_events};
+  return only;
+}
+
+}  // namespace snm
