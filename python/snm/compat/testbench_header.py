@@ -47,11 +47,11 @@ _ARRAYS = (
 _SEMANTICS = """\
 A network of integers, by snm-kernels {version}.
 
-{upper}_layers has the layers in the order in which they are computed, {upper}_values the values that
-they read and make: how many elements each has for one image, in C order, [channels][height][width],
-and in how many bytes they fit, signed. Value 0 is the image, in steps of its scale. No sum leaves
-32 bits within {upper}_MOST_STEPS time steps; but membranes of a layer of which no neuron ever fires
-wrap around.
+{upper}_layers has the layers in the order in which they are computed, {upper}_values the values
+that they read and make: how many elements each has for one image, in C order, with its sizes
+[channels][height][width], and in how many bytes they fit, signed. Value 0 is the image, in steps of
+its scale. Within {upper}_MOST_STEPS time steps no membrane leaves 32 bits; but in a layer of which
+no neuron can fire it wraps around.
 
 Layers of the part {upper}_ONCE are computed once, before the first time step, those of
 {upper}_EVERY_STEP in each, and those of {upper}_AT_THE_END once, behind the last.
