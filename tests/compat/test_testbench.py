@@ -1,7 +1,6 @@
 """A simulator in C that knows nothing but the header gives the golden vectors, bit for bit."""
 
 import subprocess
-import warnings
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -24,6 +23,8 @@ from support.cases import RULES
 from support.networks import exact_network
 
 SIMULATOR = Path(__file__).with_name("testbench.c")
+pytestmark = pytest.mark.filterwarnings("ignore::snm.DeadNeuronWarning")
+
 T = 7
 ALL_RULES = {**{name: snm.preset(name) for name in PRESETS}, **RULES}
 STRICT = ("-std=c99", "-O1", "-Wall", "-Wextra", "-Werror", "-pedantic")
@@ -77,9 +78,7 @@ class Pieces(nn.Sequential):
 
 def integers_of(model: nn.Module, images: Tensor, **options: Any) -> snm.SpikingNetwork:
     options = {"preset": "snm-zero", "norm": "channel"} | options
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", snm.DeadNeuronWarning)
-        return snm.quantize(snm.convert(model.eval(), images, **options), images)
+    return snm.quantize(snm.convert(model.eval(), images, **options), images)
 
 
 def packaged() -> tuple[snm.SpikingNetwork, Tensor]:
@@ -99,6 +98,18 @@ def pieces(**options: Any) -> tuple[snm.SpikingNetwork, Tensor]:
     return integers_of(Pieces(), images, **options), images
 
 
+def with_biases() -> tuple[snm.SpikingNetwork, Tensor]:
+    """Thresholds and biases of neurons each."""
+    torch.manual_seed(2)
+    images = torch.rand(32, 2, 6, 5)
+    layers = nn.Conv2d(2, 3, 3), nn.ReLU(), nn.Flatten(), nn.Linear(36, 6), nn.ReLU()
+    model = nn.Sequential(*layers, nn.Linear(6, 4)).eval()
+    net = snm.convert(model, images, preset="snm-half", norm="neuron")
+    net.layers["1"].bias = torch.rand(3, 4, 3) / 4
+    net.layers["4"].bias = torch.rand(6) / 4
+    return snm.quantize(net, images), images
+
+
 def exact(name: str) -> tuple[snm.SpikingNetwork, Tensor]:
     model, calibration, images = exact_network(name)
     return integers_of(model, calibration), images
@@ -107,6 +118,7 @@ def exact(name: str) -> tuple[snm.SpikingNetwork, Tensor]:
 NETS = {
     "packaged": packaged,
     "residual, max pooling": with_pooling,
+    "biases": with_biases,
     "bursts": lambda: pieces(preset="burst"),
     "counts": lambda: pieces(readout="count", preset="snm"),
     **{
