@@ -18,7 +18,7 @@ VERSION = "0.1.0"
 OF_A_CHECKOUT = {
     *("conversions", "conversion_tables", "few_steps", "few_steps_networks", "few_steps_tables"),
     *("integers", "integers_tables", "machine_code", "profiled_run", "render", "sanitized_run"),
-    "scaling",
+    *("layer_parity", "scaling"),
 }
 """Scripts of bench/, and what they alone import: for records and pages, which no wheel has."""
 

@@ -1,2 +1,2 @@
-"""Signed neurons with memory for networks that are built with other libraries; each module needs
-the library whose name it has."""
+"""Signed neurons with memory for networks that are built with other libraries, and networks for
+other tools; each module needs the library whose name it has, and the test bench none."""
