@@ -18,6 +18,9 @@ from .spike_conv_kernel import spike_conv_kernel
 STAGES = 3
 """How many blocks of inputs are on their way to shared memory, or there."""
 
+MOST_NARROW = 2**31 - 2**16
+"""How far apart what a program reads or writes at once may lie for places of 32 bits."""
+
 
 class Tile(NamedTuple):
     """What a program computes at once."""
@@ -212,7 +215,7 @@ def _run(
             STRICT=strict,
             GRADED=graded,
             WHOLE=x.shape[0] % tile.steps == 0,
-            NARROW=max(tile.steps * farthest, rows.numel()) < 2**31 - 2**16,
+            NARROW=max(tile.steps * farthest, rows.numel()) <= MOST_NARROW,
             GATHERED=gathered,
             HALVES=takes_no_int8(major),
             OUTPUTS=tile.outputs,

@@ -16,7 +16,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from snm_kernels import _load, snm_conv, snm_linear, spike_conv
+from snm_kernels import _load, pack_spike_weight, snm_conv, snm_linear, spike_conv
 from snm_kernels.triton.launch import INTERPRETED
 from snm_kernels.triton.spike_conv import STAGES, Tile, block_for, takes_no_int8, tile_for
 from snm_kernels.triton.spike_conv_kernel import spike_conv_kernel
@@ -34,11 +34,12 @@ MULTIPROCESSORS = 132
     ("options", "cases"),
     [
         ([], CASES),
-        # So many that no tile of 128 outputs is chosen; smaller blocks of inputs.
-        (["--multiprocessors=1000000000", "--major=8", "--every=2"], CASES[::2]),
+        # So many that no tile of 128 outputs is chosen; smaller blocks; places of 64 bits.
+        (["--multiprocessors=1000000000", "--major=8", "--far", "--every=2"], CASES[::2]),
         (["--major=7", "--every=3"], CASES[::3]),
+        (["--opcheck", "--every=5"], CASES[::5]),
     ],
-    ids=["wide", "narrow", "float16"],
+    ids=["wide", "narrow", "float16", "opcheck"],
 )
 def test_interpreted_triton_equals_reference(options: list[str], cases: list[ConvCase]) -> None:
     process = subprocess.run(
@@ -244,6 +245,49 @@ def test_has_the_arguments_of_the_native_operator(name: str) -> None:
 
     assert arguments(ours) == arguments(native)
     assert [str(each.type) for each in ours.returns] == [str(e.type) for e in native.returns]
+
+
+REFUSED = {
+    "x": {"x": torch.zeros(2, 1, 4, 3, 3)},
+    "weight": {"weight": torch.zeros(4, 3, 1, 1, dtype=torch.int8)},
+    "bias": {"bias": torch.zeros(5, dtype=torch.int32)},
+    "stride": {"stride": [0, 1]},
+    "padding": {"padding": [0, -1]},
+    "stride, padding, dilation and pool": {"dilation": [1]},
+    "pool": {"pool": [1, 0]},
+    "threshold": {"threshold": torch.zeros(4)},
+    "v": {"v": torch.zeros(1, 4, 3, 2, dtype=torch.int32)},
+    "residual": {"residual": torch.zeros(1, 1, 4, 3, 3, dtype=torch.int32)},
+}
+
+
+@pytest.mark.parametrize("argument", REFUSED)
+def test_refuses_what_the_native_operator_refuses(argument: str) -> None:
+    _load.load_triton()
+    weight = torch.zeros(4, 4, 1, 1, dtype=torch.int8)
+    given = {
+        "x": torch.zeros(2, 1, 4, 3, 3, dtype=torch.int8),
+        "weight": weight,
+        "packed": pack_spike_weight(weight),
+        "threshold": torch.zeros(4, dtype=torch.int32),
+        **dict.fromkeys(("v", "m", "bias", "residual")),
+        "stride": [1, 1],
+        "padding": [0, 0],
+        "dilation": [1, 1],
+        "pool": [1, 1],
+        "groups": 1,
+        "v_init": 0.5,
+        "negative_threshold": 0.0,
+        "strict": True,
+        "max_spikes": 1,
+        "count_min": 0,
+        "count_max": 9,
+        "sends": True,
+        **REFUSED[argument],
+    }
+    for name in ("snm_conv", "snm_conv_triton"):
+        with pytest.raises(RuntimeError, match=f"snm_conv: {argument} must be"):
+            getattr(torch.ops.snm_kernels, name)(**given)
 
 
 @compiles

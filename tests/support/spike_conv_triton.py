@@ -6,7 +6,9 @@ as whether Triton interprets is read once per process.
 
 import argparse
 import json
+import sys
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -181,15 +183,37 @@ def fires(case: ConvCase) -> bool:
     return bool((spikes != 0).any()) and bool((spikes == 0).any())
 
 
+def check_operators() -> None:
+    """Has opcheck look at every call of an operator from now on."""
+    # The function of the same name hides the module.
+    module = sys.modules["snm_kernels.spike_conv"]
+    found = module._operator
+
+    def operator(name: str, chosen: str) -> Callable[..., Any]:
+        def run(*arguments: Any) -> Any:
+            torch.library.opcheck(found(name, chosen), arguments)
+            return found(name, chosen)(*arguments)
+
+        return run
+
+    module._operator = operator
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--multiprocessors", type=int, default=0)
     parser.add_argument("--major", type=int, default=0, help="of a GPU's compute capability")
     parser.add_argument("--every", type=int, default=1, help="n-th case is run")
+    parser.add_argument("--far", action="store_true", help="places have 64 bits")
+    parser.add_argument("--opcheck", action="store_true")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     operators.multiprocessors = lambda _: arguments.multiprocessors
     operators.capability = lambda _: arguments.major
+    if arguments.far:
+        operators.MOST_NARROW = -1
+    if arguments.opcheck:
+        check_operators()
     failures = []
     cases = CASES[:: arguments.every]
     for case in cases:
