@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..nn import SNMNeuron
-from ..nn.integer import IntegerConv, IntegerNeuron, Pixels
+from ..nn.integer import IntegerNeuron, Pixels
 from .capture import CapturedNetwork
 from .checks import check_count, dtype_name
 from .digest import SpikeDigest
@@ -562,8 +562,7 @@ class SpikingNetwork(nn.Module):
         assert steps is not None
         # How much memory is free is asked for here: a graph's chunks stay what they are.
         chunk = self._steps_at_once(example, steps)
-        packed = (layer.packed for layer in self.modules() if isinstance(layer, IntegerConv))
-        tensors = (*self.parameters(), *self.buffers(), *packed)
+        tensors = (*self.parameters(), *self.buffers())
         return CapturedNetwork(self._start, tensors, example, steps, chunk)
 
     def print_tree(self) -> None:
