@@ -217,12 +217,12 @@ def test_counts(name: str) -> None:
 )
 def test_one_graph(name: str, backend: str) -> None:
     net, images = quantized(name)
-    set_paths(net, "events")
-    expected = net(images, timesteps=4)
     set_paths(net, "dense")
+    expected = net(images, timesteps=4)
     torch._dynamo.reset()
     compiled = torch.compile(net, backend=backend, fullgraph=True)
-    assert torch.equal(compiled(images, timesteps=4), expected)
+    for _ in range(2):
+        assert torch.equal(compiled(images, timesteps=4), expected)
 
 
 def test_hooks_are_called() -> None:
