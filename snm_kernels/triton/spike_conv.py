@@ -166,13 +166,14 @@ def _run(
     sent = x.new_empty(0) if result is None else result
     made = (sent,) if v_out is None or m_out is None else (sent, v_out, m_out)
     pixels = sizes[1] * sizes[3] * sizes[4]
-    outputs, inputs = weight.shape[0] // groups, weight.shape[1]
-    if pixels * outputs == 0:
+    if pixels * weight.shape[0] == 0:
         return made
 
     spikes = _dense(x)
-    # The inputs of a place of the kernel lie side by side, as in x.
-    rows = weight.permute(0, 2, 3, 1).contiguous()
+    together = groups_together(weight.shape[1], groups)
+    rows = _rows(weight, groups, together)
+    groups //= together
+    outputs, inputs = weight.shape[0] // groups, weight.shape[1] * together
     major = capability(x.device)
     tile = tile_for(outputs, pixels, groups, x.shape[0], multiprocessors(x.device), major)
     of_block, gathered = block_for(inputs, axes[0].kernel * axes[1].kernel, major)
@@ -268,6 +269,27 @@ def block_for(inputs: int, taps: int, major: int) -> tuple[int, bool]:
         if block <= most and inputs and inputs % block == 0:
             return block, False
     return min(most, 64 if inputs * taps > 32 else 32), True
+
+
+def groups_together(inputs: int, groups: int) -> int:
+    """How many groups of so few inputs are convolved as one, with weights of 0 between them.
+
+    A block has 32 inputs at least, and what lies side by side is loaded together.
+    """
+    most = min(groups, 32 // max(1, inputs))
+    return max((n for n in range(1, most + 1) if groups % n == 0), default=1)
+
+
+def _rows(weight: Tensor, groups: int, together: int) -> Tensor:
+    """The weight ``[K, taps, inputs]`` of groups taken together, inputs side by side as in x."""
+    rows = weight.permute(0, 2, 3, 1).contiguous()
+    if together == 1:
+        return rows
+    outputs, height, width, inputs = rows.shape
+    apart = rows.view(groups // together, together, outputs // groups, height * width, 1, inputs)
+    own = torch.eye(together, dtype=torch.int8, device=rows.device)
+    side_by_side = (apart * own.view(together, 1, 1, together, 1)).contiguous()
+    return side_by_side.view(outputs, height, width, -1)
 
 
 def _checked(

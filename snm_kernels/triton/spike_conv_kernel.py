@@ -204,9 +204,9 @@ def spike_conv_kernel(
         blocks: passes over blocks of INPUTS inputs.
         PADDED: there is padding, so that inputs may lie outside.
         WHOLE: STEPS divides the time steps.
-        NARROW: the number of pixels fits in int32.
-        HALVES: numbers are multiplied as float16, where tensor cores take no int8.
+        NARROW: places in STEPS time steps, and in the weight, fit in int32.
         GATHERED: a block of inputs may have several taps; else it has channels of one tap.
+        HALVES: numbers are multiplied as float16, where there are no products of int8.
     """
     NEURONS: tl.constexpr = threshold is not None
     COLUMNS: tl.constexpr = STEPS * PIXELS

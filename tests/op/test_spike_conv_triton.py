@@ -18,7 +18,14 @@ from triton.compiler import ASTSource
 
 from snm_kernels import _load, pack_spike_weight, snm_conv, snm_linear, spike_conv
 from snm_kernels.triton.launch import INTERPRETED
-from snm_kernels.triton.spike_conv import STAGES, Tile, block_for, takes_no_int8, tile_for
+from snm_kernels.triton.spike_conv import (
+    STAGES,
+    Tile,
+    block_for,
+    groups_together,
+    takes_no_int8,
+    tile_for,
+)
 from snm_kernels.triton.spike_conv_kernel import spike_conv_kernel
 from support.machine_code import LOCAL_MEMORY, count, cuobjdump
 from support.spike_conv_triton import CASES, ConvCase, fires
@@ -79,11 +86,13 @@ class Build:
     """Whether each pixel has a threshold and a bias of its own."""
     pool: int = 1
     narrow: bool = True
+    ones: bool = False
+    """Whether integers are 1, which specialises on them."""
 
     def __str__(self) -> str:
         size = f"{self.channels}-{self.outputs}-{self.kernel}x{self.kernel}"
         words = [f"sm_{self.architecture}", size, f"{self.steps} steps"]
-        words += [name for name in ("extras", "graded", "pixels") if getattr(self, name)]
+        words += [name for name in ("extras", "graded", "pixels", "ones") if getattr(self, name)]
         words += [] if self.neurons else ["sums"]
         words += [] if self.whole else ["part"]
         words += [] if self.narrow else ["64 bits"]
@@ -157,6 +166,8 @@ def compiled(build: Build, tmp: Path) -> Compiled:
     ones = {"groups", "stride_height", "stride_width", "dilation_height", "dilation_width"}
     if build.kernel == 1:
         ones |= {"in_height", "in_width", "out_height", "out_width"}
+    if build.ones:
+        ones |= {"x_step", "residual_step", "pixels", "in_channels", "out_channels", "blocks"}
     sixteens = {"x_step", "residual_step", *(["in_channels"] if build.channels % 16 == 0 else [])}
     sixteens |= {"out_channels"} if build.outputs % 16 == 0 else set()
     signature, constexprs, attributes = {}, {}, {}
@@ -193,6 +204,7 @@ BUILDS = [
     Build(100, extras=True, whole=False),
     Build(90, pixels=True),
     Build(90, narrow=False),
+    Build(90, kernel=1, channels=1, outputs=1, steps=1, extras=True, pixels=True, ones=True),
     Build(90, channels=64, outputs=64, pool=2),
 ]
 
@@ -225,6 +237,12 @@ def test_turing_multiplies_float16(tmp: Path) -> None:
     assert (build.tile.outputs, block_for(build.channels, 9, 7)) == (32, (32, False))
     code = compiled(build, tmp)
     assert count(LOCAL_MEMORY, code.sass) == 0
+
+
+def test_small_groups_are_taken_together() -> None:
+    taken = [groups_together(*each) for each in ((1, 96), (1, 20), (3, 32), (16, 6), (20, 4))]
+    assert taken == [32, 20, 8, 2, 1]
+    assert groups_together(64, 1) == groups_together(0, 1) == 1
 
 
 def test_small_layers_have_small_tiles() -> None:

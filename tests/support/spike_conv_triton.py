@@ -110,6 +110,7 @@ CASES = [
         state=True,
     ),
     ConvCase("depthwise", (5, 1, 6, 5, 5), (12, 1, 3, 3), {"groups": 6, "padding": 1}, state=True),
+    ConvCase("many groups", (3, 1, 96, 3, 4), (96, 2, 2, 3), {"groups": 48}, bias="pixel"),
     ConvCase("groups of 32", (2, 1, 64, 4, 4), (34, 32, 3, 1), {"groups": 2}, rule="if-half"),
     ConvCase(
         "pooled",
