@@ -1,6 +1,6 @@
 """Makes the networks that are timed, each with weights, calibration images and a batch."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -51,15 +51,21 @@ def _random(network: nn.Module, size: int, batch: int = 8, calibration: int = 64
     return Model(network.eval(), images[:calibration], images[calibration:])
 
 
-def sparse(model: Model, share: float) -> Model:
-    """A model whose batch norms are set so that its activations are as sparse as trained ones.
+def sparse(model: Model, shares: Sequence[float]) -> Model:
+    """A model whose batch norms are set so that its activations are sparse.
 
     Layer by layer, batch norms take their statistics from the calibration images, and the bias with
     which the ReLU behind them has this share: its mean by its largest value, the mean of all
     channels. That is about the share of neurons that send at a time step.
+
+    Args:
+        model: is changed.
+        shares: of each batch norm, in order; the last one stands for all that follow.
     """
     network = model.network
-    for norm in (m for m in network.modules() if isinstance(m, nn.BatchNorm2d)):
+    norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
+    for i, norm in enumerate(norms):
+        share = shares[min(i, len(shares) - 1)]
         seen: list[Tensor] = []
         hook = norm.register_forward_hook(lambda _m, given, _out, seen=seen: seen.append(given[0]))
         network(model.calibration)
