@@ -480,3 +480,17 @@ def test_digests_of_floating_point_networks() -> None:
     assert net.digest(images + 0.5, timesteps=T) != digest
     with pytest.raises(ValueError, match="timesteps must be"):
         net.digest(images, timesteps=0)
+
+
+@pytest.mark.parametrize("path", ["events", "dense"])
+def test_loaded_weights_are_used(path: Any) -> None:
+    x = torch.ones(1, 1, 8, dtype=torch.int8)
+    layers = [
+        IntegerConv(torch.full((1, 1, 2), n, dtype=torch.int8), None, (1,), (0,), (1,), path=path)
+        for n in (3, 5)
+    ]
+    for layer in layers:
+        layer(x)
+    layers[0].load_state_dict(layers[1].state_dict())
+    assert torch.equal(layers[0](x), layers[1](x))
+    assert layers[0].sums == layers[1].sums

@@ -185,6 +185,11 @@ class IntegerConv(nn.Module):
         return self.sums.bit_length() + 1
 
     @property
+    def exact_steps(self) -> int:
+        """Over how many time steps its inputs may be summed with sums exact in float64."""
+        return (2**53 - 1) // max(1, self.sums)
+
+    @property
     def can_be_dense(self) -> bool:
         """Whether PyTorch has an exact dense convolution for this layer's device and inputs; for
         graphs of ``torch.compile`` it has none."""
@@ -356,6 +361,11 @@ class IntegerConv(nn.Module):
         """Drops the forms of the weight that its paths take; they are made again when needed."""
         self._packed = self._dense = None
 
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        self.sums = _largest_sum(self.weight, self.bias, self.largest * math.prod(self.pool))
+        self.forget()
+
     def __getstate__(self) -> dict[str, Any]:
         """What a copy or a pickle holds: the forms of the weight are made anew."""
         return {**self.__dict__, "_packed": None, "_dense": None}
@@ -485,7 +495,9 @@ class Pixels(nn.Module):
                     "SpikingNetwork: takes no uint8 images; give snm.quantize the mean and std "
                     "with which pixels are standardised"
                 )
-            return x.to(torch.int32) - _along(self.zero.round().to(torch.int32), behind)
+            zero = self.zero.round().clamp(-SILENT, SILENT).to(torch.int32)
+            steps = x.to(torch.int64) - _along(zero, behind)
+            return steps.clamp(-LARGEST_PIXEL, LARGEST_PIXEL).to(torch.int32)
         steps = x.double() / _along(self.step, behind) - _along(self.rest, behind)
         return steps.round().clamp(-LARGEST_PIXEL, LARGEST_PIXEL).to(torch.int32)
 
