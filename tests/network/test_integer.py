@@ -494,3 +494,19 @@ def test_loaded_weights_are_used(path: Any) -> None:
     layers[0].load_state_dict(layers[1].state_dict())
     assert torch.equal(layers[0](x), layers[1](x))
     assert layers[0].sums == layers[1].sums
+
+
+@pytest.mark.parametrize(
+    ("kernel", "padding", "groups"), [((64, 3, 3, 3), 1, 2), ((64, 1, 5, 5), 6, 1)]
+)
+def test_what_onednn_gets_wrong_is_not_dense(
+    kernel: tuple[int, ...], padding: int, groups: int
+) -> None:
+    torch.manual_seed(0)
+    weight = torch.randint(-127, 128, kernel).to(torch.int8)
+    places = ((1, 1), (padding, padding), (1, 1), groups)
+    dense = IntegerConv(weight, None, *places, path="dense")
+    events = IntegerConv(weight, None, *places)
+    x = torch.randint(-1, 2, (2, kernel[1] * groups, 19, 19)).to(torch.int8)
+    assert not dense.can_be_dense
+    assert torch.equal(dense(x), events(x))

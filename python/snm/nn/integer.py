@@ -196,6 +196,10 @@ class IntegerConv(nn.Module):
         if torch.compiler.is_compiling():
             return False
         fits = self.largest * math.prod(self.pool) <= _LARGEST_DENSE and self.sums < _FRACTION
+        # oneDNN may be wrong with groups, and where a whole kernel lies in the padding.
+        along = zip(self.weight.shape[2:], self.dilation, self.padding, strict=True)
+        inside = all(pad <= apart * (kernel - 1) for kernel, apart, pad in along)
+        fits = fits and inside and self.groups == 1
         return fits and self.weight.device.type == "cpu" and _HAS_ONEDNN
 
     def forward(self, x: Tensor, steps: int = 1) -> Tensor:
