@@ -510,3 +510,10 @@ def test_what_onednn_gets_wrong_is_not_dense(
     x = torch.randint(-1, 2, (2, kernel[1] * groups, 19, 19)).to(torch.int8)
     assert not dense.can_be_dense
     assert torch.equal(dense(x), events(x))
+
+
+def test_dense_convolutions_of_too_little_are_refused() -> None:
+    weight = torch.ones(5, 3, 4, 4, dtype=torch.int8)
+    layer = IntegerConv(weight, None, (3, 3), (0, 0), (1, 1), path="dense")
+    with pytest.raises(ValueError, match="x must be as large as the kernel"):
+        layer(torch.ones(3, 3, 3, 3, dtype=torch.int8))

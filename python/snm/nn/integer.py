@@ -343,6 +343,12 @@ class IntegerConv(nn.Module):
         Returns:
             int32 ``[T, B, ...]``; and what has to be added to it, int32 ``[K]``.
         """
+        windows = zip(x.shape[3:], self.pool[len(self.pool) - len(self.stride) :], strict=True)
+        if min(self._output_of(x), default=1) < 1 or any(size < pool for size, pool in windows):
+            raise ValueError(  # oneDNN does not check it
+                f"IntegerConv: x must be as large as the kernel, pooled and with its padding, "
+                f"got {list(x.shape)}"
+            )
         if self._dense is None:
             self._dense = _DenseWeight.of(self)
         return self._dense.drive(x)
