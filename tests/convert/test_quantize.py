@@ -391,3 +391,83 @@ def test_the_network_is_not_changed() -> None:
     assert net.digest(images, timesteps=8) == before
     assert not net.integers
     assert integers.preprocessing == "{}"
+
+
+class Traced(nn.Module):
+    """Layers for a forward of its own."""
+
+    def __init__(self, forward: Any) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.second = nn.Conv2d(1, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)
+        self.relu1, self.relu2 = nn.ReLU(), nn.ReLU()
+        self.one, self.linear = nn.AdaptiveAvgPool2d(1), nn.Linear(4, 3)
+        self.run = forward
+
+    def forward(self, x: Tensor) -> Tensor:
+        made: Tensor = self.run(self, x)
+        return made
+
+
+def _shares(model: Any, x: Tensor) -> Tensor:
+    drive = model.first(x)
+    return model.linear(model.relu2(model.second(model.relu1(drive)) + drive).mean([2, 3]))
+
+
+def _changed(change: Any) -> Any:
+    return lambda model, x: model.linear(model.relu1(model.first(change(x))).mean([2, 3]))
+
+
+@pytest.mark.parametrize(
+    ("forward", "message"),
+    [
+        (_shares, "first: layer: its result drives neurons that need it in different units"),
+        (_changed(torch.round), "round_1: round: it has no integer form"),
+        (_changed(torch.square), "square: square: it has no integer form"),
+    ],
+)
+def test_what_would_send_other_spikes_is_refused(forward: Any, message: str) -> None:
+    images = torch.rand(16, 1, 8, 8)
+    with pytest.raises(snm.ConversionError, match=message):
+        snm.quantize(converted(Traced(forward).eval(), images), images)
+
+
+@pytest.mark.parametrize("pool", [nn.AdaptiveAvgPool2d(4), nn.AvgPool2d(1)])
+def test_averages_over_one_place(pool: nn.Module) -> None:
+    images = torch.rand(16, 1, 4, 4)
+    net = converted(sized(pool, nn.Flatten(), nn.Linear(64, 3)), images)
+    expected = net(images, timesteps=T)
+    difference = expected - snm.quantize(net, images)(images, timesteps=T)
+    assert difference.abs().max() < CLOSE * expected.abs().max()
+
+
+def test_modules_may_have_the_names_of_new_ones() -> None:
+    images = torch.rand(16, 1, 4, 4)
+    torch.manual_seed(0)
+    model = nn.Sequential()
+    model.add_module("pixels", nn.Flatten())
+    layers = (nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 3))
+    model.add_module("readout", nn.Sequential(*layers))
+    net = converted(model.eval(), images)
+    expected = net(images, timesteps=T)
+    difference = expected - snm.quantize(net, images)(images, timesteps=T)
+    assert difference.abs().max() < CLOSE * expected.abs().max()
+
+
+def test_logits_that_float64_cannot_hold_are_refused() -> None:
+    images = torch.rand(8, 16)
+    torch.manual_seed(0)
+    behind = [nn.Linear(64, 64, bias=False) for _ in range(5)]
+    model = nn.Sequential(nn.Linear(16, 64), nn.ReLU(), *behind)
+    with pytest.raises(snm.ConversionError, match=r"6: layer: its sums could leave 2\*\*53"):
+        snm.quantize(converted(model.eval(), images), images)
+    net = snm.quantize(converted(model[:-1].eval(), images), images)
+    layer = net.model.get_submodule("5")
+    assert isinstance(layer, IntegerConv)
+    with pytest.raises(ValueError, match=f"at most {layer.exact_steps}, .* logits are exact"):
+        net(images, timesteps=layer.exact_steps + 1)
+
+
+def test_pixels_far_out_are_cut_off() -> None:
+    pixels = Pixels(torch.ones(1).double(), torch.tensor([30000.0]).double())
+    assert pixels(torch.tensor([[7]], dtype=torch.uint8)).item() == -512

@@ -480,3 +480,40 @@ def test_digests_of_floating_point_networks() -> None:
     assert net.digest(images + 0.5, timesteps=T) != digest
     with pytest.raises(ValueError, match="timesteps must be"):
         net.digest(images, timesteps=0)
+
+
+@pytest.mark.parametrize("path", ["events", "dense"])
+def test_loaded_weights_are_used(path: Any) -> None:
+    x = torch.ones(1, 1, 8, dtype=torch.int8)
+    layers = [
+        IntegerConv(torch.full((1, 1, 2), n, dtype=torch.int8), None, (1,), (0,), (1,), path=path)
+        for n in (3, 5)
+    ]
+    for layer in layers:
+        layer(x)
+    layers[0].load_state_dict(layers[1].state_dict())
+    assert torch.equal(layers[0](x), layers[1](x))
+    assert layers[0].sums == layers[1].sums
+
+
+@pytest.mark.parametrize(
+    ("kernel", "padding", "groups"), [((64, 3, 3, 3), 1, 2), ((64, 1, 5, 5), 6, 1)]
+)
+def test_what_onednn_gets_wrong_is_not_dense(
+    kernel: tuple[int, ...], padding: int, groups: int
+) -> None:
+    torch.manual_seed(0)
+    weight = torch.randint(-127, 128, kernel).to(torch.int8)
+    places = ((1, 1), (padding, padding), (1, 1), groups)
+    dense = IntegerConv(weight, None, *places, path="dense")
+    events = IntegerConv(weight, None, *places)
+    x = torch.randint(-1, 2, (2, kernel[1] * groups, 19, 19)).to(torch.int8)
+    assert not dense.can_be_dense
+    assert torch.equal(dense(x), events(x))
+
+
+def test_dense_convolutions_of_too_little_are_refused() -> None:
+    weight = torch.ones(5, 3, 4, 4, dtype=torch.int8)
+    layer = IntegerConv(weight, None, (3, 3), (0, 0), (1, 1), path="dense")
+    with pytest.raises(ValueError, match="x must be as large as the kernel"):
+        layer(torch.ones(3, 3, 3, 3, dtype=torch.int8))

@@ -11,7 +11,7 @@ import copy
 import math
 import operator
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -198,6 +198,8 @@ class _Layer:
     """Stride, padding, dilation, groups and pool; none for a linear layer."""
     largest: int
     made: IntegerConv | None = None
+    unit: Tensor | None = None
+    """The unit of its sums, float64 ``[K]``, once it is known."""
 
 
 @dataclass
@@ -205,8 +207,11 @@ class _Scaled:
     """Spikes that a sum adds as they are."""
 
     path: str
-    unit: Tensor
+    worth: Tensor
+    """What a spike is worth, float64 ``[K]``."""
     largest: int
+    unit: Tensor | None = None
+    """As a layer's."""
 
 
 @dataclass
@@ -243,6 +248,8 @@ class _Quantizer(Run):
             for name in step.reads:
                 self.readers[name].append(step)
         self.used: set[str] = {fire.path for fire in program.neurons}
+        self.reserved = {path for path, _ in net.model.named_modules()}
+        """The model's own paths, which what is new here has to leave free."""
         self.random = torch.Generator().manual_seed(0)
         shape = images.shape[1:]
         unit = pixels.step.double().view(-1, *[1] * (len(shape) - 1)).expand(shape)
@@ -250,8 +257,9 @@ class _Quantizer(Run):
         name = f"{program.images} pixels"
         self.renamed[program.images] = name
         self.known[program.images] = _Integers(unit, LARGEST_PIXEL, name, rest=rest)
-        put_at_path(self.layers, self._free("pixels"), pixels)
-        self._pixels_call = Call(name, "module", "pixels", (Value(program.images),))
+        path = self._free("pixels")
+        put_at_path(self.layers, path, pixels)
+        self._pixels_call = Call(name, "module", path, (Value(program.images),))
         if program.images_change:
             self.steps_of["temporal"].append(self._pixels_call)
         else:
@@ -472,7 +480,8 @@ class _Quantizer(Run):
             rest = x.rest.reshape(x.rest.shape[0], -1)[:, 0].view(groups, 1, -1)
             rest = rest.expand(groups, outputs // groups, -1).reshape(outputs, -1, *[1] * dims)
             added = added + (weight.double() * rest).flatten(1).sum(1)
-        path = self._free(str(call.target) if call.kind == "module" else call.name)
+        is_module = call.kind == "module"
+        path = self._free(str(call.target) if is_module else call.name, own=is_module)
         layer = _Layer(path, weight.double() * scale, added, geometry, x.largest)
         put_at_path(self.layers, path, nn.Identity())
         args: tuple[Any, ...] = (Value(x.source),)
@@ -507,7 +516,11 @@ class _Quantizer(Run):
             assert isinstance(made, Tensor)
             return made
 
-        if torch.equal(run(x * y), run(x) * run(y)):
+        # It keeps products, sums and halves: what cuts off, rounds or squares does not.
+        rearranges = torch.equal(run(x * y), run(x) * run(y))
+        rearranges = rearranges and torch.equal(run(x + y), run(x) + run(y))
+        rearranges = rearranges and torch.equal(run(x / 2), run(x) / 2)
+        if rearranges and _takes_integers(run, x):
             if isinstance(known, _Sum):
                 if not torch.equal(run(x), x):
                     return self._refuse_call(call, "it rearranges what drives neurons")
@@ -522,7 +535,8 @@ class _Quantizer(Run):
             assert unit is not None
             return _Integers(unit, known.largest, call.name, rest=rest)
         counted = self._counted(name)
-        window = _averaged(x, run(x))
+        # Of fractions, for what rounds is no average.
+        window = _averaged(x / 8, run(x / 8))
         if counted is None:
             return None
         if window is None:
@@ -610,8 +624,13 @@ class _Quantizer(Run):
             unit: that of the sum, float64 ``[K]``.
             fires: which channels ever fire; None if all do.
         """
+        if term.unit is not None and not torch.equal(term.unit, unit):
+            reason = "its result drives neurons that need it in different units"
+            self._refuse(term.path, "layer" if isinstance(term, _Layer) else "sum", reason)
+            return 0
+        term.unit = unit
         if isinstance(term, _Scaled):
-            factor = (term.unit / unit).round()
+            factor = (term.worth / unit).round()
             factor = factor if fires is None else torch.where(fires, factor, 0.0)
             if bool((factor.abs() >= 2**31).any()):
                 self._refuse(term.path, "sum", "its spikes are too large for int32")
@@ -630,6 +649,9 @@ class _Quantizer(Run):
             term.made = IntegerConv(whole, own, *term.places, largest=term.largest)
         else:
             term.made = IntegerLinear(whole, own, largest=term.largest)
+        if self.part == "tail" and term.made.exact_steps < _WATCHED:
+            reason = f"its sums could leave 2**53 within {_WATCHED} time steps"
+            self._refuse(term.path, "layer", reason)
         put_at_path(self.layers, term.path, term.made)
         return term.made.sums
 
@@ -745,10 +767,11 @@ class _Quantizer(Run):
             return isinstance(module, nn.AvgPool1d | nn.AvgPool2d | nn.AvgPool3d)
         return call.target in (F.avg_pool1d, F.avg_pool2d, F.avg_pool3d)
 
-    def _free(self, path: str) -> str:
-        """A path that no module has yet."""
-        found, number = path.replace(" ", "_"), 1
-        while found in self.used:
+    def _free(self, path: str, *, own: bool = False) -> str:
+        """A path that no module has yet; ``own``: it is that of the module in the model."""
+        path, number = path.replace(" ", "_"), 1
+        found = path
+        while found in self.used or (found in self.reserved and not (own and found == path)):
             number += 1
             found = f"{path}_{number}"
         self.used.add(found)
@@ -786,6 +809,16 @@ def _spread(values: Tensor, like: Tensor) -> Tensor:
 
 def _sizes(value: Any, dims: int) -> tuple[int, ...]:
     return (value,) * dims if isinstance(value, int) else tuple(value)
+
+
+def _takes_integers(run: Callable[[Tensor], Tensor], x: Tensor) -> bool:
+    """Whether an operation takes integers of all sizes; an average over one place does not."""
+    try:
+        for dtype in (torch.int8, torch.int32, torch.int64):
+            run(x.to(dtype))
+    except (RuntimeError, TypeError):  # NotImplementedError is a RuntimeError
+        return False
+    return True
 
 
 def _averaged(x: Tensor, made: Tensor) -> tuple[int, ...] | None:

@@ -11,7 +11,7 @@ from snm_kernels import Emit
 from ..nn.integer import IntegerConv, IntegerNeuron
 from .interpret import Values
 from .observer import Ask
-from .program import STEPS, Call, Fire, RunningMax
+from .program import STEPS, Call, Fire, Program, RunningMax
 from .run import Counts, Launched, Run
 
 INTEGER_BYTES = 2
@@ -43,8 +43,7 @@ class IntegerRun(Run):
         reads = Counter(name for step in self.program.temporal for name in step.reads)
         drives = {fire.drive for fire in self.program.neurons if not fire.constant_drive}
         self._fused = {name for name in drives if reads[name] == 1}
-        neurons = [self.neuron(fire) for fire in self.program.neurons]
-        self._most = min(n.most_steps for n in neurons if isinstance(n, IntegerNeuron))
+        self._most = most_steps(self.program, self.model)
 
     def advance(
         self, steps: int, frames: Tensor | None, *, count: bool = False
@@ -53,7 +52,8 @@ class IntegerRun(Run):
         if self.steps + steps > self._most:
             raise ValueError(
                 f"SpikingNetwork: time steps must be at most {self._most}, within which no "
-                f"membrane leaves int32, got {self.steps + steps}; start afresh, or call reset()"
+                f"membrane leaves int32 and logits are exact, got {self.steps + steps}; "
+                f"start afresh, or call reset()"
             )
         return super().advance(steps, frames, count=count)
 
@@ -113,6 +113,21 @@ class IntegerRun(Run):
             if fire.read_out:
                 values[fire.name] = counts[fire.name].to(torch.int64)
         return values
+
+
+def most_steps(program: Program, model: nn.Module) -> int:
+    """For how many time steps an integer network has exact sums, whatever its spikes."""
+    most = []
+    for fire in program.neurons:
+        neuron = model.get_submodule(fire.path)
+        if isinstance(neuron, IntegerNeuron):
+            most.append(neuron.most_steps)
+    for step in program.tail:
+        if isinstance(step, Call) and step.kind == "module":
+            layer = model.get_submodule(str(step.target))
+            if isinstance(layer, IntegerConv):
+                most.append(layer.exact_steps)
+    return min(most)
 
 
 def _hooked(module: nn.Module) -> bool:

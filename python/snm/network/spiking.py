@@ -17,7 +17,7 @@ from .digest import SpikeDigest
 from .encode import Constant, Encoder, Frames, Poisson, Source
 from .first_pass import FirstPass, starting_states
 from .inputs import Inputs, check_direct, check_generator, check_readout_after, checked_timesteps
-from .integer import INTEGER_BYTES, IntegerRun
+from .integer import INTEGER_BYTES, IntegerRun, most_steps
 from .memory import steps_that_fit
 from .observer import Observer
 from .program import Program, RunningMax
@@ -175,11 +175,11 @@ class SpikingNetwork(nn.Module):
         steps = checked_timesteps(
             timesteps, encoder=self.encoder, tuned_for=self.tuned_for, most=most
         )
-        fits = [neuron.most_steps for neuron in layers if isinstance(neuron, IntegerNeuron)]
-        if fits and steps is not None and steps > min(fits):
+        fits = most_steps(self.program, self.model) if self.integers else None
+        if fits is not None and steps is not None and steps > fits:
             raise ValueError(
-                f"SpikingNetwork: timesteps must be at most {min(fits)}, within which no membrane "
-                f"leaves int32, got {steps}"
+                f"SpikingNetwork: timesteps must be at most {fits}, within which no membrane "
+                f"leaves int32 and logits are exact, got {steps}"
             )
         return steps
 

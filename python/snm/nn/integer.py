@@ -185,12 +185,21 @@ class IntegerConv(nn.Module):
         return self.sums.bit_length() + 1
 
     @property
+    def exact_steps(self) -> int:
+        """Over how many time steps its inputs may be summed with sums exact in float64."""
+        return (2**53 - 1) // max(1, self.sums)
+
+    @property
     def can_be_dense(self) -> bool:
         """Whether PyTorch has an exact dense convolution for this layer's device and inputs; for
         graphs of ``torch.compile`` it has none."""
         if torch.compiler.is_compiling():
             return False
         fits = self.largest * math.prod(self.pool) <= _LARGEST_DENSE and self.sums < _FRACTION
+        # oneDNN may be wrong with groups, and where a whole kernel lies in the padding.
+        along = zip(self.weight.shape[2:], self.dilation, self.padding, strict=True)
+        inside = all(pad <= apart * (kernel - 1) for kernel, apart, pad in along)
+        fits = fits and inside and self.groups == 1
         return fits and self.weight.device.type == "cpu" and _HAS_ONEDNN
 
     def forward(self, x: Tensor, steps: int = 1) -> Tensor:
@@ -334,6 +343,12 @@ class IntegerConv(nn.Module):
         Returns:
             int32 ``[T, B, ...]``; and what has to be added to it, int32 ``[K]``.
         """
+        windows = zip(x.shape[3:], self.pool[len(self.pool) - len(self.stride) :], strict=True)
+        if min(self._output_of(x), default=1) < 1 or any(size < pool for size, pool in windows):
+            raise ValueError(  # oneDNN does not check it
+                f"IntegerConv: x must be as large as the kernel, pooled and with its padding, "
+                f"got {list(x.shape)}"
+            )
         if self._dense is None:
             self._dense = _DenseWeight.of(self)
         return self._dense.drive(x)
@@ -355,6 +370,11 @@ class IntegerConv(nn.Module):
     def forget(self) -> None:
         """Drops the forms of the weight that its paths take; they are made again when needed."""
         self._packed = self._dense = None
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        self.sums = _largest_sum(self.weight, self.bias, self.largest * math.prod(self.pool))
+        self.forget()
 
     def __getstate__(self) -> dict[str, Any]:
         """What a copy or a pickle holds: the forms of the weight are made anew."""
@@ -485,7 +505,9 @@ class Pixels(nn.Module):
                     "SpikingNetwork: takes no uint8 images; give snm.quantize the mean and std "
                     "with which pixels are standardised"
                 )
-            return x.to(torch.int32) - _along(self.zero.round().to(torch.int32), behind)
+            zero = self.zero.round().clamp(-SILENT, SILENT).to(torch.int32)
+            steps = x.to(torch.int64) - _along(zero, behind)
+            return steps.clamp(-LARGEST_PIXEL, LARGEST_PIXEL).to(torch.int32)
         steps = x.double() / _along(self.step, behind) - _along(self.rest, behind)
         return steps.round().clamp(-LARGEST_PIXEL, LARGEST_PIXEL).to(torch.int32)
 
