@@ -497,10 +497,17 @@ def test_loaded_weights_are_used(path: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kernel", "padding", "groups"), [((64, 3, 3, 3), 1, 2), ((64, 1, 5, 5), 6, 1)]
+    ("kernel", "padding", "groups", "is_dense"),
+    [
+        ((64, 3, 3, 3), 1, 2, True),
+        ((24, 1, 3, 3), 1, 24, True),
+        ((40, 5, 3, 2), 2, 4, True),
+        ((64, 1, 5, 5), 6, 1, False),
+    ],
+    ids=["two groups", "depthwise", "wide margins", "a kernel in the padding"],
 )
-def test_what_onednn_gets_wrong_is_not_dense(
-    kernel: tuple[int, ...], padding: int, groups: int
+def test_what_onednn_gets_wrong_is_computed_otherwise(
+    kernel: tuple[int, ...], padding: int, groups: int, is_dense: bool
 ) -> None:
     torch.manual_seed(0)
     weight = torch.randint(-127, 128, kernel).to(torch.int8)
@@ -508,7 +515,7 @@ def test_what_onednn_gets_wrong_is_not_dense(
     dense = IntegerConv(weight, None, *places, path="dense")
     events = IntegerConv(weight, None, *places)
     x = torch.randint(-1, 2, (2, kernel[1] * groups, 19, 19)).to(torch.int8)
-    assert not dense.can_be_dense
+    assert dense.can_be_dense == is_dense
     assert torch.equal(dense(x), events(x))
 
 

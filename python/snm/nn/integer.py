@@ -195,11 +195,13 @@ class IntegerConv(nn.Module):
         graphs of ``torch.compile`` it has none."""
         if torch.compiler.is_compiling():
             return False
-        fits = self.largest * math.prod(self.pool) <= _LARGEST_DENSE and self.sums < _FRACTION
-        # oneDNN may be wrong with groups, and where a whole kernel lies in the padding.
+        # With groups, inputs are made positive and up to twice as large before they are summed.
+        sums = self.sums * (2 if self.groups > 1 else 1)
+        fits = self.largest * math.prod(self.pool) <= _LARGEST_DENSE and sums < _FRACTION
+        # oneDNN may be wrong where a whole kernel lies in the padding.
         along = zip(self.weight.shape[2:], self.dilation, self.padding, strict=True)
         inside = all(pad <= apart * (kernel - 1) for kernel, apart, pad in along)
-        fits = fits and inside and self.groups == 1
+        fits = fits and inside
         return fits and self.weight.device.type == "cpu" and _HAS_ONEDNN
 
     def forward(self, x: Tensor, steps: int = 1) -> Tensor:
@@ -568,6 +570,10 @@ class _DenseWeight(NamedTuple):
     rest: Tensor
     """int32 ``[K]``: what makes sums of the bits."""
     zero: int
+    margin: tuple[int, int]
+    """How many places are put around inputs in each dimension."""
+    places: tuple[list[int], list[int], list[int], int]
+    """Stride, padding, dilation and groups."""
     layer: IntegerConv
 
     @classmethod
@@ -579,14 +585,23 @@ class _DenseWeight(NamedTuple):
             kernel = kernel[:, :, None] if dims == 1 else kernel[:, :, None, None]
         zero = layer.largest * math.prod(layer.pool)
         scale = torch.ones(len(kernel))
-        places = _two(layer)
-        size = [1, kernel.shape[1] * layer.groups, 32, 32]
-        packed = torch.ops.onednn.qconv_prepack(kernel, scale, 1.0, zero, *places, size)
+        stride, padding, dilation, groups = _two(layer)
+        size = [1, kernel.shape[1] * groups, 32, 32]
         bias = torch.full((len(kernel),), _OFFSET)
         rest = torch.full((len(kernel),), -_OFFSET_BITS, dtype=torch.int32)
         if layer.bias is not None:
             rest = rest + layer.bias
-        return cls(packed, scale, bias, rest, zero, layer)
+        margin = (0, 0)
+        if groups > 1:
+            # Here oneDNN is not always right about a 0 that is not 0: it gets the margins as well,
+            # and what they and the others are too large by is taken off behind.
+            rest = rest - zero * kernel.flatten(1).sum(1, dtype=torch.int32)
+            margin, padding = (padding[0], padding[1]), [0, 0]
+        places = stride, padding, dilation, groups
+        packed = torch.ops.onednn.qconv_prepack(
+            kernel, scale, 1.0, 0 if groups > 1 else zero, *places, size
+        )
+        return cls(packed, scale, bias, rest, zero, margin, places, layer)
 
     def drive(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """As :meth:`IntegerConv._drive_densely`."""
@@ -601,21 +616,21 @@ class _DenseWeight(NamedTuple):
             folded = folded[:, :, None, None]
         # int8 and uint8 have the same sums.
         shifted = folded.view(torch.uint8) + self.zero
+        if any(self.margin):
+            down, along = self.margin
+            shifted = F.pad(shifted, (along, along, down, down), value=self.zero)
         shifted = shifted.contiguous(memory_format=torch.channels_last)
         zeros = torch.zeros(len(self.scale), dtype=torch.int32)
-        stride, padding, dilation, groups = _two(layer)
+        groups = self.places[3]
         made = torch.ops.onednn.qconv2d_pointwise(
             shifted,
             1.0,
-            self.zero,
+            0 if groups > 1 else self.zero,
             self.weight,
             self.scale,
             zeros,
             self.bias,
-            stride,
-            padding,
-            dilation,
-            groups,
+            *self.places,
             1.0,
             0,
             torch.float32,
