@@ -195,13 +195,8 @@ class IntegerConv(nn.Module):
         graphs of ``torch.compile`` it has none."""
         if torch.compiler.is_compiling():
             return False
-        # With groups, inputs are made positive and up to twice as large before they are summed.
-        sums = self.sums * (2 if self.groups > 1 else 1)
-        fits = self.largest * math.prod(self.pool) <= _LARGEST_DENSE and sums < _FRACTION
-        # oneDNN may be wrong where a whole kernel lies in the padding.
-        along = zip(self.weight.shape[2:], self.dilation, self.padding, strict=True)
-        inside = all(pad <= apart * (kernel - 1) for kernel, apart, pad in along)
-        fits = fits and inside
+        # Inputs are made positive, and up to twice as large, before they are summed.
+        fits = self.largest * math.prod(self.pool) <= _LARGEST_DENSE and 2 * self.sums < _FRACTION
         return fits and self.weight.device.type == "cpu" and _HAS_ONEDNN
 
     def forward(self, x: Tensor, steps: int = 1) -> Tensor:
@@ -591,16 +586,12 @@ class _DenseWeight(NamedTuple):
         rest = torch.full((len(kernel),), -_OFFSET_BITS, dtype=torch.int32)
         if layer.bias is not None:
             rest = rest + layer.bias
-        margin = (0, 0)
-        if groups > 1:
-            # Here oneDNN is not always right about a 0 that is not 0: it gets the margins as well,
-            # and what they and the others are too large by is taken off behind.
-            rest = rest - zero * kernel.flatten(1).sum(1, dtype=torch.int32)
-            margin, padding = (padding[0], padding[1]), [0, 0]
-        places = stride, padding, dilation, groups
-        packed = torch.ops.onednn.qconv_prepack(
-            kernel, scale, 1.0, 0 if groups > 1 else zero, *places, size
-        )
+        # oneDNN knows zeros that are not 0, but is wrong about them in some layers. So they are put
+        # around inputs here, and what all inputs are too large by is taken off behind.
+        rest = rest - zero * kernel.flatten(1).sum(1, dtype=torch.int32)
+        places = stride, [0, 0], dilation, groups
+        packed = torch.ops.onednn.qconv_prepack(kernel, scale, 1.0, 0, *places, size)
+        margin = padding[0], padding[1]
         return cls(packed, scale, bias, rest, zero, margin, places, layer)
 
     def drive(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -621,11 +612,10 @@ class _DenseWeight(NamedTuple):
             shifted = F.pad(shifted, (along, along, down, down), value=self.zero)
         shifted = shifted.contiguous(memory_format=torch.channels_last)
         zeros = torch.zeros(len(self.scale), dtype=torch.int32)
-        groups = self.places[3]
         made = torch.ops.onednn.qconv2d_pointwise(
             shifted,
             1.0,
-            0 if groups > 1 else self.zero,
+            0,
             self.weight,
             self.scale,
             zeros,
