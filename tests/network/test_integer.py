@@ -497,19 +497,21 @@ def test_loaded_weights_are_used(path: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kernel", "padding", "groups"), [((64, 3, 3, 3), 1, 2), ((64, 1, 5, 5), 6, 1)]
+    ("kernel", "padding", "dilation", "groups"),
+    [((128, 3, 2, 2), 1, 1, 2), ((64, 1, 5, 5), 6, 1, 1), ((5, 256, 5, 5), 4, 2, 1)],
 )
-def test_what_onednn_gets_wrong_is_not_dense(
-    kernel: tuple[int, ...], padding: int, groups: int
+def test_padding_that_onednn_gets_wrong(
+    kernel: tuple[int, ...], padding: int, dilation: int, groups: int
 ) -> None:
     torch.manual_seed(0)
     weight = torch.randint(-127, 128, kernel).to(torch.int8)
-    places = ((1, 1), (padding, padding), (1, 1), groups)
-    dense = IntegerConv(weight, None, *places, path="dense")
-    events = IntegerConv(weight, None, *places)
+    places = ((1, 1), (padding, padding), (dilation, dilation), groups)
     x = torch.randint(-1, 2, (2, kernel[1] * groups, 19, 19)).to(torch.int8)
-    assert not dense.can_be_dense
-    assert torch.equal(dense(x), events(x))
+    expected = IntegerConv(weight, None, *places)(x)
+    dense = IntegerConv(weight, None, *places, path="dense")
+    assert dense.can_be_dense == (groups == 1)
+    for _ in range(20):
+        assert torch.equal(dense(x), expected)
 
 
 def test_dense_convolutions_of_too_little_are_refused() -> None:

@@ -196,10 +196,8 @@ class IntegerConv(nn.Module):
         if torch.compiler.is_compiling():
             return False
         fits = self.largest * math.prod(self.pool) <= _LARGEST_DENSE and self.sums < _FRACTION
-        # oneDNN may be wrong with groups, and where a whole kernel lies in the padding.
-        along = zip(self.weight.shape[2:], self.dilation, self.padding, strict=True)
-        inside = all(pad <= apart * (kernel - 1) for kernel, apart, pad in along)
-        fits = fits and inside and self.groups == 1
+        # With groups oneDNN is wrong for some layers.
+        fits = fits and self.groups == 1
         return fits and self.weight.device.type == "cpu" and _HAS_ONEDNN
 
     def forward(self, x: Tensor, steps: int = 1) -> Tensor:
@@ -579,7 +577,8 @@ class _DenseWeight(NamedTuple):
             kernel = kernel[:, :, None] if dims == 1 else kernel[:, :, None, None]
         zero = layer.largest * math.prod(layer.pool)
         scale = torch.ones(len(kernel))
-        places = _two(layer)
+        stride, _, dilation, groups = _two(layer)
+        places = (stride, [0, 0], dilation, groups)
         size = [1, kernel.shape[1] * layer.groups, 32, 32]
         packed = torch.ops.onednn.qconv_prepack(kernel, scale, 1.0, zero, *places, size)
         bias = torch.full((len(kernel),), _OFFSET)
@@ -599,11 +598,14 @@ class _DenseWeight(NamedTuple):
             folded = sum_pool(folded, layer.pool[-1:]).unsqueeze(2)
         else:
             folded = folded[:, :, None, None]
+        stride, padding, dilation, groups = _two(layer)
+        # oneDNN's own padding of what has a zero point is wrong for some layers, and overruns.
+        if any(padding):
+            folded = F.pad(folded, [padding[1], padding[1], padding[0], padding[0]])
         # int8 and uint8 have the same sums.
         shifted = folded.view(torch.uint8) + self.zero
         shifted = shifted.contiguous(memory_format=torch.channels_last)
         zeros = torch.zeros(len(self.scale), dtype=torch.int32)
-        stride, padding, dilation, groups = _two(layer)
         made = torch.ops.onednn.qconv2d_pointwise(
             shifted,
             1.0,
@@ -613,7 +615,7 @@ class _DenseWeight(NamedTuple):
             zeros,
             self.bias,
             stride,
-            padding,
+            [0, 0],
             dilation,
             groups,
             1.0,
