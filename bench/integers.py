@@ -4,7 +4,8 @@
     python bench/render.py --update
 
 Needs what requirements-peers.txt lists, and MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=100000000000
-for memory that stays mapped. With --only SUITE it measures one suite and prints it.
+for memory that stays mapped. With --only it measures some suites, and replaces their rows in the
+record if there is one.
 """
 
 import argparse
@@ -24,7 +25,7 @@ from torch import Tensor, nn
 import snm
 from snm.bench.few_steps_networks import BUILT, NETWORKS, PIXELS
 from snm.bench.models import MODELS, Model, sparse
-from snm.bench.record import Row, begin
+from snm.bench.record import Row, begin, read
 from snm.bench.timed.network import SpikingJelly
 from snm.bench.timing import HEAP
 from snm.conversion.faster import faster_path
@@ -306,11 +307,13 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("record", type=Path, nargs="?", help="the JSON file to write")
-    parser.add_argument("--only", choices=SUITES, help="measure one suite, and write nothing")
+    parser.add_argument("--only", choices=SUITES, nargs="+", help="measure these suites")
     options = parser.parse_args()
-    if (options.record is None) == (options.only is None):
-        parser.error("give a record, or --only a suite")
+    chosen = options.only or list(SUITES)
     record = begin("integers", "cpu")
+    if options.only and options.record is not None and options.record.exists():
+        replaced = {"memory" if name == "network" else name for name in chosen} | set(chosen)
+        record.rows += [row for row in read(options.record).rows if row["suite"] not in replaced]
 
     def add(row: Row) -> None:
         record.rows.append(row)
@@ -319,7 +322,7 @@ def main() -> int:
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore", DeadNeuronWarning)
         for name, suite in SUITES.items():
-            if options.only in (None, name):
+            if name in chosen:
                 suite(add)
                 if options.record is not None:
                     record.write(options.record)

@@ -431,6 +431,8 @@ def test_layer_comes_back(layer: nn.Module) -> None:
         (IntegerConv, {"padding": [-1]}, {"weight": torch.int8}, "IntegerConv cannot be made"),
         (IntegerConv, {"pool": []}, {"weight": torch.int8}, "IntegerConv cannot be made"),
         (IntegerConv, {"groups": 0}, {"weight": torch.int8}, "IntegerConv cannot be made"),
+        (IntegerConv, {"largest": 0}, {"weight": torch.int8}, "IntegerConv cannot be made"),
+        (IntegerNeuron, {"bound": -1}, {"threshold": torch.int32}, "IntegerNeuron cannot be made"),
         (IntegerConv, {"path": "fast"}, {"weight": torch.int8}, "cannot have str 'fast' as path"),
         (IntegerConv, {"packed": 1}, {"weight": torch.int8}, "IntegerConv has no 'packed'"),
         (IntegerNeuron, {}, {"threshold": torch.float32}, "must have a threshold in int32"),
@@ -519,6 +521,16 @@ def test_padding_that_onednn_gets_wrong(
     assert dense.can_be_dense
     for _ in range(20):
         assert torch.equal(dense(x), expected)
+
+
+@pytest.mark.parametrize("stride", [(1, 2), (2, 1), (2, 2)], ids=str)
+def test_rows_of_one_output(stride: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    weight = torch.randint(-127, 128, (32, 2, 2, 5)).to(torch.int8)
+    places = (stride, (0, 0), (1, 1))
+    x = torch.randint(-1, 2, (2, 2, 15, 5)).to(torch.int8)
+    dense, events = (IntegerConv(weight, None, *places, path=p) for p in ("dense", "events"))
+    assert torch.equal(dense(x), events(x))
 
 
 def test_dense_convolutions_of_too_little_are_refused() -> None:

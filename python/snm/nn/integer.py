@@ -62,7 +62,7 @@ class IntegerNeuron(SNMNeuron):
         backend: as in :func:`snm_kernels.snm`.
 
     Raises:
-        ValueError: a threshold is out of range.
+        ValueError: a threshold is out of range, or bound is negative.
         TypeError: the threshold or bias is not int32, or rule is not an SNMRule.
 
     >>> neuron = IntegerNeuron(torch.tensor([10], dtype=torch.int32))
@@ -83,6 +83,8 @@ class IntegerNeuron(SNMNeuron):
         for name, value in (("threshold", threshold), ("bias", bias)):
             if value is not None and value.dtype != torch.int32:
                 raise TypeError(f"IntegerNeuron: {name} must be int32, got {value.dtype}")
+        if bound < 0:
+            raise ValueError(f"IntegerNeuron: bound must be at least 0, got {bound}")
         fits = (threshold == SILENT) | ((threshold >= 1) & (threshold < 2**24))
         if not bool(fits.all()):
             raise ValueError(
@@ -164,6 +166,8 @@ class IntegerConv(nn.Module):
         if groups < 1 or weight.shape[0] % groups:
             raise ValueError(f"IntegerConv: groups must divide {weight.shape[0]}, got {groups}")
         _check_places(weight.dim() - 2, stride, padding, dilation, pool)
+        if largest < 1:
+            raise ValueError(f"IntegerConv: largest must be at least 1, got {largest}")
         self.register_buffer("weight", weight)
         self.register_buffer("bias", bias)
         self.stride = tuple(stride)
@@ -211,7 +215,7 @@ class IntegerConv(nn.Module):
             int32 ``[N, K, ...]``; int64 or float64 if ``x`` is.
         """
         if x.dtype == torch.int8 and steps == 1:
-            if self.path == "dense" and self.can_be_dense:
+            if self._goes_dense(x.unsqueeze(0)):
                 drive, bias = self._drive_densely(x.unsqueeze(0))
                 return (drive + _along(bias, drive.dim() - 3)).squeeze(0)
             return self._drive(x.unsqueeze(0)).squeeze(0)
@@ -240,7 +244,7 @@ class IntegerConv(nn.Module):
             neuron: the neurons.
             state, residual, emit: as for a call of :class:`snm.nn.SNMNeuron`.
         """
-        if self.path == "dense" and self.can_be_dense:
+        if self._goes_dense(x):
             return self._fire_densely(x, neuron, state, residual, emit)
         arguments = self._arguments()
         if neuron.bias is not None:
@@ -283,6 +287,13 @@ class IntegerConv(nn.Module):
         convolve = F.conv1d if dims == 1 else F.conv2d
         places = (self.stride, self.padding, self.dilation)
         return convolve(pooled, self.weight.to(torch.float64), None, *places, self.groups)
+
+    def _goes_dense(self, x: Tensor) -> bool:
+        """Whether spikes ``[T, B, ...]`` are convolved densely."""
+        if self.path == "events" or not self.can_be_dense:
+            return False
+        # oneDNN is wrong about strided convolutions with several rows of one output.
+        return len(self.stride) < 2 or self.stride[1] == 1 or self._output_of(x)[1] != 1
 
     def _fire_densely(
         self,
