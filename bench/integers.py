@@ -313,7 +313,8 @@ def main() -> int:
     record = begin("integers", "cpu")
     if options.only and options.record is not None and options.record.exists():
         replaced = {"memory" if name == "network" else name for name in chosen} | set(chosen)
-        record.rows += [row for row in read(options.record).rows if row["suite"] not in replaced]
+        kept = (row for row in read(options.record).rows if row["suite"] not in replaced)
+        record.rows.extend(kept)
 
     def add(row: Row) -> None:
         record.rows.append(row)
