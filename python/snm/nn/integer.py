@@ -616,12 +616,16 @@ class _DenseWeight(NamedTuple):
             folded = sum_pool(folded, layer.pool[-1:]).unsqueeze(2)
         else:
             folded = folded[:, :, None, None]
+        places = folded.permute(0, 2, 3, 1)
+        down, along = self.margin
+        images, height, width, channels = places.shape
+        shifted = places.new_full(
+            (images, height + 2 * down, width + 2 * along, channels), self.zero, dtype=torch.uint8
+        )
+        inside = shifted[:, down : down + height, along : along + width]
         # int8 and uint8 have the same sums.
-        shifted = folded.view(torch.uint8) + self.zero
-        if any(self.margin):
-            down, along = self.margin
-            shifted = F.pad(shifted, (along, along, down, down), value=self.zero)
-        shifted = shifted.contiguous(memory_format=torch.channels_last)
+        torch.add(places.view(torch.uint8), self.zero, out=inside)
+        shifted = shifted.permute(0, 3, 1, 2)
         zeros = torch.zeros(len(self.scale), dtype=torch.int32)
         made = torch.ops.onednn.qconv2d_pointwise(
             shifted,
