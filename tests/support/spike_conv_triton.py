@@ -187,7 +187,7 @@ def fires(case: ConvCase) -> bool:
 def check_operators() -> None:
     """Has opcheck look at every call of an operator from now on."""
     # The function of the same name hides the module.
-    module = sys.modules["snm_kernels.spike_conv"]
+    module = sys.modules["snm_kernels.spike_layers"]
     found = module._operator
 
     def operator(name: str, chosen: str) -> Callable[..., Any]:
