@@ -9,7 +9,7 @@ import pytest
 from support.isa import NEEDED, USABLE, processor_flags
 from support.sanitized import build_sanitized, run_sanitized
 
-EVERY = 4
+EVERY = 12
 """The n-th case is run."""
 
 
@@ -21,7 +21,7 @@ def test_kernels_equal_reference(isa: str, tmp_path: Path) -> None:
     assert process.returncode == 0, process.stderr
     summary = json.loads(process.stdout)
     assert summary["failures"] == []
-    assert summary["cases"] > 100
+    assert summary["cases"] > 40
     # It is this library that ran.
     assert str(tmp_path) in process.stderr
 

@@ -186,7 +186,6 @@ def fires(case: ConvCase) -> bool:
 
 def check_operators() -> None:
     """Has opcheck look at every call of an operator from now on."""
-    # The function of the same name hides the module.
     module = sys.modules["snm_kernels.spike_layers"]
     found = module._operator
 
