@@ -29,10 +29,10 @@ STABLE_TORCH_LIBRARY(snm_kernels, library) {
       "ScalarType sent_dtype) -> (Tensor spikes, Tensor total)");
   library.def(
       "spike_conv(Tensor x, Tensor weight, Tensor packed, Tensor? bias, int[] stride, "
-      "int[] padding, int[] dilation, int groups, int[] pool) -> Tensor");
+      "int[] padding, int[] dilation, int groups, int[] pool, bool dense) -> Tensor");
   library.def(
       "snm_conv(Tensor x, Tensor weight, Tensor packed, Tensor threshold, Tensor? v, Tensor? m, "
       "Tensor? bias, Tensor? residual, int[] stride, int[] padding, int[] dilation, int groups, "
-      "int[] pool, float v_init, float? negative_threshold, bool strict, int max_spikes, "
+      "int[] pool, bool dense, float v_init, float? negative_threshold, bool strict, int max_spikes, "
       "int count_min, int count_max, bool sends) -> (Tensor spikes, Tensor v, Tensor m)");
 }

@@ -73,6 +73,7 @@ def spike_conv_fake(
     dilation: Sequence[int],
     groups: int,  # noqa: ARG001
     pool: Sequence[int],
+    dense: bool,  # noqa: ARG001
 ) -> Tensor:
     """Makes what ``spike_conv`` drives neurons with."""
     return _convolved(x, weight, stride, padding, dilation, pool, torch.int32)

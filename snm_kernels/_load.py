@@ -54,13 +54,16 @@ class BuildInfo(NamedTuple):
     """The oldest torch that has the stable ABI which the libraries use."""
     isa: str
     """The instruction set that the CPU kernels use: avx512, avx2 or baseline."""
+    matrix: str
+    """What multiplies matrices of 8 bits there: amx, vnni, or plain for what every set has."""
 
 
 def build_info() -> BuildInfo:
     """Version, compilers, instruction set, CUDA targets and oldest torch of this build.
 
     The instruction set is the best of those built that this processor has. The environment
-    variable ``SNM_CPU_ISA`` (``avx512``, ``avx2`` or ``baseline``), read once, forces one.
+    variable ``SNM_CPU_ISA`` (``avx512``, ``avx2`` or ``baseline``), read once, forces one, and
+    ``SNM_CPU_MATRIX`` (``amx``, ``vnni`` or ``plain``) what multiplies matrices.
 
     >>> build_info().oldest_torch
     '2.11'

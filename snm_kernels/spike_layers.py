@@ -22,6 +22,8 @@ Sizes = int | Sequence[int]
 
 BLOCK = 64
 """Outputs whose weights lie side by side in a packed weight."""
+PANEL, DEPTH = 16, 64
+"""Outputs, and inputs, of a tile of a weight that is packed for products of matrices."""
 
 
 def snm_conv(
@@ -35,6 +37,7 @@ def snm_conv(
     groups: int = 1,
     pool: Sizes = 1,
     packed: Tensor | None = None,
+    dense: bool = False,
     rule: SNMRule = SNM,
     state: SNMState | None = None,
     bias: Tensor | None = None,
@@ -47,7 +50,7 @@ def snm_conv(
     What drives the neurons, ``conv(sum_pool(x[t]), weight) + bias + residual[t]``, is a sum of
     int8 weights in int32, exact in any order, and is never written to memory. The neurons are
     those of :func:`snm` with int32 thresholds. On the CPU the time that it takes grows with the
-    number of spikes.
+    number of spikes, unless it is told to multiply all of them.
 
     Args:
         x: spikes, int8 ``[T, B, C, H, W]`` or ``[T, B, C, L]``, time first, any numbers. Where
@@ -58,8 +61,11 @@ def snm_conv(
             zeros.
         pool: sizes of windows, side by side, over which spikes are summed before the convolution:
             an average pooling whose factor is in the weights.
-        packed: what :func:`pack_spike_weight` makes of ``weight``, to save doing it in every call;
-            that it is made of this weight is not checked. Only the CPU reads it.
+        packed: what :func:`pack_spike_weight` makes of ``weight``, ``groups`` and ``dense``, to save
+            doing it in every call; that it is made of them is not checked. Only the CPU reads it.
+        dense: whether the CPU multiplies matrices of spikes and zeros alike, rather than adding up
+            the weights of spikes; the same result. Sums over windows of ``pool`` must fit in int8
+            then. Where processors have instructions for it (AVX-512 VNNI, AMX) it may be faster.
         rule, state: as for :func:`snm`; the membrane is int32.
         bias: int32, broadcastable to ``[K, *output]``; added at every step.
         residual: int32 ``[T, B, K, *output]``, added at every step; stride 0 over time allowed.
@@ -82,7 +88,7 @@ def snm_conv(
     ([[0, 0, 0], [1, 1, 1], [0, 0, 0]], [8, 8, 8])
     """
     name = "snm_conv"
-    layer = _checked(name, x, weight, packed, stride, padding, dilation, groups, pool)
+    layer = _checked(name, x, weight, packed, dense, stride, padding, dilation, groups, pool)
     return _run_neurons(
         name, layer, x.dim() - 3, threshold, rule, state, bias, residual, emit, backend
     )
@@ -98,13 +104,14 @@ def spike_conv(
     groups: int = 1,
     pool: Sizes = 1,
     packed: Tensor | None = None,
+    dense: bool = False,
     bias: Tensor | None = None,
     backend: Backend = "auto",
 ) -> Tensor:
     """The convolution of :func:`snm_conv` alone: what it drives neurons with.
 
     Args:
-        x, weight, stride, padding, dilation, groups, pool, packed, bias, backend: as for
+        x, weight, stride, padding, dilation, groups, pool, packed, dense, bias, backend: as for
             :func:`snm_conv`.
 
     Returns:
@@ -118,7 +125,7 @@ def spike_conv(
     [5, -7]
     """
     name = "spike_conv"
-    layer = _checked(name, x, weight, packed, stride, padding, dilation, groups, pool)
+    layer = _checked(name, x, weight, packed, dense, stride, padding, dilation, groups, pool)
     return _run_drive(name, layer, x.dim() - 3, bias, backend)
 
 
@@ -128,6 +135,7 @@ def snm_linear(
     threshold: Tensor,
     *,
     packed: Tensor | None = None,
+    dense: bool = False,
     rule: SNMRule = SNM,
     state: SNMState | None = None,
     bias: Tensor | None = None,
@@ -142,7 +150,7 @@ def snm_linear(
         weight: int8 ``[K, C]``.
         threshold, bias: int32, broadcastable to ``[K]``.
         residual: int32 ``[T, B, K]``.
-        packed, rule, state, emit, backend: as for :func:`snm_conv`.
+        packed, dense, rule, state, emit, backend: as for :func:`snm_conv`.
 
     Returns:
         :class:`SNMOutput`: spikes int8 ``[T, B, K]`` and the state ``[B, K]``.
@@ -156,7 +164,7 @@ def snm_linear(
     [1, 0]
     """
     name = "snm_linear"
-    layer = _checked_linear(name, x, weight, packed)
+    layer = _checked_linear(name, x, weight, packed, dense)
     return _run_neurons(name, layer, 0, threshold, rule, state, bias, residual, emit, backend)
 
 
@@ -165,13 +173,14 @@ def spike_linear(
     weight: Tensor,
     *,
     packed: Tensor | None = None,
+    dense: bool = False,
     bias: Tensor | None = None,
     backend: Backend = "auto",
 ) -> Tensor:
     """The linear layer of :func:`snm_linear` alone: what it drives neurons with.
 
     Args:
-        x, weight, packed, bias, backend: as for :func:`snm_linear`.
+        x, weight, packed, dense, bias, backend: as for :func:`snm_linear`.
 
     Returns:
         int32 ``[T, B, K]``.
@@ -184,20 +193,26 @@ def spike_linear(
     -2
     """
     name = "spike_linear"
-    return _run_drive(name, _checked_linear(name, x, weight, packed), 0, bias, backend)
+    layer = _checked_linear(name, x, weight, packed, dense)
+    return _run_drive(name, layer, 0, bias, backend)
 
 
-def pack_spike_weight(weight: Tensor, groups: int = 1) -> Tensor:
-    """A weight in the order in which spikes find it, for the argument ``packed``.
+def pack_spike_weight(weight: Tensor, groups: int = 1, dense: bool = False) -> Tensor:
+    """A weight in the order in which it is read, for the argument ``packed``.
 
     Args:
         weight: int8 ``[K, C / groups, *kernel]`` with up to 2 spatial dimensions.
         groups: that of the convolution.
+        dense: that of the convolution.
 
     Returns:
         int8, flat. For each group and block of 64 outputs (or two such blocks side by side), each
         place of the kernel and each input channel it has 64 bytes: the weights of outputs 0 and 32
         with 128 added to the first, then those of 1 and 33, and so on; 0 behind the last output.
+        With ``dense`` groups are put together until they have 16 outputs; for each such group and
+        16 outputs, every 4 inputs (the channels of the first place of the kernel, those of the
+        second and so on, with zeros up to a multiple of 64) have 64 bytes: those of the first
+        output, those of the second and so on.
 
     Raises:
         TypeError, ValueError: the weight is not such a tensor, or groups does not divide K.
@@ -213,6 +228,8 @@ def pack_spike_weight(weight: Tensor, groups: int = 1) -> Tensor:
     outputs, inputs = weight.shape[0] // groups, weight.shape[1]
     # [groups, outputs, channels, taps]
     taps = weight.reshape(groups, outputs, inputs, math.prod(weight.shape[2:]))
+    if dense:
+        return _pack_densely(taps)
     blocks = -(-outputs // BLOCK)
     wide = 2 if blocks % 2 == 0 else 1
     padded = functional.pad(taps, (0, 0, 0, 0, 0, blocks * BLOCK - outputs))
@@ -222,12 +239,37 @@ def pack_spike_weight(weight: Tensor, groups: int = 1) -> Tensor:
     return raised.permute(0, 1, 5, 4, 2, 3, 6).reshape(-1)
 
 
+def _pack_densely(weight: Tensor) -> Tensor:
+    """:func:`pack_spike_weight` of ``[groups, outputs, channels, taps]`` for products of
+    matrices."""
+    groups, outputs, channels, taps = weight.shape
+    together = _groups_of_a_matrix(groups, outputs)
+    whole = weight.new_zeros(groups // together, together, outputs, taps, together, channels)
+    # Outputs of a group read no other's channels.
+    own = weight.view(groups // together, together, outputs, channels, taps).transpose(3, 4)
+    for each in range(together):
+        whole[:, each, :, :, each] = own[:, each]
+    rows = whole.reshape(groups // together, together * outputs, taps * together * channels)
+    behind = (-rows.shape[2] % DEPTH, -rows.shape[1] % PANEL)
+    padded = functional.pad(rows, (0, behind[0], 0, behind[1]))
+    split = padded.unflatten(2, (-1, 4)).unflatten(1, (-1, PANEL))
+    # [groups, panels, fours, outputs, 4]
+    return split.transpose(2, 3).reshape(-1)
+
+
+def _groups_of_a_matrix(groups: int, outputs: int) -> int:
+    """How many groups of so many outputs each are put together to have a panel of them."""
+    fitting = (n for n in range(1, groups) if groups % n == 0 and n * outputs >= PANEL)
+    return next(fitting, groups)
+
+
 class _Layer(NamedTuple):
     """The arguments of an operator's convolution, as two-dimensional."""
 
     x: Tensor
     weight: Tensor
     packed: Tensor | None
+    dense: bool
     places: tuple[list[int], list[int], list[int], int, list[int]]
     """Stride, padding, dilation, groups and pool."""
     output: tuple[int, ...]
@@ -239,6 +281,7 @@ def _checked(
     x: Tensor,
     weight: Tensor,
     packed: Tensor | None,
+    dense: bool,
     stride: Sizes,
     padding: Sizes,
     dilation: Sizes,
@@ -279,10 +322,12 @@ def _checked(
         neutral = (1, 0, 1, 1)
         places = [[one, *place] for one, place in zip(neutral, places, strict=True)]
         output.insert(1, 1)
-    return _layer(op, x, weight, packed, places, groups, tuple(output))
+    return _layer(op, x, weight, packed, dense, places, groups, tuple(output))
 
 
-def _checked_linear(op: str, x: Tensor, weight: Tensor, packed: Tensor | None) -> _Layer:
+def _checked_linear(
+    op: str, x: Tensor, weight: Tensor, packed: Tensor | None, dense: bool
+) -> _Layer:
     """Checks a linear layer's arguments, and makes a convolution of it."""
     _check_spikes(op, x, (3,), "[T, B, C]")
     _check_int8(op, "weight", weight, (2,), "[K, C]")
@@ -291,7 +336,7 @@ def _checked_linear(op: str, x: Tensor, weight: Tensor, packed: Tensor | None) -
     places = [[1, 1], [0, 0], [1, 1], [1, 1]]
     output = (weight.shape[0], 1, 1)
     x, weight = (each.unsqueeze(-1).unsqueeze(-1) for each in (x, weight))
-    return _layer(op, x, weight, packed, places, 1, output)
+    return _layer(op, x, weight, packed, dense, places, 1, output)
 
 
 def _layer(
@@ -299,6 +344,7 @@ def _layer(
     x: Tensor,
     weight: Tensor,
     packed: Tensor | None,
+    dense: bool,
     places: list[list[int]],
     groups: int,
     output: tuple[int, ...],
@@ -306,12 +352,23 @@ def _layer(
     """The layer, once what both kinds have is checked."""
     if weight.device != x.device:
         raise refusal(op, ValueError, "weight", f"on {x.device}", weight.device)
+    if not isinstance(dense, bool):
+        raise refusal(op, TypeError, "dense", "a bool", dense)
     if packed is not None:
-        blocks = -(-(weight.shape[0] // groups) // BLOCK)
-        size = torch.Size((groups * blocks * BLOCK * math.prod(weight.shape[1:]),))
+        size = torch.Size((_packed_bytes(weight, groups, dense),))
         check_tensor(op, "packed", packed, size, torch.int8, x.device)
     stride, padding, dilation, pool = places
-    return _Layer(x, weight, packed, (stride, padding, dilation, groups, pool), output)
+    return _Layer(x, weight, packed, dense, (stride, padding, dilation, groups, pool), output)
+
+
+def _packed_bytes(weight: Tensor, groups: int, dense: bool) -> int:
+    """How large a packed weight is."""
+    outputs, inputs = weight.shape[0] // groups, math.prod(weight.shape[1:])
+    if not dense:
+        return groups * -(-outputs // BLOCK) * BLOCK * inputs
+    together = _groups_of_a_matrix(groups, outputs)
+    panels = -(-(outputs * together) // PANEL)
+    return groups // together * panels * PANEL * -(-(inputs * together) // DEPTH) * DEPTH
 
 
 def _run_neurons(
@@ -371,6 +428,7 @@ def _run_neurons(
             offset,
             residual,
             *layer.places,
+            layer.dense,
             *rule_arguments(rule),
             sends,
         )
@@ -387,7 +445,9 @@ def _run_drive(
     if chosen == "reference":
         drive = spike_conv_reference(layer.x, layer.weight, offset, *layer.places)
     else:
-        drive = _operator("spike_conv", chosen)(*_inputs(layer, chosen), offset, *layer.places)
+        drive = _operator("spike_conv", chosen)(
+            *_inputs(layer, chosen), offset, *layer.places, layer.dense
+        )
     return _flat(drive, spatial)
 
 
@@ -406,7 +466,9 @@ def _inputs(layer: _Layer, chosen: str) -> tuple[Tensor, Tensor, Tensor]:
     packed = layer.packed
     if packed is None:
         reads = chosen == "cpu"
-        packed = pack_spike_weight(layer.weight, layer.places[3]) if reads else layer.x.new_empty(0)
+        packed = layer.x.new_empty(0)
+        if reads:
+            packed = pack_spike_weight(layer.weight, layer.places[3], layer.dense)
     return layer.x, layer.weight, packed
 
 

@@ -111,6 +111,7 @@ py::dict build_info() {
   info["cuda_architectures"] = SNM_CUDA_ARCHITECTURES;
   info["oldest_torch"] = SNM_OLDEST_TORCH;
   info["isa"] = snm::cpu_isa().name;
+  info["matrix"] = snm::cpu_isa().matrix.name;
   return info;
 }
 

@@ -6,42 +6,81 @@
 
 #include "snm.h"
 
+#ifdef SNM_X86
+#include <cpuid.h>
+#endif
+#ifdef __linux__
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
 namespace snm {
 
+#define SNM_DECLARE_MATRIX(isa)                                                        \
+  namespace isa {                                                                      \
+  bool sum_windows(const SpikeConvArguments& arguments, int64_t begin, int64_t end,    \
+                   int8_t* sums);                                                      \
+  void convolve_densely(const SpikeConvArguments& arguments, int64_t begin, int64_t end, \
+                        char* memory);                                                 \
+  }
+#define SNM_MATRIX(isa, name) {name, isa::sum_windows, isa::convolve_densely}
+
+#define SNM_DECLARE_ISA(isa)                                                            \
+  SNM_DECLARE_MATRIX(isa)                                                              \
+  namespace isa {                                                                      \
+  void run_neurons(const Arguments& arguments, int64_t begin, int64_t end);            \
+  void pool_units(const RunningMaxArguments& arguments, int64_t begin, int64_t end,    \
+                  char* memory);                                                       \
+  void count_events(const SpikeConvArguments& arguments, const Events& events,         \
+                    int64_t begin, int64_t end);                                       \
+  void list_events(const SpikeConvArguments& arguments, const Events& events,          \
+                   int64_t begin, int64_t end);                                        \
+  void convolve_events(const SpikeConvArguments& arguments, const Events& events,      \
+                       int64_t most, int64_t begin, int64_t end, char* memory);        \
+  }
+#define SNM_ISA_NAMED(isa)                                                             \
+  {#isa,             isa::run_neurons, isa::pool_units,          isa::count_events,    \
+   isa::list_events, isa::convolve_events, SNM_MATRIX(isa, "plain")}
+
+SNM_DECLARE_ISA(baseline)
 #ifdef SNM_X86
-namespace avx512 {
-void run_neurons(const Arguments& arguments, int64_t begin, int64_t end);
-void pool_units(const RunningMaxArguments& arguments, int64_t begin, int64_t end, char* memory);
-void count_events(const SpikeConvArguments& arguments, const Events& events, int64_t begin,
-                  int64_t end);
-void list_events(const SpikeConvArguments& arguments, const Events& events, int64_t begin,
-                 int64_t end);
-void convolve_events(const SpikeConvArguments& arguments, const Events& events, int64_t most,
-                     int64_t begin, int64_t end, char* memory);
-}
-namespace avx2 {
-void run_neurons(const Arguments& arguments, int64_t begin, int64_t end);
-void pool_units(const RunningMaxArguments& arguments, int64_t begin, int64_t end, char* memory);
-void count_events(const SpikeConvArguments& arguments, const Events& events, int64_t begin,
-                  int64_t end);
-void list_events(const SpikeConvArguments& arguments, const Events& events, int64_t begin,
-                 int64_t end);
-void convolve_events(const SpikeConvArguments& arguments, const Events& events, int64_t most,
-                     int64_t begin, int64_t end, char* memory);
-}
+SNM_DECLARE_ISA(avx2)
+SNM_DECLARE_ISA(avx512)
+SNM_DECLARE_MATRIX(vnni)
+SNM_DECLARE_MATRIX(amx)
 #endif
-namespace baseline {
-void run_neurons(const Arguments& arguments, int64_t begin, int64_t end);
-void pool_units(const RunningMaxArguments& arguments, int64_t begin, int64_t end, char* memory);
-void count_events(const SpikeConvArguments& arguments, const Events& events, int64_t begin,
-                  int64_t end);
-void list_events(const SpikeConvArguments& arguments, const Events& events, int64_t begin,
-                 int64_t end);
-void convolve_events(const SpikeConvArguments& arguments, const Events& events, int64_t most,
-                     int64_t begin, int64_t end, char* memory);
-}
 
 namespace {
+
+// The one of these, best first, that a variable of the environment names; the best if it is not set.
+template <class Named>
+Named choose(const std::vector<Named>& usable, const char* variable) {
+  const char* wanted = std::getenv(variable);
+  if (wanted == nullptr) return usable.front();
+  std::string names;
+  for (const Named& each : usable) {
+    if (std::string(each.name) == wanted) return each;
+    names += names.empty() ? each.name : std::string(", ") + each.name;
+  }
+  throw std::runtime_error(std::string("snm: ") + variable + " must be one of " + names +
+                           " here, got " + wanted);
+}
+
+#ifdef SNM_X86
+// Whether there are tiles, and the system lets this process have their registers.
+bool has_tiles() {
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  constexpr unsigned tiles = 1U << 24, of_8_bits = 1U << 25;
+  if (__get_cpuid_count(7, 0, &a, &b, &c, &d) == 0) return false;
+  if ((d & tiles) == 0 || (d & of_8_bits) == 0) return false;
+#ifdef __linux__
+  constexpr long kRequest = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
+  return syscall(SYS_arch_prctl, kRequest, kTileData) == 0;
+#else
+  return false;
+#endif
+}
+#endif
 
 // Those that this processor has, best first.
 std::vector<CpuIsa> usable_isas() {
@@ -50,31 +89,35 @@ std::vector<CpuIsa> usable_isas() {
   if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
       __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("bmi2")) {
-    usable.push_back({"avx512", avx512::run_neurons, avx512::pool_units, avx512::count_events,
-                      avx512::list_events, avx512::convolve_events});
+    usable.push_back(SNM_ISA_NAMED(avx512));
   }
   if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
       __builtin_cpu_supports("f16c") && __builtin_cpu_supports("bmi") &&
       __builtin_cpu_supports("bmi2")) {
-    usable.push_back({"avx2", avx2::run_neurons, avx2::pool_units, avx2::count_events,
-                      avx2::list_events, avx2::convolve_events});
+    usable.push_back(SNM_ISA_NAMED(avx2));
   }
 #endif
-  usable.push_back({"baseline", baseline::run_neurons, baseline::pool_units,
-                    baseline::count_events, baseline::list_events, baseline::convolve_events});
+  usable.push_back(SNM_ISA_NAMED(baseline));
+  return usable;
+}
+
+// Those that go with an instruction set, best first.
+std::vector<CpuMatrix> usable_matrices(const CpuIsa& isa) {
+  std::vector<CpuMatrix> usable;
+#ifdef SNM_X86
+  if (isa.run == avx512::run_neurons && __builtin_cpu_supports("avx512vnni")) {
+    if (has_tiles()) usable.push_back(SNM_MATRIX(amx, "amx"));
+    usable.push_back(SNM_MATRIX(vnni, "vnni"));
+  }
+#endif
+  usable.push_back(isa.matrix);
   return usable;
 }
 
 CpuIsa choose_isa() {
-  const std::vector<CpuIsa> usable = usable_isas();
-  const char* wanted = std::getenv("SNM_CPU_ISA");
-  if (wanted == nullptr) return usable.front();
-  std::string names;
-  for (const CpuIsa& isa : usable) {
-    if (std::string(isa.name) == wanted) return isa;
-    names += names.empty() ? isa.name : std::string(", ") + isa.name;
-  }
-  throw std::runtime_error("snm: SNM_CPU_ISA must be one of " + names + " here, got " + wanted);
+  CpuIsa isa = choose(usable_isas(), "SNM_CPU_ISA");
+  isa.matrix = choose(usable_matrices(isa), "SNM_CPU_MATRIX");
+  return isa;
 }
 
 }  // namespace

@@ -22,6 +22,18 @@ using CpuEventsKernel = void (*)(const SpikeConvArguments& arguments, const Even
 using CpuConvKernel = void (*)(const SpikeConvArguments& arguments, const Events& events,
                                int64_t most, int64_t begin, int64_t end, char* memory);
 
+using CpuWindowsKernel = bool (*)(const SpikeConvArguments& arguments, int64_t begin, int64_t end,
+                                  int8_t* sums);
+using CpuDenseKernel = void (*)(const SpikeConvArguments& arguments, int64_t begin, int64_t end,
+                                char* memory);
+
+// How a processor multiplies matrices of 8 bits.
+struct CpuMatrix {
+  const char* name;
+  CpuWindowsKernel windows;  // sums windows of rows [begin, end); whether all sums fit in 8 bits
+  CpuDenseKernel convolve;   // runs units [begin, end) of a DensePlan
+};
+
 struct CpuIsa {
   const char* name;
   CpuKernel run;       // runs neurons [begin, end) over all time steps
@@ -29,10 +41,12 @@ struct CpuIsa {
   CpuEventsKernel count;  // counts the spikes of rows [begin, end), each pixel's behind its own
   CpuEventsKernel list;   // lists them, once counts have become starts
   CpuConvKernel convolve;  // runs units [begin, end) of a SpikeConvPlan
+  CpuMatrix matrix;
 };
 
-// The best instruction set built in that this processor has, or the one that SNM_CPU_ISA names.
-// Throws std::runtime_error if that one is unknown or not to be had.
+// The best instruction set built in that this processor has, or the one that SNM_CPU_ISA names; of
+// those that multiply matrices, the best beside it, or the one that SNM_CPU_MATRIX names. Throws
+// std::runtime_error if that one is unknown or not to be had.
 const CpuIsa& cpu_isa();
 
 }  // namespace snm

@@ -51,7 +51,7 @@ SNM_INLINE SpikeConvPlan plan_of(const SpikeConvArguments& a) {
   return plan;
 }
 
-// What a thread works in.
+// What a thread works in, by events.
 struct SpikeConvBuffers {
   uint32_t* list;  // where the weights of a pixel's events begin
   int32_t* drive;  // of a pixel
@@ -85,6 +85,94 @@ SNM_INLINE SpikeConvBuffers buffers_of(const SpikeConvArguments& a, const SpikeC
   buffers.lower = ints(tile);
   buffers.start = ints(tile);
   buffers.bias = ints(tile);
+  return buffers;
+}
+
+// --- dense: products of matrices ---
+
+// Inputs of a tile of a matrix, one byte each; and outputs of a panel of the weight.
+constexpr int64_t kDepth = 64;
+constexpr int64_t kPanel = 16;
+// Panels that are computed together.
+constexpr int64_t kPanels = 4;
+// Rows of inputs of a tile; products take two tiles at a time.
+constexpr int64_t kTileRows = 16;
+// Rows that a unit makes of its inputs at once, as its weights are read once for all of them, and
+// the time steps among them.
+constexpr int64_t kBandRows = 128;
+constexpr int64_t kBandSteps = 32;
+// Units that a layer has at least, if it can.
+constexpr int64_t kFewestUnits = 8;
+
+// A unit is what one thread runs over all time steps: some pixels of the batch, and all panels of a
+// group or a part of them.
+struct DensePlan {
+  int64_t taps;
+  int64_t channels;  // that a group reads
+  int64_t outputs;   // of a group
+  int64_t depth;     // inputs of an output, up to whole tiles
+  int64_t panels;    // of a group
+  int64_t pixels;    // of the batch
+  int64_t steps;     // at once
+  int64_t band;      // pixels of a unit
+  int64_t bands;
+  int64_t part;      // panels of a unit
+  int64_t parts;
+  int64_t units;
+  int64_t rows;      // of inputs that are made at once, up to whole pairs of tiles
+};
+
+SNM_INLINE DensePlan dense_plan_of(const SpikeConvArguments& a) {
+  const auto parts_of = [](int64_t all, int64_t each) { return (all + each - 1) / each; };
+  DensePlan plan{};
+  plan.taps = a.height.kernel * a.width.kernel;
+  plan.channels = a.in_channels / a.groups;
+  plan.outputs = a.out_channels / a.groups;
+  plan.depth = parts_of(plan.taps * plan.channels, kDepth) * kDepth;
+  plan.panels = parts_of(plan.outputs, kPanel);
+  plan.pixels = a.batch * a.height.out * a.width.out;
+  plan.steps = std::min(a.time_steps, kBandSteps);
+  plan.band = std::max<int64_t>(1, kBandRows / plan.steps);
+  plan.bands = parts_of(plan.pixels, plan.band);
+  const int64_t wanted = parts_of(kFewestUnits, std::max<int64_t>(1, a.groups * plan.bands));
+  const int64_t most = parts_of(plan.panels, kPanels);
+  plan.part = parts_of(most, std::min(most, wanted)) * kPanels;
+  plan.parts = parts_of(plan.panels, plan.part);
+  plan.units = a.groups * plan.bands * plan.parts;
+  plan.rows = parts_of(plan.band * plan.steps, 2 * kTileRows) * 2 * kTileRows;
+  return plan;
+}
+
+// What a thread works in, densely.
+struct DenseBuffers {
+  uint8_t* row;      // the inputs of an output
+  uint8_t* tiles;    // those of a band
+  int32_t* drive;    // of a band, in kPanels panels
+  int32_t* theta;    // of a group, as all that follows
+  int32_t* upper;
+  int32_t* lower;
+  int32_t* start;
+  int32_t* bias;
+  int64_t bytes;
+};
+
+SNM_INLINE DenseBuffers dense_buffers_of(const DensePlan& plan, char* memory) {
+  DenseBuffers buffers{};
+  const auto bytes = [&](int64_t size) {
+    char* const start = memory + buffers.bytes;
+    buffers.bytes += (size + 63) / 64 * 64;
+    return reinterpret_cast<uint8_t*>(start);
+  };
+  const auto ints = [&](int64_t count) { return reinterpret_cast<int32_t*>(bytes(4 * count)); };
+  const int64_t outputs = plan.panels * kPanel;
+  buffers.row = bytes(plan.depth);
+  buffers.tiles = bytes(plan.rows * plan.depth);
+  buffers.drive = ints(plan.rows * kPanels * kPanel);
+  buffers.theta = ints(outputs);
+  buffers.upper = ints(outputs);
+  buffers.lower = ints(outputs);
+  buffers.start = ints(outputs);
+  buffers.bias = ints(outputs);
   return buffers;
 }
 

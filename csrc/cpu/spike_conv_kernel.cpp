@@ -6,6 +6,7 @@
 #include "loops.h"
 #include "snm.h"
 #include "spike_conv.h"
+#include "spike_neurons.h"
 
 namespace snm {
 namespace {
@@ -276,8 +277,7 @@ class Unit {
     taps_ = a.height.kernel * a.width.kernel;
     shift_ = __builtin_ctzll(static_cast<uint64_t>(a.block));
     step_ = a.batch * a.height.out * a.width.out * a.out_channels;
-    rule_ = a.rule;
-    rule_.strict = true;  // as thresholds of integers are
+    rule_ = rule_of(a);
   }
 
   void run(int64_t unit) {
@@ -312,10 +312,10 @@ class Unit {
   // Parameters that all pixels share are kept once.
   SNM_INLINE int64_t own(int64_t pixels, int64_t x) const { return pixels == 1 ? 0 : x * a_.block; }
 
-  void read(const int32_t* values, int64_t pixels, int64_t x, int32_t* to) const {
+  // Where parameters of a pixel of the tile, or of all, begin.
+  SNM_INLINE const int32_t* at(const int32_t* values, int64_t pixels, int64_t x) const {
     const int64_t pixel = pixels == 1 ? 0 : row_ * a_.width.out + first_ + x;
-    std::copy_n(values + pixel * a_.out_channels + output_, count_, to);
-    std::fill_n(to + count_, a_.block - count_, 0);
+    return values + pixel * a_.out_channels + output_;
   }
 
   // Parameters and state of the tile; what is behind its last output is computed and never read.
@@ -323,11 +323,15 @@ class Unit {
     const bool known = output_ == prepared_;
     for (int64_t x = 0; x < width_; ++x) {
       if (a_.bias != nullptr && (a_.bias_pixels > 1 || (x == 0 && !known))) {
-        read(a_.bias, a_.bias_pixels, x, b_.bias + own(a_.bias_pixels, x));
+        read(at(a_.bias, a_.bias_pixels, x), count_, a_.block, 0,
+             b_.bias + own(a_.bias_pixels, x));
       }
       if (a_.drive != nullptr) continue;
       const int64_t shared = own(a_.threshold_pixels, x);
-      if (a_.threshold_pixels > 1 || (x == 0 && !known)) prepare(x, shared);
+      if (a_.threshold_pixels > 1 || (x == 0 && !known)) {
+        prepare(at(a_.threshold, a_.threshold_pixels, x), count_, a_.block, a_.rule,
+                {b_.theta + shared, b_.upper + shared, b_.lower + shared, b_.start + shared});
+      }
       int32_t* const v = b_.v + x * a_.block;
       int32_t* const m = b_.m + x * a_.block;
       std::copy_n(b_.start + shared, a_.block, v);
@@ -336,19 +340,6 @@ class Unit {
       if (a_.m_in != nullptr) std::copy_n(a_.m_in + place(x), count_, m);
     }
     prepared_ = output_;
-  }
-
-  // What the neurons of a pixel, or those of all, compare with, and where they start.
-  void prepare(int64_t x, int64_t to) {
-    int32_t* const theta = b_.theta + to;
-    read(a_.threshold, a_.threshold_pixels, x, theta);
-    std::fill_n(theta + count_, a_.block - count_, kSilent);
-    for (int64_t j = 0; j < a_.block; ++j) {
-      const auto each = integer_thresholds(theta[j], a_.rule);
-      b_.upper[to + j] = each.upper;
-      b_.lower[to + j] = each.lower;
-      b_.start[to + j] = integer_starting_membrane(theta[j], a_.rule);
-    }
   }
 
   void finish() {
@@ -393,20 +384,18 @@ class Unit {
     }
     const int64_t shared = own(a_.threshold_pixels, x);
     const int64_t to = t * step_ + place(x);
-    Pixel pixel{};
-    pixel.drive = b_.drive;
-    if (a_.bias != nullptr) pixel.bias = b_.bias + own(a_.bias_pixels, x);
-    if (a_.residual != nullptr) pixel.residual = a_.residual + t * a_.residual_step + place(x);
-    if (a_.drive != nullptr) pixel.out = a_.drive + to;
-    if (a_.sent != nullptr) pixel.sent = a_.sent + to;
-    pixel.theta = b_.theta + shared;
-    pixel.upper = b_.upper + shared;
-    pixel.lower = b_.lower + shared;
-    pixel.v = b_.v + x * a_.block;
-    pixel.m = b_.m + x * a_.block;
-    int64_t j = 0;
-    for (; j + kLanes <= count_; j += kLanes) fire<true>(pixel, rule_, j, kLanes);
-    if (j < count_) fire<false>(pixel, rule_, j, count_ - j);
+    Driven driven{};
+    driven.drive = b_.drive;
+    if (a_.bias != nullptr) driven.bias = b_.bias + own(a_.bias_pixels, x);
+    if (a_.residual != nullptr) driven.residual = a_.residual + t * a_.residual_step + place(x);
+    if (a_.drive != nullptr) driven.out = a_.drive + to;
+    if (a_.sent != nullptr) driven.sent = a_.sent + to;
+    driven.theta = b_.theta + shared;
+    driven.upper = b_.upper + shared;
+    driven.lower = b_.lower + shared;
+    driven.v = b_.v + x * a_.block;
+    driven.m = b_.m + x * a_.block;
+    fire_all<kGraded>(driven, rule_, 1, count_);
   }
 
   // Lists where the weights of the events of one sign begin, of all inputs of an output.
@@ -447,40 +436,6 @@ class Unit {
     for (int64_t i = 0; i < kListPadding; i += kLanes) shift(i);
     for (int64_t i = kListPadding; i < count; i += kLanes) shift(i);
     return to + count;
-  }
-
-  // The outputs of a pixel; null for what there isn't.
-  struct Pixel {
-    const int32_t* drive;
-    const int32_t* bias;
-    const int32_t* residual;
-    int32_t* out;  // where no neurons are
-    int8_t* sent;
-    const int32_t* theta;
-    const int32_t* upper;
-    const int32_t* lower;
-    int32_t* v;
-    int32_t* m;
-  };
-
-  // Outputs [j, j + count) of a pixel, at most kLanes.
-  template <bool kWhole>
-  static SNM_INLINE void fire(const Pixel& pixel, const Rule& rule, int64_t j, int64_t count) {
-    const int64_t bytes = count * static_cast<int64_t>(sizeof(int32_t));
-    Ints c = load<Ints>(pixel.drive + j);
-    if (pixel.bias != nullptr) c = IntegerLanes::add(c, load<Ints>(pixel.bias + j));
-    if (pixel.residual != nullptr) {
-      c = IntegerLanes::add(c, load<Ints, kWhole>(pixel.residual + j, bytes));
-    }
-    if (pixel.out != nullptr) return store<kWhole>(c, pixel.out + j, bytes);
-    const Thresholds<IntegerLanes> own{load<Ints>(pixel.theta + j), load<Ints>(pixel.upper + j),
-                                       load<Ints>(pixel.lower + j)};
-    Ints v = load<Ints>(pixel.v + j);
-    Ints m = load<Ints>(pixel.m + j);
-    const Step<IntegerLanes> sent = step<kGraded, IntegerLanes>(c, own, v, m, rule);
-    store(v, pixel.v + j);
-    store(m, pixel.m + j);
-    if (pixel.sent != nullptr) store<kWhole>(low_bytes(sent.s), pixel.sent + j, count);
   }
 
   const SpikeConvArguments& a_;

@@ -1,6 +1,7 @@
 // The convolution of spikes on the CPU: checks, lists the spikes, splits the outputs over torch's
 // threads, registers.
 #include <algorithm>
+#include <atomic>
 #include <cstddef>
 #include <limits>
 #include <memory>
@@ -53,8 +54,8 @@ class ConvRun {
   ConvRun(const char* op, const Tensor& x, const Tensor& weight, const Tensor& packed,
           const std::optional<Tensor>& bias, IntHeaderOnlyArrayRef stride,
           IntHeaderOnlyArrayRef padding, IntHeaderOnlyArrayRef dilation, int64_t groups,
-          IntHeaderOnlyArrayRef pool)
-      : op_(op) {
+          IntHeaderOnlyArrayRef pool, bool dense)
+      : op_(op), dense_(dense) {
     require(x.dim() == 5 && x.size(0) >= 1, op, "x", "[T, B, C, H, W] with T >= 1",
             shown(x.sizes()));
     require(x.scalar_type() == ScalarType::Char, op, "x", "int8",
@@ -80,13 +81,7 @@ class ConvRun {
                          dilation[1]);
     a.spikes = static_cast<const int8_t*>(
         keep(aligned(x, channels_last_strides(x.sizes()))).const_data_ptr());
-    const int64_t outputs = a.out_channels / groups;
-    const int64_t over = outputs % (2 * kWeightBlock);
-    a.block = over == 0 || over > kWeightBlock ? 2 * kWeightBlock : kWeightBlock;
-    const int64_t taps = a.height.kernel * a.width.kernel * weight.size(1);
-    require(taps <= std::numeric_limits<uint32_t>::max() / a.block, op, "weight",
-            "of less than 4 GiB a block of outputs", shown(weight.sizes()));
-    const int64_t bytes = groups * ((outputs + a.block - 1) / a.block) * a.block * taps;
+    const int64_t bytes = dense ? dense_bytes() : event_bytes();
     require_device("packed", packed, x);
     require(packed.scalar_type() == ScalarType::Char && packed.dim() == 1 &&
                 packed.size(0) == bytes && packed.is_contiguous(),
@@ -138,9 +133,68 @@ class ConvRun {
     return sent;
   }
 
-  void run(const Tensor& x) const {
+  void run(const Tensor& x) {
+    if (arguments_.batch * arguments_.out_channels == 0) return;
+    if (dense_) return run_densely(x);
+    run_events(x);
+  }
+
+  Tensor v_out;
+  Tensor m_out;
+
+ private:
+  // How many bytes the packed weight has.
+  int64_t event_bytes() {
+    SpikeConvArguments& a = arguments_;
+    const int64_t outputs = a.out_channels / a.groups;
+    const int64_t over = outputs % (2 * kWeightBlock);
+    a.block = over == 0 || over > kWeightBlock ? 2 * kWeightBlock : kWeightBlock;
+    const int64_t inputs = a.height.kernel * a.width.kernel * (a.in_channels / a.groups);
+    require(inputs <= std::numeric_limits<uint32_t>::max() / a.block, op_, "weight",
+            "of less than 4 GiB a block of outputs", inputs);
+    return a.groups * ((outputs + a.block - 1) / a.block) * a.block * inputs;
+  }
+
+  // The same of products of matrices, for which small groups become one.
+  int64_t dense_bytes() {
+    SpikeConvArguments& a = arguments_;
+    if (a.out_channels == 0) return 0;
+    const int64_t all = a.groups;
+    int64_t merged = 1;
+    while (all % merged != 0 || (merged < all && merged * a.out_channels / all < kPanel)) ++merged;
+    a.groups = all / merged;
+    const DensePlan plan = dense_plan_of(a);
+    return a.groups * plan.panels * kPanel * plan.depth;
+  }
+
+  void run_densely(const Tensor& x) {
+    SpikeConvArguments& a = arguments_;
+    const CpuMatrix& matrix = cpu_isa().matrix;
+    Tensor pooled = scratch(x, 0);
+    if (a.height.pool * a.width.pool > 1) {
+      const Ints64 sizes{rows_of(a), a.width.pooled, a.in_channels};
+      const Ints64 strides{a.width.pooled * a.in_channels, a.in_channels, 1};
+      pooled = empty_strided(x, sizes, strides, ScalarType::Char);
+      auto* const sums = static_cast<int8_t*>(pooled.mutable_data_ptr());
+      std::atomic<bool> fits{true};
+      torch::stable::parallel_for(0, sizes[0], row_grain(), [&](int64_t begin, int64_t end) {
+        if (!matrix.windows(a, begin, end, sums)) fits = false;
+      });
+      require(fits, op_, "x", "with sums of windows that fit in int8, as dense=True has it",
+              "larger ones");
+      a.spikes = sums;
+      a.height.in = a.height.pooled;
+      a.width.in = a.width.pooled;
+    }
+    const DensePlan plan = dense_plan_of(a);
+    const int64_t bytes = dense_buffers_of(plan, nullptr).bytes;
+    torch::stable::parallel_for(0, plan.units, 1, [&](int64_t begin, int64_t end) {
+      with_memory(bytes, [&](char* memory) { matrix.convolve(a, begin, end, memory); });
+    });
+  }
+
+  void run_events(const Tensor& x) const {
     const SpikeConvArguments& a = arguments_;
-    if (a.batch * a.out_channels == 0) return;
     const CpuIsa& isa = cpu_isa();
     const int64_t pixels = pixels_of(a);
     const int64_t rows = rows_of(a);
@@ -148,8 +202,7 @@ class ConvRun {
     Events events{};
     events.starts[0] = static_cast<uint32_t*>(starts.mutable_data_ptr());
     events.starts[1] = events.starts[0] + pixels + 1;
-    const int64_t row_spikes = a.height.pool * a.width.in * a.in_channels;
-    const int64_t grain = std::max<int64_t>(1, kScanGrain / std::max<int64_t>(1, row_spikes));
+    const int64_t grain = row_grain();
     torch::stable::parallel_for(0, rows, grain, [&](int64_t begin, int64_t end) {
       isa.count(a, events, begin, end);
     });
@@ -183,18 +236,26 @@ class ConvRun {
     const int64_t unit_sums = sums * plan.tile * a.time_steps;
     const int64_t unit_grain = std::max<int64_t>(1, kSumGrain / unit_sums);
     torch::stable::parallel_for(0, plan.units, unit_grain, [&](int64_t begin, int64_t end) {
-      size_t room = static_cast<size_t>(bytes) + kAlignment;
-      const std::unique_ptr<char[]> owned(new char[room]);
-      void* memory = owned.get();
-      std::align(kAlignment, static_cast<size_t>(bytes), memory, room);
-      isa.convolve(a, events, most, begin, end, static_cast<char*>(memory));
+      with_memory(bytes, [&](char* memory) { isa.convolve(a, events, most, begin, end, memory); });
     });
   }
 
-  Tensor v_out;
-  Tensor m_out;
+  // Rows of pixels that are worth a thread, to look at.
+  int64_t row_grain() const {
+    const SpikeConvArguments& a = arguments_;
+    const int64_t spikes = a.height.pool * a.width.in * a.in_channels;
+    return std::max<int64_t>(1, kScanGrain / std::max<int64_t>(1, spikes));
+  }
 
- private:
+  template <class Run>
+  static void with_memory(int64_t bytes, Run run) {
+    size_t room = static_cast<size_t>(bytes) + kAlignment;
+    const std::unique_ptr<char[]> owned(new char[room]);
+    void* memory = owned.get();
+    std::align(kAlignment, static_cast<size_t>(bytes), memory, room);
+    run(static_cast<char*>(memory));
+  }
+
   const Tensor& keep(const Tensor& tensor) { return kept_.emplace_back(tensor); }
 
   void require_device(const char* argument, const Tensor& given, const Tensor& x) const {
@@ -235,14 +296,16 @@ class ConvRun {
   }
 
   const char* op_;
+  bool dense_;
   SpikeConvArguments arguments_{};
   Ints64 out_sizes_;
   std::vector<Tensor> kept_;
 };
 
 Tensor spike_conv(Tensor x, Tensor weight, Tensor packed, std::optional<Tensor> bias,
-                  Ints64 stride, Ints64 padding, Ints64 dilation, int64_t groups, Ints64 pool) {
-  ConvRun run(kConv, x, weight, packed, bias, stride, padding, dilation, groups, pool);
+                  Ints64 stride, Ints64 padding, Ints64 dilation, int64_t groups, Ints64 pool,
+                  bool dense) {
+  ConvRun run(kConv, x, weight, packed, bias, stride, padding, dilation, groups, pool, dense);
   Tensor drive = run.drive(x);
   run.run(x);
   return drive;
@@ -251,10 +314,10 @@ Tensor spike_conv(Tensor x, Tensor weight, Tensor packed, std::optional<Tensor> 
 std::tuple<Tensor, Tensor, Tensor> snm_conv(
     Tensor x, Tensor weight, Tensor packed, Tensor threshold, std::optional<Tensor> v,
     std::optional<Tensor> m, std::optional<Tensor> bias, std::optional<Tensor> residual,
-    Ints64 stride, Ints64 padding, Ints64 dilation, int64_t groups, Ints64 pool, double v_init,
+    Ints64 stride, Ints64 padding, Ints64 dilation, int64_t groups, Ints64 pool, bool dense, double v_init,
     std::optional<double> negative_threshold, bool strict, int64_t max_spikes, int64_t count_min,
     int64_t count_max, bool sends) {
-  ConvRun run(kSnmConv, x, weight, packed, bias, stride, padding, dilation, groups, pool);
+  ConvRun run(kSnmConv, x, weight, packed, bias, stride, padding, dilation, groups, pool, dense);
   run.neurons(x,
               checked_rule(kSnmConv, v_init, negative_threshold, strict, max_spikes, count_min,
                            count_max),

@@ -89,6 +89,7 @@ def _spike_conv_triton(
     dilation: Sequence[int],
     groups: int,
     pool: Sequence[int],
+    dense: bool,  # noqa: ARG001
 ) -> Tensor:
     """Does what ``spike_conv`` of csrc/ops.cpp does; the kernel takes the weight itself."""
     places = (stride, padding, dilation, pool)
@@ -109,6 +110,7 @@ def _snm_conv_triton(
     dilation: Sequence[int],
     groups: int,
     pool: Sequence[int],
+    dense: bool,  # noqa: ARG001
     v_init: float,
     negative_threshold: float | None,
     strict: bool,

@@ -1,9 +1,8 @@
 """Layers of integer networks: int8 weights, int32 sums, and neurons with int32 thresholds."""
 
 import math
-import platform
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +16,6 @@ from snm_kernels import (
     SNMRule,
     SNMState,
     pack_spike_weight,
-    snm,
     snm_conv,
     snm_linear,
     spike_conv,
@@ -32,20 +30,9 @@ SILENT = 2**31 - 1
 Path = Literal["events", "dense"]
 """How a layer of spikes is computed: spike by spike, or all of it, spikes and zeros."""
 
-_LARGEST_DENSE = 63
-"""The largest sum of pooled spikes that a dense convolution takes. Where processors have no
-instruction that adds four products of 8 bits up in 32 bits, oneDNN adds two in 16: 2 * 126 * 127
-fits."""
-_HAS_ONEDNN = torch.backends.mkldnn.is_available() and platform.machine() in ("x86_64", "AMD64")
-"""Whether PyTorch has oneDNN's convolution of 8 bits here."""
-_OFFSET = 1.5 * 2.0**23
-"""A float whose last bit is worth 1, and to which a smaller integer may be added or subtracted:
-its bits, less those of the offset, are then that integer."""
-_OFFSET_BITS = 0x4B400000
-_FRACTION = 2**22
-"""What is smaller than this changes no other bits of the offset than its fraction's."""
-_CACHED_SUMS = 2**21
-"""How many sums are made before neurons read them, so that they are still in a cache."""
+_DIGIT = 16
+"""Integers are taken apart into digits of this base, that products of int8 take."""
+_LARGEST_INT8 = 127
 LARGEST_PIXEL = 2**9
 """Images are cut off at so many steps of their scale, so that sums have a bound."""
 
@@ -179,9 +166,8 @@ class IntegerConv(nn.Module):
         self.path: Path = path
         self.sums = _largest_sum(weight, bias, largest * math.prod(pool))
         """The largest amount that a sum can have at one time step, the bias included."""
-        # Each is made when its path is taken first, for both take as much memory as the weight.
-        self._packed: Tensor | None = None
-        self._dense: _DenseWeight | None = None
+        # Each is made when it is needed first, for it takes as much memory as the weight.
+        self._packed: dict[bool, Tensor] = {}
 
     @property
     def sum_bits(self) -> int:
@@ -195,13 +181,12 @@ class IntegerConv(nn.Module):
 
     @property
     def can_be_dense(self) -> bool:
-        """Whether PyTorch has an exact dense convolution for this layer's device and inputs; for
-        graphs of ``torch.compile`` it has none."""
-        if torch.compiler.is_compiling():
-            return False
-        # Inputs are made positive, and up to twice as large, before they are summed.
-        fits = self.largest * math.prod(self.pool) <= _LARGEST_DENSE and 2 * self.sums < _FRACTION
-        return fits and self.weight.device.type == "cpu" and _HAS_ONEDNN
+        """Whether spikes can be computed densely: on the CPU, and if what windows sum fits in
+        int8."""
+        return self.weight.device.type == "cpu" and self._fits(self.largest)
+
+    def _fits(self, largest: int) -> bool:
+        return largest * math.prod(self.pool) <= _LARGEST_INT8
 
     def forward(self, x: Tensor, steps: int = 1) -> Tensor:
         """Convolves integers.
@@ -215,10 +200,9 @@ class IntegerConv(nn.Module):
             int32 ``[N, K, ...]``; int64 or float64 if ``x`` is.
         """
         if x.dtype == torch.int8 and steps == 1:
-            if self._goes_dense(x.unsqueeze(0)):
-                drive, bias = self._drive_densely(x.unsqueeze(0))
-                return (drive + _along(bias, drive.dim() - 3)).squeeze(0)
-            return self._drive(x.unsqueeze(0)).squeeze(0)
+            return self._drive(x.unsqueeze(0), **self._arguments(self._dense)).squeeze(0)
+        if x.dtype == torch.int32 and steps == 1 and self.largest <= _DIGIT * _LARGEST_INT8:
+            return self._sum_digits(x)
         # Sums of integers this small are exact in float64, in whatever order.
         summed = self._sum_densely(x.to(torch.float64))
         wide = x.dtype in (torch.int64, torch.float64)
@@ -244,9 +228,7 @@ class IntegerConv(nn.Module):
             neuron: the neurons.
             state, residual, emit: as for a call of :class:`snm.nn.SNMNeuron`.
         """
-        if self._goes_dense(x):
-            return self._fire_densely(x, neuron, state, residual, emit)
-        arguments = self._arguments()
+        arguments = self._arguments(self._dense)
         if neuron.bias is not None:
             own = arguments["bias"]
             arguments["bias"] = neuron.bias if own is None else own + neuron.bias
@@ -262,7 +244,11 @@ class IntegerConv(nn.Module):
             **arguments,
         )
 
-    def _arguments(self) -> dict[str, Any]:
+    @property
+    def _dense(self) -> bool:
+        return self.path == "dense" and self.can_be_dense
+
+    def _arguments(self, dense: bool) -> dict[str, Any]:
         """What the ops take of this layer, beside its weight."""
         return {
             "stride": self.stride,
@@ -270,15 +256,25 @@ class IntegerConv(nn.Module):
             "dilation": self.dilation,
             "groups": self.groups,
             "pool": self.pool[-len(self.stride) :],
-            "packed": self._packed_for_spikes(),
             "bias": None if self.bias is None else _along(self.bias, len(self.stride)),
+            **self._form(dense),
         }
 
     def _fire(self, *args: Any, **kwargs: Any) -> SNMOutput:
         return snm_conv(*args, **kwargs)
 
-    def _drive(self, x: Tensor) -> Tensor:
-        return spike_conv(x, self.weight, **self._arguments())
+    def _drive(self, x: Tensor, **arguments: Any) -> Tensor:
+        return spike_conv(x, self.weight, **arguments)
+
+    def _sum_digits(self, x: Tensor) -> Tensor:
+        """The sums of integers int32 ``[N, C, ...]`` up to ``largest``, the bias included."""
+        high = (x + _DIGIT // 2) // _DIGIT
+        digits = torch.stack([high, x - high * _DIGIT]).to(torch.int8)
+        dense = x.device.type == "cpu" and self._fits(self.largest // _DIGIT + 1)
+        arguments = self._arguments(dense) | {"bias": None}
+        high, low = self._drive(digits, **arguments)
+        drive = low + high * _DIGIT
+        return drive if self.bias is None else drive + _along(self.bias, drive.dim() - 2)
 
     def _sum_densely(self, x: Tensor) -> Tensor:
         """The sums of the weights of numbers in float64."""
@@ -288,84 +284,14 @@ class IntegerConv(nn.Module):
         places = (self.stride, self.padding, self.dilation)
         return convolve(pooled, self.weight.to(torch.float64), None, *places, self.groups)
 
-    def _goes_dense(self, x: Tensor) -> bool:
-        """Whether spikes ``[T, B, ...]`` are convolved densely."""
-        if self.path == "events" or not self.can_be_dense:
-            return False
-        # oneDNN is wrong about strided convolutions with several rows of one output.
-        return len(self.stride) < 2 or self.stride[1] == 1 or self._output_of(x)[1] != 1
-
-    def _fire_densely(
-        self,
-        x: Tensor,
-        neuron: IntegerNeuron,
-        state: SNMState | None,
-        residual: Tensor | None,
-        emit: Emit,
-    ) -> SNMOutput:
-        """As :meth:`fire`; what drives neurons is made for as many time steps as a cache holds."""
-        sums = math.prod(x.shape[1:2]) * len(self.weight) * math.prod(self._output_of(x))
-        steps = max(1, _CACHED_SUMS // max(1, sums))
-        sent: list[Tensor | None] = []
-        parts = x.split(steps)
-        rest = [None] * len(parts) if residual is None else residual.split(steps)
-        for some, added in zip(parts, rest, strict=True):
-            drive, bias = self._drive_densely(some)
-            bias = _along(bias, drive.dim() - 3)
-            spikes, state = snm(
-                drive,
-                neuron.threshold,
-                rule=neuron.rule,
-                state=state,
-                bias=bias if neuron.bias is None else bias + neuron.bias,
-                residual=added,
-                emit=emit,
-                backend=neuron.backend,
-            )
-            sent.append(spikes)
-        assert state is not None
-        if emit == "none" or len(sent) == 1:
-            return SNMOutput(sent[0], state)
-        return SNMOutput(torch.cat([part for part in sent if part is not None]), state)
-
-    def _output_of(self, x: Tensor) -> list[int]:
-        """The spatial sizes of what it makes of ``x`` ``[T, B, C, ...]``."""
-        dims = len(self.stride)
-        along = zip(
-            x.shape[3:],
-            self.weight.shape[2:],
-            self.stride,
-            self.padding,
-            self.dilation,
-            self.pool[len(self.pool) - dims :],
-            strict=True,
-        )
-        return [
-            (size // pool + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
-            for size, kernel, stride, padding, dilation, pool in along
-        ]
-
-    def _drive_densely(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """What drives neurons, with all of the spikes and zeros in ``x`` ``[T, B, ...]`` convolved.
-
-        Returns:
-            int32 ``[T, B, ...]``; and what has to be added to it, int32 ``[K]``.
-        """
-        windows = zip(x.shape[3:], self.pool[len(self.pool) - len(self.stride) :], strict=True)
-        if min(self._output_of(x), default=1) < 1 or any(size < pool for size, pool in windows):
-            raise ValueError(  # oneDNN does not check it
-                f"IntegerConv: x must be as large as the kernel, pooled and with its padding, "
-                f"got {list(x.shape)}"
-            )
-        if self._dense is None:
-            self._dense = _DenseWeight.of(self)
-        return self._dense.drive(x)
-
-    def _packed_for_spikes(self) -> Tensor | None:
-        """The weight in the order in which spikes find it, on the CPU, where that is needed."""
-        if self._packed is None and self.weight.device.type == "cpu":
-            self._packed = pack_spike_weight(self.weight, self.groups)
-        return self._packed
+    def _form(self, dense: bool) -> dict[str, Any]:
+        """How spikes are computed, and the weight in the order that the CPU then reads."""
+        packed = None
+        if self.weight.device.type == "cpu":
+            if dense not in self._packed:
+                self._packed[dense] = pack_spike_weight(self.weight, self.groups, dense)
+            packed = self._packed[dense]
+        return {"dense": dense, "packed": packed}
 
     def extra_repr(self) -> str:
         return f"weight={list(self.weight.shape)}, stride={self.stride}, path={self.path!r}"
@@ -377,7 +303,7 @@ class IntegerConv(nn.Module):
 
     def forget(self) -> None:
         """Drops the forms of the weight that its paths take; they are made again when needed."""
-        self._packed = self._dense = None
+        self._packed = {}
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         super()._load_from_state_dict(*args, **kwargs)
@@ -386,7 +312,7 @@ class IntegerConv(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         """What a copy or a pickle holds: the forms of the weight are made anew."""
-        return {**self.__dict__, "_packed": None, "_dense": None}
+        return {**self.__dict__, "_packed": {}}
 
 
 class IntegerLinear(IntegerConv):
@@ -412,14 +338,14 @@ class IntegerLinear(IntegerConv):
     ) -> None:
         super().__init__(weight, bias, (), (), (), largest=largest, path=path)
 
-    def _arguments(self) -> dict[str, Any]:
-        return {"packed": self._packed_for_spikes(), "bias": self.bias}
+    def _arguments(self, dense: bool) -> dict[str, Any]:
+        return {"bias": self.bias, **self._form(dense)}
 
     def _fire(self, *args: Any, **kwargs: Any) -> SNMOutput:
         return snm_linear(*args, **kwargs)
 
-    def _drive(self, x: Tensor) -> Tensor:
-        return spike_linear(x, self.weight, **self._arguments())
+    def _drive(self, x: Tensor, **arguments: Any) -> Tensor:
+        return spike_linear(x, self.weight, **arguments)
 
     def _sum_densely(self, x: Tensor) -> Tensor:
         return F.linear(x, self.weight.to(torch.float64))
@@ -564,99 +490,6 @@ def sum_pool(x: Tensor, size: Sequence[int]) -> Tensor:
         for part in parts[2:]:
             x += part
     return x
-
-
-class _DenseWeight(NamedTuple):
-    """A weight as oneDNN takes it, for spikes of which the least is at 0 of uint8."""
-
-    weight: Any
-    scale: Tensor
-    bias: Tensor
-    """float32 ``[K]``: added to sums so that their last bits are an integer's."""
-    rest: Tensor
-    """int32 ``[K]``: what makes sums of the bits."""
-    zero: int
-    margin: tuple[int, int]
-    """How many places are put around inputs in each dimension."""
-    places: tuple[list[int], list[int], list[int], int]
-    """Stride, padding, dilation and groups."""
-    layer: IntegerConv
-
-    @classmethod
-    def of(cls, layer: IntegerConv) -> "_DenseWeight":
-        """Packs the weight of a layer."""
-        kernel = layer.weight
-        dims = len(layer.stride)
-        if dims < 2:
-            kernel = kernel[:, :, None] if dims == 1 else kernel[:, :, None, None]
-        zero = layer.largest * math.prod(layer.pool)
-        scale = torch.ones(len(kernel))
-        stride, padding, dilation, groups = _two(layer)
-        size = [1, kernel.shape[1] * groups, 32, 32]
-        bias = torch.full((len(kernel),), _OFFSET)
-        rest = torch.full((len(kernel),), -_OFFSET_BITS, dtype=torch.int32)
-        if layer.bias is not None:
-            rest = rest + layer.bias
-        # oneDNN knows zeros that are not 0, but is wrong about them in some layers. So they are put
-        # around inputs here, and what all inputs are too large by is taken off behind.
-        rest = rest - zero * kernel.flatten(1).sum(1, dtype=torch.int32)
-        places = stride, [0, 0], dilation, groups
-        packed = torch.ops.onednn.qconv_prepack(kernel, scale, 1.0, 0, *places, size)
-        margin = padding[0], padding[1]
-        return cls(packed, scale, bias, rest, zero, margin, places, layer)
-
-    def drive(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """As :meth:`IntegerConv._drive_densely`."""
-        layer = self.layer
-        dims = len(layer.stride)
-        folded = x.flatten(0, 1)
-        if dims == 2:
-            folded = sum_pool(folded, layer.pool)
-        elif dims == 1:
-            folded = sum_pool(folded, layer.pool[-1:]).unsqueeze(2)
-        else:
-            folded = folded[:, :, None, None]
-        places = folded.permute(0, 2, 3, 1)
-        down, along = self.margin
-        images, height, width, channels = places.shape
-        shifted = places.new_full(
-            (images, height + 2 * down, width + 2 * along, channels), self.zero, dtype=torch.uint8
-        )
-        inside = shifted[:, down : down + height, along : along + width]
-        # int8 and uint8 have the same sums.
-        torch.add(places.view(torch.uint8), self.zero, out=inside)
-        shifted = shifted.permute(0, 3, 1, 2)
-        zeros = torch.zeros(len(self.scale), dtype=torch.int32)
-        made = torch.ops.onednn.qconv2d_pointwise(
-            shifted,
-            1.0,
-            0,
-            self.weight,
-            self.scale,
-            zeros,
-            self.bias,
-            *self.places,
-            1.0,
-            0,
-            torch.float32,
-            "none",
-            [],
-            "",
-        )
-        bits = made.view(torch.int32)
-        bits = bits if dims == 2 else bits.squeeze(2) if dims == 1 else bits[:, :, 0, 0]
-        return bits.unflatten(0, x.shape[:2]), self.rest
-
-
-def _two(layer: IntegerConv) -> tuple[list[int], list[int], list[int], int]:
-    """A layer's stride, padding, dilation and groups as two-dimensional."""
-    missing = 2 - len(layer.stride)
-    return (
-        [1] * missing + list(layer.stride),
-        [0] * missing + list(layer.padding),
-        [1] * missing + list(layer.dilation),
-        layer.groups,
-    )
 
 
 def _most_steps(threshold: Tensor, rule: SNMRule, bound: int) -> int:
