@@ -61,8 +61,9 @@ def snm_conv(
             zeros.
         pool: sizes of windows, side by side, over which spikes are summed before the convolution:
             an average pooling whose factor is in the weights.
-        packed: what :func:`pack_spike_weight` makes of ``weight``, ``groups`` and ``dense``, to save
-            doing it in every call; that it is made of them is not checked. Only the CPU reads it.
+        packed: what :func:`pack_spike_weight` makes of ``weight``, ``groups`` and ``dense``, to
+            save doing it in every call; that it is made of them is not checked. Only the CPU reads
+            it.
         dense: whether the CPU multiplies matrices of spikes and zeros alike, rather than adding up
             the weights of spikes; the same result. Sums over windows of ``pool`` must fit in int8
             then. Where processors have instructions for it (AVX-512 VNNI, AMX) it may be faster.
@@ -254,7 +255,8 @@ def _pack_densely(weight: Tensor) -> Tensor:
     padded = functional.pad(rows, (0, behind[0], 0, behind[1]))
     split = padded.unflatten(2, (-1, 4)).unflatten(1, (-1, PANEL))
     # [groups, panels, fours, outputs, 4]
-    return split.transpose(2, 3).reshape(-1)
+    packed: Tensor = split.transpose(2, 3).reshape(-1)
+    return packed
 
 
 def _groups_of_a_matrix(groups: int, outputs: int) -> int:

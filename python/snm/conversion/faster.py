@@ -61,8 +61,8 @@ class _Timing(IntegerRun):
         same = all(a is b is None or torch.equal(a, b) for a, b in pairs)
         if not same:
             raise RuntimeError(
-                f"quantize: a convolution of {list(layer.weight.shape)} is wrong on this machine, by "
-                "events or densely; please report it"
+                f"quantize: a layer of {list(layer.weight.shape)} is not the same by events and "
+                "densely on this machine; please report it"
             )
         layer.path = faster_path(layer, run)
         layer.forget()

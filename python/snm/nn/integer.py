@@ -273,7 +273,7 @@ class IntegerConv(nn.Module):
         dense = x.device.type == "cpu" and self._fits(self.largest // _DIGIT + 1)
         arguments = self._arguments(dense) | {"bias": None}
         high, low = self._drive(digits, **arguments)
-        drive = low + high * _DIGIT
+        drive: Tensor = low + high * _DIGIT
         return drive if self.bias is None else drive + _along(self.bias, drive.dim() - 2)
 
     def _sum_densely(self, x: Tensor) -> Tensor:
