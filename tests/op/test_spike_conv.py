@@ -23,7 +23,14 @@ from snm_kernels import (
 )
 from snm_kernels.ops import rule_arguments
 from support.equality import assert_same_bits, assert_same_run
-from support.isa import NEEDED, USABLE, processor_flags, run_with_isa
+from support.isa import (
+    MATRICES,
+    NEEDED,
+    USABLE,
+    USABLE_MATRICES,
+    processor_flags,
+    run_with_isa,
+)
 from support.spike_conv_cases import CONV_CASES, OF_NEURONS, ConvCase
 from support.spike_conv_parity import (
     BULK_NEURON_STEPS,
@@ -77,6 +84,18 @@ def test_isa_equals_reference(isa: str, bulk: bool) -> None:
     assert not bulk or summary["neuron_steps"] >= BULK_NEURON_STEPS
 
 
+@pytest.mark.parametrize("matrix", [each for each in MATRICES if each != USABLE_MATRICES[0]])
+def test_matrix_equals_reference(matrix: str) -> None:
+    if matrix not in USABLE_MATRICES:
+        pytest.skip(f"this processor lacks {sorted(MATRICES[matrix] - processor_flags())}")
+    process = run_with_isa(USABLE[0], *PARITY, "--every=3", matrix=matrix)
+    assert process.returncode == 0, process.stderr
+    summary = json.loads(process.stdout)
+    assert summary["failures"] == []
+    assert (summary["isa"], summary["matrix"]) == (USABLE[0], matrix)
+    assert summary["cases"] >= len(CONV_CASES) // 3
+
+
 @pytest.mark.parametrize("case", [c for c in CONV_CASES if c.time_steps > 4][::3], ids=str)
 def test_chunks_equal_one_run(case: ConvCase) -> None:
     inputs = case.inputs()
@@ -113,6 +132,8 @@ SPLIT = [
     ConvCase("graded", (3, 17, 20, 30), 9, spikes="graded", pool=2, density=0.9),
     ConvCase("depthwise", (2, 64, 14, 14), 64, groups=64, time_steps=8, residual="constant"),
     ConvCase("1d", (2, 40, 500), 40, kernel=5, padding=2, threshold="neuron"),
+    ConvCase("many steps", (3, 70, 6, 5), 90, time_steps=70, residual="contiguous", bias="neuron"),
+    ConvCase("few pixels", (1, 40, 3, 3), 200, time_steps=3, padding=0, stride=2),
 ]
 
 
@@ -216,7 +237,9 @@ def test_exported_program_runs_with_another_batch(shape: tuple[int, ...], strict
             assert_same_bits(ours, theirs)
 
 
-def operator(case: ConvCase, inputs: dict[str, Any], neurons: bool) -> tuple[Any, tuple[Any, ...]]:
+def operator(
+    case: ConvCase, inputs: dict[str, Any], neurons: bool, dense: bool
+) -> tuple[Any, tuple[Any, ...]]:
     """The operator of a two-dimensional case and its arguments."""
 
     def two(name: str) -> list[int]:
@@ -224,9 +247,7 @@ def operator(case: ConvCase, inputs: dict[str, Any], neurons: bool) -> tuple[Any
         return [value, value] if isinstance(value, int) else list(value)
 
     weight, channels = inputs["weight"], case.outputs
-    packed = inputs.get("packed")
-    if packed is None:
-        packed = pack_spike_weight(weight, case.groups)
+    packed = pack_spike_weight(weight, case.groups, dense)
     theta, bias = (
         None if value is None else _as_operators_take(value, channels)
         for value in (inputs["threshold"], inputs.get("bias"))
@@ -234,9 +255,9 @@ def operator(case: ConvCase, inputs: dict[str, Any], neurons: bool) -> tuple[Any
     places = (two("stride"), two("padding"), two("dilation"), case.groups, two("pool"))
     first = (inputs["x"], weight, packed)
     if not neurons:
-        return torch.ops.snm_kernels.spike_conv.default, (*first, bias, *places)
+        return torch.ops.snm_kernels.spike_conv.default, (*first, bias, *places, dense)
     v, m = inputs.get("state", (None, None))
-    given = (*first, theta, v, m, bias, inputs.get("residual"), *places)
+    given = (*first, theta, v, m, bias, inputs.get("residual"), *places, dense)
     rule = (*rule_arguments(case.rule), case.emit == "spike")
     return torch.ops.snm_kernels.snm_conv.default, (*given, *rule)
 
@@ -254,7 +275,12 @@ TWO_DIMENSIONAL = [case for case in SPREAD if case.spatial == 2]
 @pytest.mark.parametrize("neurons", [True, False], ids=["neurons", "drive"])
 @pytest.mark.parametrize("case", TWO_DIMENSIONAL, ids=str)
 def test_opcheck(case: ConvCase, neurons: bool) -> None:
-    torch.library.opcheck(*operator(case, case.inputs(), neurons))
+    torch.library.opcheck(*operator(case, case.inputs(), neurons, dense=False))
+
+
+def test_opcheck_of_the_dense_way() -> None:
+    case = TWO_DIMENSIONAL[0]
+    torch.library.opcheck(*operator(case, case.inputs(), True, dense=True))
 
 
 @pytest.mark.parametrize("case", [*SPREAD, *CONV_CASES[::5]], ids=str)

@@ -27,6 +27,7 @@ def test_kernels_equal_reference(isa: str, tmp_path: Path) -> None:
 
 
 KERNEL, OPERATOR = "cpu/spike_conv_kernel.cpp", "cpu/spike_conv_op.cpp"
+DENSE, NEURONS = "cpu/spike_dense_kernel.cpp", "cpu/spike_neurons.h"
 ADDRESS = "ERROR: AddressSanitizer: "
 BROKEN: dict[str, dict[str, Any]] = {
     "lists of spikes have nothing behind them": {
@@ -35,9 +36,29 @@ BROKEN: dict[str, dict[str, Any]] = {
         "expected": ADDRESS,
     },
     "outputs behind a group's last are written": {
-        "changes": {KERNEL: ("if (j < count_) fire<false>", "if (j < count_) fire<true>")},
+        "changes": {NEURONS: ("fire<kGraded, false>", "fire<kGraded, true>")},
         "match": "1x1-density 0.0",
         "expected": ADDRESS,
+    },
+    "rows of inputs are not padded": {
+        "changes": {
+            "cpu/spike_conv.h": (
+                "parts_of(plan.taps * plan.channels, kDepth) * kDepth",
+                "plan.taps * plan.channels",
+            )
+        },
+        "match": "1x1-density 1.0",
+        "expected": ADDRESS,
+    },
+    "what lies outside of the input is not zero": {
+        "changes": {
+            DENSE: (
+                "std::fill_n(b_.row, plan_.depth, kShift)",
+                "std::fill_n(b_.row, plan_.depth, 1)",
+            )
+        },
+        "match": "1x1-density 0.0",
+        "expected": "drive: ",
     },
     "sums of 16 bits are folded too late": {
         "changes": {KERNEL: ("kEventsPerWord = 255", "kEventsPerWord = 257")},

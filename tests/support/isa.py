@@ -18,6 +18,14 @@ NEEDED = {
 }
 
 
+MATRICES = {
+    "amx": {"avx512_vnni", "amx_tile", "amx_int8"},
+    "vnni": {"avx512_vnni"},
+    "plain": set(),
+}
+"""What multiplies matrices beside the best instruction set, and what it needs."""
+
+
 def processor_flags() -> set[str]:
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         if line.startswith("flags"):
@@ -28,10 +36,20 @@ def processor_flags() -> set[str]:
 USABLE = [isa for isa, needed in NEEDED.items() if needed <= processor_flags()]
 
 
-def run_with_isa(isa: str, *command: str) -> subprocess.CompletedProcess[str]:
+USABLE_MATRICES = [
+    matrix
+    for matrix, needed in MATRICES.items()
+    if needed <= processor_flags() and (not needed or USABLE[0] == "avx512")
+]
+
+
+def run_with_isa(
+    isa: str, *command: str, matrix: str | None = None
+) -> subprocess.CompletedProcess[str]:
+    chosen = {"SNM_CPU_ISA": isa} | ({} if matrix is None else {"SNM_CPU_MATRIX": matrix})
     return subprocess.run(
         [sys.executable, *command],
-        env={**os.environ, "SNM_CPU_ISA": isa},
+        env={**os.environ, **chosen},
         cwd=TESTS,
         capture_output=True,
         text=True,

@@ -6,10 +6,13 @@ import sys
 from pathlib import Path
 
 from support.emulation import COMPILER, CSRC, FLAGS, TESTS, TORCH, sanitizing
+from support.isa import processor_flags
 
 HERE = TESTS / "op" / "sanitized"
 MARCH = {"avx512": ["-march=x86-64-v4"], "avx2": ["-march=x86-64-v3"], "baseline": []}
-SOURCES = ("cpu/spike_conv_kernel.cpp", "cpu/spike_conv_op.cpp")
+MATRIX = {"avx512_vnni": "-mavx512vnni"}
+"""What a processor may have beside an instruction set, to multiply matrices."""
+SOURCES = ("cpu/spike_conv_kernel.cpp", "cpu/spike_dense_kernel.cpp", "cpu/spike_conv_op.cpp")
 
 
 def build_sanitized(
@@ -38,6 +41,8 @@ def build_sanitized(
     flags += ["-DTORCH_TARGET_VERSION=0x020b000000000000", "-isystem", str(TORCH / "include")]
     sources = [*(folder / "csrc" / name for name in SOURCES), ours / "isa.cpp"]
     link = ["-shared", "-Wl,-Bsymbolic", "-L", str(TORCH / "lib"), "-ltorch_cpu", "-lc10"]
+    if isa == "avx512":
+        flags += [flag for name, flag in MATRIX.items() if name in processor_flags()]
     command = [COMPILER, *flags, *MARCH[isa], *map(str, sources), *link, "-o", str(library)]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode != 0:

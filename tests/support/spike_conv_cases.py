@@ -90,6 +90,11 @@ class ConvCase:
         return self.shape[1] // self.groups * prod(self._sizes(self.kernel))
 
     @property
+    def can_be_dense(self) -> bool:
+        """Whether sums over windows fit in int8."""
+        return self.spikes == "ternary" or prod(self._sizes(self.pool)) == 1
+
+    @property
     def places(self) -> dict[str, Any]:
         """The arguments of the convolution that are no tensors; none of a linear layer."""
         if self.spatial == 0:
@@ -129,6 +134,15 @@ class ConvCase:
             state = STATES[self.state](self.output, theta, g)
             arguments["state"] = SNMState(*(part.to(device) for part in state))
         return arguments
+
+    def densely(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """The inputs for products of matrices."""
+        if "packed" not in inputs:
+            return inputs | {"dense": True}
+        return inputs | {
+            "dense": True,
+            "packed": pack_spike_weight(inputs["weight"], self.groups, dense=True),
+        }
 
     def _sizes(self, value: Sizes) -> tuple[int, ...]:
         return value if isinstance(value, tuple) else (value,) * self.spatial

@@ -37,18 +37,20 @@ def assert_layer_layout(run: SNMOutput) -> None:
 
 
 def compare_layer(case: ConvCase, backend: str, device: str = "cpu") -> int:
-    """Compares one case with the reference; returns the neuron-steps compared."""
+    """Compares one case with the reference, on the CPU both ways; returns the neuron-steps."""
     inputs = case.inputs()
     before = {name: tensor.clone() for name, tensor in tensors(inputs).items()}
     expected, expected_drive = run_both(case, inputs, "reference")
     if device != "cpu":
         inputs = case.inputs(device)
-    actual, drive = run_both(case, inputs, backend)
-    assert_same_bits(drive.cpu(), expected_drive, "drive")
-    assert_same_run(to_cpu(actual), expected)
-    assert actual.state.v.numel() * case.time_steps == case.neuron_steps
-    for run in (actual, expected):
-        assert_layer_layout(run)
+    ways = [inputs, case.densely(inputs)] if backend == "cpu" and case.can_be_dense else [inputs]
+    for given in ways:
+        actual, drive = run_both(case, given, backend)
+        assert_same_bits(drive.cpu(), expected_drive, "drive")
+        assert_same_run(to_cpu(actual), expected)
+        assert actual.state.v.numel() * case.time_steps == case.neuron_steps
+        for run in (actual, expected):
+            assert_layer_layout(run)
     for name, tensor in tensors(inputs).items():
         assert_same_bits(tensor.cpu(), before[name], f"{name} after the run")
     return case.neuron_steps
@@ -69,6 +71,8 @@ def compare_threads(case: ConvCase, backend: str, threads: list[int]) -> dict[in
     for n in threads:
         torch.set_num_threads(n)
         assert_same_run(to_cpu(case.run(inputs, backend=backend)), expected)
+        if backend == "cpu" and case.can_be_dense:
+            assert_same_run(case.run(case.densely(inputs)), expected)
         compared[n] = case.neuron_steps
     return compared
 
@@ -102,7 +106,8 @@ def main() -> None:
         cases = [c for c in cases if arguments.match in c.name][:: arguments.every]
         run, compared = compare_layer, {}
     steps, failures = compare_all([(run, case) for case in cases], arguments.backend)
-    summary = {"isa": build_info().isa, "cases": len(cases), "neuron_steps": steps}
+    info = build_info()
+    summary = {"isa": info.isa, "matrix": info.matrix, "cases": len(cases), "neuron_steps": steps}
     print(json.dumps({**summary, "by_threads": compared, "failures": failures}))
 
 

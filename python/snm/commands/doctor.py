@@ -59,7 +59,7 @@ def _print_build() -> None:
         print(f"  CUDA library  {info.cuda_compiler}, targets {info.cuda_architectures}")
     else:
         print("  CUDA library  none in this build")
-    print(f"  instructions  {info.isa}")
+    print(f"  instructions  {info.isa}, matrices by {info.matrix}")
     print(f"  running on    torch {torch.__version__}, {torch.get_num_threads()} threads")
     for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
         major, minor = torch.cuda.get_device_capability(index)

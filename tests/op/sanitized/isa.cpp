@@ -11,12 +11,16 @@ void list_events(const SpikeConvArguments& arguments, const Events& events, int6
                  int64_t end);
 void convolve_events(const SpikeConvArguments& arguments, const Events& events, int64_t most,
                      int64_t begin, int64_t end, char* memory);
+bool sum_windows(const SpikeConvArguments& arguments, int64_t begin, int64_t end, int8_t* sums);
+void convolve_densely(const SpikeConvArguments& arguments, int64_t begin, int64_t end,
+                      char* memory);
 }  // namespace SNM_ISA
 
 const CpuIsa& cpu_isa() {
   static const CpuIsa only{"sanitized",           nullptr,
                            nullptr,               SNM_ISA::count_events,
-                           SNM_ISA::list_events, SNM_ISA::convolve_events};
+                           SNM_ISA::list_events, SNM_ISA::convolve_events,
+                           {"sanitized", SNM_ISA::sum_windows, SNM_ISA::convolve_densely}};
   return only;
 }
 
