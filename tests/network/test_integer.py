@@ -106,6 +106,34 @@ def test_all_ways_to_simulate_agree(name: str) -> None:
     assert torch.allclose(late, (T * answer - 5 * by_step[4]) / (T - 5), atol=1e-4)
 
 
+@pytest.mark.parametrize("fit", [1, 2, 3])
+def test_batches_are_cut(fit: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    net, images = quantized("plain")
+    images = images[:1].repeat(5, *[1] * (images.dim() - 1)) * torch.arange(5).view(5, 1, 1, 1)
+    whole = net(images, timesteps=T)
+    late = net(images, timesteps=T, readout_after=3)
+    sizes = []
+    start = snm.SpikingNetwork._start
+
+    def counted(self: snm.SpikingNetwork, some: Tensor, *args: Any, **kwargs: Any) -> Any:
+        sizes.append(len(some))
+        return start(self, some, *args, **kwargs)
+
+    monkeypatch.setattr(snm.SpikingNetwork, "_start", counted)
+    monkeypatch.setattr("snm.network.spiking.images_with_all_steps", lambda *_: fit)
+    assert torch.equal(net(images, timesteps=T), whole)
+    assert sizes == {1: [1] * 5, 2: [2, 2, 1], 3: [3, 2]}[fit]
+    assert torch.equal(net(images, timesteps=T, readout_after=3), late)
+    sizes.clear()
+    # Who watches sees the whole batch, and who says how many steps there are at once gets them.
+    spikes_of(net, images, timesteps=T)
+    net.chunk_steps = 2
+    net(images, timesteps=T)
+    assert sizes == [5, 5]
+    with pytest.raises(ValueError, match="NaN"):
+        net(images / 0, timesteps=T)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_recordings_and_observers(name: str) -> None:
     net, images = quantized(name)

@@ -392,6 +392,7 @@ DIRECT_LAYERS: dict[str, tuple[dict[str, Any], str]] = {
         {"stride": [1]},
         "stride, padding, dilation and pool must be two numbers each, got [1]",
     ),
+    "packed for spikes": ({"dense": True}, "packed must be int8 ["),
     "stride 0": ({"stride": [1, 0]}, "stride must be an int32 >= 1, got 0"),
     "stride beyond int32": ({"stride": [2**31, 1]}, "stride must be an int32 >= 1, got 2147483648"),
     "padding negative": ({"padding": [-1, 0]}, "padding must be an int32 >= 0, got -1"),
@@ -478,6 +479,7 @@ RIGHT: dict[str, Any] = {
     "dilation": [1, 1],
     "groups": 1,
     "pool": [1, 1],
+    "dense": False,
 }
 RULE = ("v_init", "negative_threshold", "strict", "max_spikes", "count_min", "count_max")
 OF_SNM: dict[str, Any] = {

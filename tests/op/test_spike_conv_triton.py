@@ -293,6 +293,7 @@ def test_refuses_what_the_native_operator_refuses(argument: str) -> None:
         "padding": [0, 0],
         "dilation": [1, 1],
         "pool": [1, 1],
+        "dense": False,
         "groups": 1,
         "v_init": 0.5,
         "negative_threshold": 0.0,

@@ -30,6 +30,14 @@ def images_that_fit(bytes_per_image: int, device: torch.device) -> int:
     return max(1, room // max(1, bytes_per_image))
 
 
+def images_with_all_steps(bytes_per_image: int, device: torch.device) -> int:
+    """How many images, whose time steps take so many bytes all together, to simulate at once, >= 1.
+
+    Half of what a chunk of time steps may take: the rest of what is simulated is then in a cache.
+    """
+    return max(1, _enough(device) // 2 // max(1, bytes_per_image))
+
+
 def steps_anywhere(bytes_per_step: int, device: torch.device) -> int:
     """What :func:`steps_that_fit` returns where enough memory is free, on whatever machine."""
     return max(1, _enough(device) // max(1, bytes_per_step))

@@ -18,7 +18,7 @@ from .encode import Constant, Encoder, Frames, Poisson, Source
 from .first_pass import FirstPass, starting_states
 from .inputs import Inputs, check_direct, check_generator, check_readout_after, checked_timesteps
 from .integer import INTEGER_BYTES, IntegerRun, most_steps
-from .memory import steps_that_fit
+from .memory import images_with_all_steps, steps_that_fit
 from .observer import Observer
 from .program import Program, RunningMax
 from .recording import QUANTITIES, Indices, Quantity, Recorder, Recording, recording_of
@@ -226,7 +226,11 @@ class SpikingNetwork(nn.Module):
         """
         steps = self.checked_timesteps(timesteps)
         check_readout_after(readout_after, steps)
-        return self._simulation(images, steps, generator, first_pass).answer(readout_after)
+        answers = [
+            self._simulation(part, steps, generator, first_pass).answer(readout_after)
+            for part in self._parts(images, steps)
+        ]
+        return answers[0] if len(answers) == 1 else torch.cat(answers)
 
     def simulation(
         self,
@@ -644,6 +648,29 @@ class SpikingNetwork(nn.Module):
         watching = [*self._observers, *observers]
         start = partial(self._start, first_pass=first_pass, observers=watching)
         return Simulation(source, start, timesteps, self._steps_at_once(source.images, timesteps))
+
+    def _parts(
+        self, images: Tensor | Iterable[Tensor], timesteps: int | None
+    ) -> Sequence[Tensor | Iterable[Tensor]]:
+        """Images in the parts that a call simulates one after the other.
+
+        Only integers are the same whatever the batch, and of some encoders, and to who watches, a
+        batch is one.
+        """
+        whole = self.encoder != "direct" or self.chunk_steps is not None or bool(self._observers)
+        if whole or not self.integers or torch.compiler.is_compiling():
+            return (images,)
+        if timesteps is None or not isinstance(images, Tensor):
+            return (images,)
+        self.inputs.check(images)
+        count = images.shape[0]
+        size = self.elements_per_step(images) * INTEGER_BYTES * timesteps
+        fit = images_with_all_steps(size, images.device)
+        if count <= fit:
+            return (images,)
+        # All parts are about as large.
+        parts: tuple[Tensor, ...] = images.split(math.ceil(count / math.ceil(count / fit)))
+        return parts
 
     def _check_first_pass(self, first_pass: FirstPass | None) -> None:
         """Refuses anything but a first pass, and a first pass unless images are constant."""
