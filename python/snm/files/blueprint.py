@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..module_paths import put_at_path
+from ..network.bounds import renew_bounds
 from ..network.interpret import Interpreter, Values
 from ..network.program import STEPS, Call, Fire, Program, RunningMax, Step
 from ..network.spiking import SpikingNetwork
@@ -153,6 +154,11 @@ def build(graph: Any, tensors: Mapping[str, Tensor], device: torch.device) -> Sp
     if net.integers and not all(isinstance(n, IntegerNeuron) for n in net.layers.values()):
         raise Refusal("some of its neurons are of integers, others are not")
     _Check(net).check()
+    if net.integers:
+        # What a file says of bounds is not believed.
+        offences = renew_bounds(net.program, net.model)
+        if offences:
+            raise Refusal(f"{offences[0]}")
     return net
 
 

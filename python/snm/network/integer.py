@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from snm_kernels import Emit
 
-from ..nn.integer import IntegerConv, IntegerNeuron
+from ..nn.integer import IntegerConv, IntegerNeuron, IntegerReadout
 from .interpret import Values
 from .observer import Ask
 from .program import STEPS, Call, Fire, Program, RunningMax
@@ -125,7 +125,7 @@ def most_steps(program: Program, model: nn.Module) -> int:
     for step in program.tail:
         if isinstance(step, Call) and step.kind == "module":
             layer = model.get_submodule(str(step.target))
-            if isinstance(layer, IntegerConv):
+            if isinstance(layer, IntegerConv | IntegerReadout):
                 most.append(layer.exact_steps)
     return min(most)
 

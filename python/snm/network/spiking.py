@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ..nn import SNMNeuron
 from ..nn.integer import IntegerNeuron, Pixels
+from .bounds import renew_bounds
 from .capture import CapturedNetwork
 from .checks import check_count, dtype_name
 from .digest import SpikeDigest
@@ -109,6 +110,7 @@ class SpikingNetwork(nn.Module):
         self._live: Run | None = None
         self._live_shape = torch.Size()
         self._seen: Tensor | None = None
+        self.register_load_state_dict_post_hook(_renew_bounds)
         self.eval()
 
     @property
@@ -727,3 +729,12 @@ class SpikingNetwork(nn.Module):
             self._seen = images.clone()
         if run.steps:
             run.see(images)
+
+
+def _renew_bounds(net: nn.Module, _: Any) -> None:
+    """Sets the bounds of integers for weights that were loaded; refuses weights that have none."""
+    assert isinstance(net, SpikingNetwork)
+    if net.integers:
+        offences = renew_bounds(net.program, net.model)
+        if offences:
+            raise ValueError(f"SpikingNetwork: cannot load such weights: {offences[0]}")

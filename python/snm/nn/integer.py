@@ -84,6 +84,18 @@ class IntegerNeuron(SNMNeuron):
         self.most_steps = _most_steps(threshold, rule, bound)
         """For how many time steps no membrane can leave int32, whatever the spikes."""
 
+    def renew_bound(self, drive: int) -> None:
+        """Sets how large what drives them can be at a time step, without their own bias.
+
+        >>> neuron = IntegerNeuron(torch.tensor([100], dtype=torch.int32))
+        >>> neuron.renew_bound(2**20)
+        >>> neuron.most_steps
+        2046
+        """
+        own = 0 if self.bias is None else int(self.bias.long().abs().max())
+        self.bound = drive + own
+        self.most_steps = _most_steps(self.threshold, self.rule, self.bound)
+
     def membrane_bits(self, timesteps: int) -> int:
         """How many bits hold every membrane in so many time steps, the sign included.
 
@@ -164,8 +176,10 @@ class IntegerConv(nn.Module):
         self.pool = tuple(pool)
         self.largest = largest
         self.path: Path = path
-        self.sums = _largest_sum(weight, bias, largest * math.prod(pool))
+        self._rows = _row_sums(weight)
+        self.sums = 0
         """The largest amount that a sum can have at one time step, the bias included."""
+        self.renew_largest(largest)
         # Each is made when it is needed first, for it takes as much memory as the weight.
         self._packed: dict[bool, Tensor] = {}
 
@@ -177,7 +191,21 @@ class IntegerConv(nn.Module):
     @property
     def exact_steps(self) -> int:
         """Over how many time steps its inputs may be summed with sums exact in float64."""
-        return (2**53 - 1) // max(1, self.sums)
+        return (2**53 - 1) // max(1, self.sums, self.largest)
+
+    def renew_largest(self, largest: int) -> None:
+        """Sets the largest amount of an input, before pooling, from which that of sums follows.
+
+        >>> linear = IntegerLinear(torch.tensor([[3, -4]], dtype=torch.int8))
+        >>> linear.renew_largest(10)
+        >>> linear.sums
+        70
+        """
+        self.largest = max(1, largest)
+        sums = self._rows * self.largest * math.prod(self.pool)
+        if self.bias is not None:
+            sums = sums + self.bias.long().abs().cpu()
+        self.sums = int(sums.max())
 
     @property
     def can_be_dense(self) -> bool:
@@ -307,7 +335,8 @@ class IntegerConv(nn.Module):
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         super()._load_from_state_dict(*args, **kwargs)
-        self.sums = _largest_sum(self.weight, self.bias, self.largest * math.prod(self.pool))
+        self._rows = _row_sums(self.weight)
+        self.renew_largest(self.largest)
         self.forget()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -368,6 +397,11 @@ class IntegerSumPool(nn.Module):
         self.size = tuple(size)
         self.flat = flat
         self.wide = wide
+
+    @property
+    def count(self) -> int:
+        """How many places a window has."""
+        return math.prod(self.size)
 
     def forward(self, x: Tensor) -> Tensor:
         """Sums ``[N, C, ...]`` over windows."""
@@ -465,6 +499,13 @@ class IntegerReadout(nn.Module):
     def __init__(self, unit: Tensor) -> None:
         super().__init__()
         self.register_buffer("unit", unit)
+        self.largest = 1
+        """The largest amount of what it reads of one time step, which a network sets."""
+
+    @property
+    def exact_steps(self) -> int:
+        """Over how many time steps what it reads is exact in float64."""
+        return (2**53 - 1) // max(1, self.largest)
 
     def forward(self, x: Tensor, steps: int) -> Tensor:
         """The mean over ``steps`` time steps of what sums ``[B, ...]`` are worth, float32."""
@@ -514,12 +555,9 @@ def _check_places(dims: int, *places: Sequence[int]) -> None:
         )
 
 
-def _largest_sum(weight: Tensor, bias: Tensor | None, largest: int) -> int:
-    """The largest amount of a sum of inputs up to ``largest``, the bias included."""
-    total = weight.long().abs().flatten(1).sum(1) * largest
-    if bias is not None:
-        total = total + bias.long().abs()
-    return int(total.max())
+def _row_sums(weight: Tensor) -> Tensor:
+    """The sums of the amounts of weights, int64 ``[K]``, on the CPU."""
+    return weight.to(torch.int16).abs().flatten(1).sum(1, dtype=torch.int64).cpu()
 
 
 def _keeping_dtype(
