@@ -15,7 +15,7 @@ from snm_kernels import PRESETS, SNMRule, preset
 from . import nn, plot
 from .conversion import Statistics, calibrate, convert
 from .conversion.convertibility import Convertibility, convertible
-from .conversion.quantization import quantize
+from .conversion.quantization.quantize import quantize
 from .conversion.surgery import replace_relu
 from .diagnosis import diagnose
 from .diagnosis.result import Diagnosis, LayerDiagnosis, Part

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 import snm_kernels
 
 from ..conversion import Norm, convert
-from ..conversion.quantization import quantize
+from ..conversion.quantization.quantize import quantize
 from ..demo.data import MEAN, STD, DemoImages, load_images, load_network
 from ..demo.step_by_step import StepByStepNetwork, StepByStepSNM
 from ..errors import DeadNeuronWarning

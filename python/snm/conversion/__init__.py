@@ -14,7 +14,7 @@ The passes of :func:`convert`, in the order in which they run:
 
 The first four are ``prepare`` (lowering/prepare.py), which calibration alone needs as well.
 
-``quantize`` (quantization.py) makes a network of integers of what they made.
+``quantize`` (quantization/quantize.py) makes a network of integers of what they made.
 """
 
 from collections.abc import Iterable

@@ -11,7 +11,7 @@ from snm_kernels import SNMRule
 
 from ..conversion import convert
 from ..conversion.inputs import Progress, rule_of
-from ..conversion.quantization import quantize
+from ..conversion.quantization.quantize import quantize
 from ..conversion.statistics import Norm, Statistic
 from ..conversion.thresholds import Choice
 from ..data.batches import Shards, shards_of

@@ -209,8 +209,9 @@ class _Walk(Interpreter):
             return None
         return Bound(largest, narrow)
 
-    def _unknown(self, call: Call) -> None:
+    def _unknown(self, call: Call) -> Bound | None:
         self._refuse_call(call, "it has no integer form")
+        return None
 
     def _refuse_call(self, call: Call, reason: str) -> None:
         path, operation = call.name, getattr(call.target, "__name__", str(call.target))
