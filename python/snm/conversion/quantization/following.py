@@ -17,6 +17,7 @@ from ...network.program import STEPS, Call, Fire, Program, Repeat, RunningMax, S
 from ...network.run import Run
 from ...network.spiking import SpikingNetwork
 from ...nn.integer import (
+    LARGEST_PIXEL,
     SILENT,
     IntegerNeuron,
     IntegerReadout,
@@ -25,7 +26,14 @@ from ...nn.integer import (
     Pixels,
 )
 from .averages import is_average, is_convolution, pooling_of, why_uneven, windows_of
-from .units import integers_of, multiples, unit_by_itself, unit_of_thresholds
+from .units import (
+    common_unit,
+    integers_of,
+    multiples,
+    typical_size,
+    unit_by_itself,
+    unit_of_thresholds,
+)
 from .values import Group, Integers, Known, Layer, Scaled, Sum, both, rows, spread
 from .weights import CONVOLUTIONS, Weighted, averaging, weighted
 from .writing import Writer
@@ -193,7 +201,7 @@ class Quantizer(Run):
             # What drives neurons may be computed along with them.
             sources, constant = sources[::-1], constant[::-1]
         unit = drive.group.unit
-        cap = tuple((c / unit[i % len(unit)].item()) for i, c in enumerate(fire.cap))
+        cap = () if not fire.cap else tuple((torch.tensor(fire.cap).to(unit) / unit).tolist())
         step = replace(
             fire,
             drive=sources[0],
@@ -260,7 +268,7 @@ class Quantizer(Run):
         is_module = call.kind == "module"
         path = self.writer.free_path(str(call.target) if is_module else call.name, own=is_module)
         weight = layer.weight.double() * layer.on_inputs(own)
-        term = Layer(path, weight, bias, places, fine=x.summed)
+        term = Layer(path, weight, bias, places, fine=x.summed, typical=x.typical)
         steps = [STEPS] if self.part == "tail" else []
         self.writer.emit_module(self.part, call.name, path, x.source, *steps)
         return Sum(Group([term]), call.name, torch.Size(result.shape[1:]), rest)
@@ -326,7 +334,10 @@ class Quantizer(Run):
         most = [part.largest for part in known.values()]
         largest = max((size for size in most if size is not None), default=0)
         summed = all(part.summed for part in known.values())
-        return Integers(unit, call.name, None if None in most else largest, summed, rest=rest)
+        size = max(part.typical for part in known.values())
+        return Integers(
+            unit, call.name, None if None in most else largest, summed, typical=size, rest=rest
+        )
 
     def _average(self, call: Call, name: str, values: Values, result: Tensor) -> Known:
         """An average over windows: a sum whose factor is in the unit, or a convolution."""
@@ -373,7 +384,9 @@ class Quantizer(Run):
         path = self.writer.free_path(call.name)
         self.writer.put(path, IntegerSumPool(window, flat=not same_dims, wide=wide))
         self.writer.emit_module(self.part, call.name, path, x.source)
-        return Integers(unit, call.name, None if wide else largest, x.summed, rest=rest)
+        return Integers(
+            *(unit, call.name, None if wide else largest, x.summed, x.typical * count), rest=rest
+        )
 
     def _made(self, call: Call, values: Values) -> Tensor:
         """What an operation makes of other values."""
@@ -394,11 +407,10 @@ class Quantizer(Run):
         rest = None
         for part in parts:
             rest = both(rest, part.rest)
-        units = [part.group.unit for part in parts if part.group.unit is not None]
-        if not units:
+        unit = common_unit([part.group for part in parts], self.limit)
+        if unit is None:
             group = self._merged([part.group for part in parts])
             return Added(group, [part.source for part in parts], rest, parts[0].scaled)
-        unit = _finest(units, self._own_units(parts))
         sources = [self._in_unit(part, unit, reader) for part in parts]
         if None in sources:
             reason = (
@@ -408,7 +420,12 @@ class Quantizer(Run):
             self._refuse(path, "sum", reason)
             return None
         made = [source for source in sources if source is not None]
-        return Added(Group(unit=unit), made, rest, parts[0].scaled)
+        size = max(
+            part.group.typical * float((part.group.unit / unit).max())
+            for part in parts
+            if part.group.unit is not None
+        )
+        return Added(Group(unit=unit, typical=size), made, rest, parts[0].scaled)
 
     def _addend(self, name: str, reader: Step) -> Sum | None:
         """What is known of a value that is added up; spikes get a factor of their own."""
@@ -421,7 +438,8 @@ class Quantizer(Run):
             return None
         shape = torch.Size(known.unit.shape)
         if known.summed:
-            return Sum(Group(unit=own), known.source, shape, known.rest)
+            group = Group(unit=own, typical=known.typical)
+            return Sum(group, known.source, shape, known.rest)
         path = self.writer.free_path(f"{reader.name}_{name}_scale")
         scaled = f"{name} for {reader.name}"
         self.writer.emit_module(self.part, scaled, path, known.source)
@@ -439,11 +457,6 @@ class Quantizer(Run):
                     known.group = first
         return first
 
-    def _own_units(self, parts: list[Sum]) -> list[Tensor]:
-        """The units that those parts would choose which nobody has read yet."""
-        groups = (part.group for part in parts if part.group.unit is None)
-        return [unit_by_itself(group, self.limit) for group in groups]
-
     def _in_unit(self, part: Sum, unit: Tensor, reader: Step) -> str | None:
         """The name of the value that is a part in a unit; None if there is none."""
         if part.group.unit is None:
@@ -451,7 +464,10 @@ class Quantizer(Run):
         assert part.group.unit is not None
         own = torch.where(part.group.unit > 0, part.group.unit, unit)
         factor = (own / unit).round()
-        if not torch.equal(unit * factor, own) or bool((factor >= 2**31).any()):
+        # Units are real numbers, which float64 rounds.
+        if not torch.allclose(unit * factor, own, rtol=1e-12, atol=0.0) or bool(
+            (factor >= 2**31).any()
+        ):
             return None
         if bool((factor == 1).all()):
             return part.source
@@ -470,7 +486,8 @@ class Quantizer(Run):
             self._settle(known.group, unit_by_itself(known.group, self.limit))
         assert known.group.unit is not None
         unit = spread(known.group.unit, len(known.shape)).expand(known.shape)
-        return Integers(unit, known.source, None, summed=True, rest=known.rest)
+        size = known.group.typical
+        return Integers(unit, known.source, None, summed=True, typical=size, rest=known.rest)
 
     def _settle(self, group: Group, unit: Tensor) -> None:
         """Makes the integers of all that has this unit."""
@@ -479,6 +496,7 @@ class Quantizer(Run):
             made, reason = integers_of(term, unit, self.limit)
             if reason is not None:
                 self._refuse(term.path, type(made).__name__, reason)
+            group.typical = max(group.typical, typical_size(made, term))
             self.writer.put(term.path, made)
 
     # --- the new program ---
@@ -494,7 +512,8 @@ class Quantizer(Run):
         self.writer.put(path, pixels)
         part: Part = "temporal" if program.images_change else "static"
         self.writer.emit_module(part, name, path, program.images)
-        self.known[program.images] = Integers(unit, name, None, rest=rest)
+        typical = float(LARGEST_PIXEL // 2)
+        self.known[program.images] = Integers(unit, name, None, typical=typical, rest=rest)
 
     def _read_out(self, output: str) -> str:
         """Appends what makes logits; returns the name of the output."""
@@ -535,16 +554,6 @@ class Quantizer(Run):
             path, operation = str(call.target), type(module).__name__
         self._refuse(path, operation, reason)
         return None
-
-
-def _finest(units: list[Tensor], others: list[Tensor]) -> Tensor:
-    """The smallest unit of each channel; of those that are always 0, that of others, or any."""
-    unit = torch.full_like(units[0], math.inf)
-    for some in (units, others):
-        for other in some:
-            smaller = torch.where(other > 0, other, math.inf).minimum(unit)
-            unit = smaller if some is units else torch.where(unit.isinf(), smaller, unit)
-    return torch.where(unit.isinf(), 1.0, unit)
 
 
 def _is_even(values: Tensor) -> bool:

@@ -31,8 +31,9 @@ def quantize(
     Weights are int8, with a scale for each output channel; thresholds, membranes and what drives
     neurons are int32; neurons send spikes. Between an image and the logits there is no floating
     point number, so no device, batch size, number of threads or of time steps at once changes a
-    spike. Sums cannot overflow: their bounds are checked. Layers of spikes are computed spike by
-    spike or densely, whichever was faster here on the calibration images; both give the same.
+    spike. Sums cannot overflow: their bounds are checked, those of weights that are loaded too. Layers
+    of spikes are computed spike by spike or densely, whichever was faster here on the calibration
+    images; both give the same.
 
     Args:
         net: made with norm="channel" or "layer"; it is not changed. Tune it before.
@@ -48,12 +49,12 @@ def quantize(
 
     Returns:
         The integer network. It takes images of the same dtype, and of the size of those here where
-            an adaptive pooling, a mean or a threshold of each neuron depends on it; its logits are
-            float32.
+            an adaptive pooling, a mean or a threshold of each neuron depends on it, and where
+            images are padded in whose ``pixels`` none stands for 0; its logits are float32.
 
     Raises:
-        ConversionError: operations have no integer form, or thresholds differ within a channel that
-            a convolution reads; it names each.
+        ConversionError: operations have no integer form, thresholds differ within a channel that
+            a convolution reads, or sums could overflow; it names each, and what can be done.
         ValueError: bits is out of range; calibration is empty, or has images of another size than
             the conversion's; or the network is one of integers.
         TypeError: an argument is of the wrong type.

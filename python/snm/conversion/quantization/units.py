@@ -1,5 +1,7 @@
 """Chooses units, and rounds weights to whole numbers of them."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -97,6 +99,57 @@ def integers_of(
     if term.places:
         return IntegerConv(whole, own, *term.places), reason
     return IntegerLinear(whole, own), reason
+
+
+def typical_size(made: IntegerConv | IntegerScale, term: Layer | Scaled) -> float:
+    """About how large the sums of a term are, if what it reads is random.
+
+    >>> layer = Layer("", torch.empty(0), torch.empty(0), (), typical=2.0)
+    >>> typical_size(IntegerLinear(torch.tensor([[3, -4]], dtype=torch.int8)), layer)
+    10.0
+    """
+    if isinstance(made, IntegerScale) or isinstance(term, Scaled):
+        return float(made.factor.abs().max()) if isinstance(made, IntegerScale) else 1.0
+    return max(1.0, float(rows(made.weight.double()).norm(dim=1).max()) * term.typical)
+
+
+def common_unit(groups: list[Group], limit: int) -> Tensor | None:
+    """The unit of what is added up, float64 ``[K]``; None if it can be chosen later.
+
+    Weights are rounded to parts of the unit, and what they read multiplies the error. So the unit
+    is such that of no part the error becomes larger than it is already.
+
+    Args:
+        groups: of all parts, some of which have a unit.
+        limit: the largest weight.
+
+    >>> known = Group(unit=torch.tensor([0.5]).double())
+    >>> layer = Layer("", torch.tensor([[0.25]]).double(), torch.zeros(1).double(), (), typical=4.0)
+    >>> common_unit([known, Group([layer])], limit=127)
+    tensor([0.1250], dtype=torch.float64)
+    """
+    known = [group.unit for group in groups if group.unit is not None]
+    free = [group for group in groups if group.unit is None]
+    reads = [group.reads for group in free]
+    if not known and max(reads) == min(reads):
+        return None
+    own = [unit_by_itself(group, limit) for group in free]
+    errors = [unit * size for unit, size in zip(own, reads, strict=True)]
+    fits = torch.stack([*known, *errors]).amax(0) / max(reads, default=1.0)
+    if not known:
+        return fits
+    unit = _finest(known, own)
+    return unit / (unit / fits).floor().clamp(min=1)
+
+
+def _finest(units: list[Tensor], others: list[Tensor]) -> Tensor:
+    """The smallest unit of each channel; of those that are always 0, that of others, or any."""
+    unit = torch.full_like(units[0], math.inf)
+    for some in (units, others):
+        for other in some:
+            smaller = torch.where(other > 0, other, math.inf).minimum(unit)
+            unit = smaller if some is units else torch.where(unit.isinf(), smaller, unit)
+    return torch.where(unit.isinf(), 1.0, unit)
 
 
 def multiples(group: Group, unit: Tensor, limit: int) -> Tensor:

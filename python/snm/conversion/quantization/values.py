@@ -29,6 +29,8 @@ class Integers:
     what is int32."""
     summed: bool = False
     """Whether it is a sum of weights, whose unit is fine, and which others take over."""
+    typical: float = 1.0
+    """About how large an element is, as the root of the mean square of random spikes is."""
     pool: tuple[int, ...] = ()
     """The windows over which whoever reads it has to sum it."""
     rest: Tensor | None = None
@@ -59,7 +61,9 @@ class Layer:
     places: tuple[Any, ...]
     """Stride, padding, dilation, groups and pool; none for a linear layer."""
     fine: bool = False
-    """Whether the unit of what it reads is fine."""
+    """Whether it reads a sum, whose unit is fine."""
+    typical: float = 1.0
+    """About how large what it reads is, as of :class:`Integers`."""
 
 
 @dataclass
@@ -78,6 +82,14 @@ class Group:
     terms: list[Layer | Scaled] = field(default_factory=list)
     unit: Tensor | None = None
     """float64 ``[K]``, once it is known; 0 for a channel that is always 0."""
+
+    typical: float = 1.0
+    """About how large a sum is, as of :class:`Integers`, once the unit is known."""
+
+    @property
+    def reads(self) -> float:
+        """About how large what the largest weights read is."""
+        return max((term.typical for term in self.terms if isinstance(term, Layer)), default=1.0)
 
 
 @dataclass
