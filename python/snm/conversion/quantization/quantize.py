@@ -31,7 +31,7 @@ def quantize(
     Weights are int8, with a scale for each output channel; thresholds, membranes and what drives
     neurons are int32; neurons send spikes. Between an image and the logits there is no floating
     point number, so no device, batch size, number of threads or of time steps at once changes a
-    spike. Sums cannot overflow: their bounds are checked, for weights that are loaded too. Layers of
+    spike. Sums cannot overflow: their bounds are checked, for loaded weights too. Layers of
     spikes are computed spike by spike or densely, whichever was faster here on the calibration
     images; both give the same.
 
