@@ -27,6 +27,7 @@ struct SpikeConvArguments {
   int64_t time_steps;
   int64_t batch;
   int64_t groups;
+  bool depthwise;  // whether an output reads one channel, its own; densely, that is one group
   int64_t in_channels;  // of all groups
   int64_t out_channels;
   SpikeConvSize height;

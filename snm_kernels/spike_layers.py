@@ -213,7 +213,8 @@ def pack_spike_weight(weight: Tensor, groups: int = 1, dense: bool = False) -> T
         With ``dense`` groups are put together until they have 16 outputs; for each such group and
         16 outputs, every 4 inputs (the channels of the first place of the kernel, those of the
         second and so on, with zeros up to a multiple of 64) have 64 bytes: those of the first
-        output, those of the second and so on.
+        output, those of the second and so on. Where each output reads one channel, the weights of
+        a place of the kernel lie side by side, with zeros up to a multiple of 16.
 
     Raises:
         TypeError, ValueError: the weight is not such a tensor, or groups does not divide K.
@@ -244,6 +245,8 @@ def _pack_densely(weight: Tensor) -> Tensor:
     """:func:`pack_spike_weight` of ``[groups, outputs, channels, taps]`` for products of
     matrices."""
     groups, outputs, channels, taps = weight.shape
+    if groups > 1 and outputs == channels == 1:
+        return functional.pad(weight.view(groups, taps).T, (0, -groups % PANEL)).reshape(-1)
     together = _groups_of_a_matrix(groups, outputs)
     whole = weight.new_zeros(groups // together, together, outputs, taps, together, channels)
     # Outputs of a group read no other's channels.
@@ -368,6 +371,8 @@ def _packed_bytes(weight: Tensor, groups: int, dense: bool) -> int:
     outputs, inputs = weight.shape[0] // groups, math.prod(weight.shape[1:])
     if not dense:
         return groups * -(-outputs // BLOCK) * BLOCK * inputs
+    if groups > 1 and outputs == weight.shape[1] == 1:
+        return inputs * -(-groups // PANEL) * PANEL
     together = _groups_of_a_matrix(groups, outputs)
     panels = -(-(outputs * together) // PANEL)
     return groups // together * panels * PANEL * -(-(inputs * together) // DEPTH) * DEPTH

@@ -126,8 +126,11 @@ struct IntegerLanes : Lanes {
   static SNM_INLINE Mask reaches(Number u, Number upper) { return u > upper; }
 };
 
-// Patterns of 16 bits in the low halves of 32, and back; the low bytes of small numbers.
+// Patterns of 16 bits in the low halves of 32, and back; the low bytes of small numbers, and back.
 #if defined(__AVX512F__)
+SNM_INLINE Ints widened(Bytes values) {
+  return (Ints)_mm512_maskz_cvtepi8_epi32(0xffff, (__m128i)values);
+}
 SNM_INLINE Uints extended(Shorts values) {
   return (Uints)_mm512_maskz_cvtepu16_epi32(0xffff, (__m256i)values);
 }
@@ -138,6 +141,9 @@ SNM_INLINE Bytes low_bytes(Ints values) {
   return (Bytes)_mm512_maskz_cvtepi32_epi8(0xffff, (__m512i)values);
 }
 #elif defined(__AVX2__)
+SNM_INLINE Ints widened(Bytes values) {
+  return (Ints)_mm256_cvtepi8_epi32(_mm_cvtsi64_si128(bits_as<int64_t>(values)));
+}
 SNM_INLINE Uints extended(Shorts values) { return (Uints)_mm256_cvtepu16_epi32((__m128i)values); }
 SNM_INLINE Shorts low_halves(Uints values) {
   const __m256i both = (__m256i)values;
@@ -150,6 +156,11 @@ SNM_INLINE Bytes low_bytes(Ints values) {
   return bits_as<Bytes>(_mm_cvtsi128_si64(_mm_packs_epi16(halves, halves)));
 }
 #elif defined(__SSE2__)
+SNM_INLINE Ints widened(Bytes values) {
+  const __m128i row = _mm_cvtsi32_si128(bits_as<int32_t>(values));
+  const __m128i twice = _mm_unpacklo_epi8(row, row);
+  return (Ints)_mm_srai_epi32(_mm_unpacklo_epi16(twice, twice), 24);
+}
 SNM_INLINE Uints extended(Shorts values) {
   const __m128i row = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(&values));
   return (Uints)_mm_unpacklo_epi16(row, _mm_setzero_si128());
@@ -164,6 +175,7 @@ SNM_INLINE Bytes low_bytes(Ints values) {
   return bits_as<Bytes>(_mm_cvtsi128_si32(_mm_packs_epi16(halves, halves)));
 }
 #else
+SNM_INLINE Ints widened(Bytes values) { return __builtin_convertvector(values, Ints); }
 SNM_INLINE Uints extended(Shorts values) { return __builtin_convertvector(values, Uints); }
 SNM_INLINE Shorts low_halves(Uints values) { return __builtin_convertvector(values, Shorts); }
 SNM_INLINE Bytes low_bytes(Ints values) { return __builtin_convertvector(values, Bytes); }

@@ -110,7 +110,7 @@ struct DensePlan {
   int64_t taps;
   int64_t channels;  // that a group reads
   int64_t outputs;   // of a group
-  int64_t depth;     // inputs of an output, up to whole tiles
+  int64_t depth;     // inputs of an output, up to whole tiles; 0 where there are no products
   int64_t panels;    // of a group
   int64_t pixels;    // of the batch
   int64_t steps;     // at once
@@ -128,7 +128,7 @@ SNM_INLINE DensePlan dense_plan_of(const SpikeConvArguments& a) {
   plan.taps = a.height.kernel * a.width.kernel;
   plan.channels = a.in_channels / a.groups;
   plan.outputs = a.out_channels / a.groups;
-  plan.depth = parts_of(plan.taps * plan.channels, kDepth) * kDepth;
+  plan.depth = a.depthwise ? 0 : parts_of(plan.taps * plan.channels, kDepth) * kDepth;
   plan.panels = parts_of(plan.outputs, kPanel);
   plan.pixels = a.batch * a.height.out * a.width.out;
   plan.steps = std::min(a.time_steps, kBandSteps);
@@ -143,8 +143,15 @@ SNM_INLINE DensePlan dense_plan_of(const SpikeConvArguments& a) {
   return plan;
 }
 
+// Where a layer that reads every channel by itself finds spikes, and their weights.
+struct Tap {
+  int64_t spikes;
+  int64_t weights;
+};
+
 // What a thread works in, densely.
 struct DenseBuffers {
+  Tap* taps;
   uint8_t* row;      // the inputs of an output
   uint8_t* tiles;    // those of a band
   int32_t* drive;    // of a band, in kPanels panels
@@ -165,6 +172,7 @@ SNM_INLINE DenseBuffers dense_buffers_of(const DensePlan& plan, char* memory) {
   };
   const auto ints = [&](int64_t count) { return reinterpret_cast<int32_t*>(bytes(4 * count)); };
   const int64_t outputs = plan.panels * kPanel;
+  buffers.taps = reinterpret_cast<Tap*>(bytes(plan.taps * static_cast<int64_t>(sizeof(Tap))));
   buffers.row = bytes(plan.depth);
   buffers.tiles = bytes(plan.rows * plan.depth);
   buffers.drive = ints(plan.rows * kPanels * kPanel);

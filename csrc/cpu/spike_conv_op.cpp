@@ -160,6 +160,12 @@ class ConvRun {
     SpikeConvArguments& a = arguments_;
     if (a.out_channels == 0) return 0;
     const int64_t all = a.groups;
+    a.depthwise = all > 1 && all == a.in_channels && all == a.out_channels;
+    if (a.depthwise) {
+      a.groups = 1;
+      const DensePlan plan = dense_plan_of(a);
+      return plan.taps * plan.panels * kPanel;
+    }
     int64_t merged = 1;
     while (all % merged != 0 || (merged < all && merged * a.out_channels / all < kPanel)) ++merged;
     a.groups = all / merged;

@@ -203,10 +203,14 @@ class DenseUnit {
     const int64_t end = std::min(plan_.panels, (part + 1) * plan_.part);
     for (int64_t t = 0; t < a_.time_steps; t += plan_.steps) {
       const int64_t steps = std::min(plan_.steps, a_.time_steps - t);
-      gather(first, pixels, t, steps);
+      if (!a_.depthwise) gather(first, pixels, t, steps);
       const int64_t rows = (pixels * steps + 2 * kTileRows - 1) / (2 * kTileRows) * 2 * kTileRows;
       for (int64_t panel = part * plan_.part; panel < end; panel += kPanels) {
-        multiply_panels(std::min(kPanels, end - panel), rows, panel);
+        if (a_.depthwise) {
+          sum_channels(first, pixels, t, steps, panel, end);
+        } else {
+          multiply_panels(std::min(kPanels, end - panel), rows, panel);
+        }
         for (int64_t p = 0; p < pixels; ++p) advance(first + p, p * steps, t, steps, panel, end);
       }
     }
@@ -293,6 +297,59 @@ class DenseUnit {
     if (count == 3) multiply<3>(b_.tiles, rows, plan_.depth, weights, b_.drive);
     if (count == 2) multiply<2>(b_.tiles, rows, plan_.depth, weights, b_.drive);
     if (count == 1) multiply<1>(b_.tiles, rows, plan_.depth, weights, b_.drive);
+  }
+
+  // Where outputs read their own channel alone: sums its spikes' weights, of some panels.
+  void sum_channels(int64_t first, int64_t pixels, int64_t begin, int64_t steps, int64_t panel,
+                    int64_t end) const {
+    const int64_t step = a_.batch * a_.height.in * a_.width.in * a_.in_channels;
+    const int64_t channel = panel * kPanel;
+    const int64_t count = std::min(std::min(kPanels, end - panel) * kPanel,
+                                   plan_.channels - channel);
+    int32_t* to = b_.drive;
+    for (int64_t pixel = first; pixel < first + pixels; ++pixel) {
+      const int64_t taps = find_taps(pixel);
+      for (int64_t t = begin; t < begin + steps; ++t, to += kRowOfDrive) {
+        const int8_t* const spikes = a_.spikes + t * step + channel;
+        int64_t j = 0;
+        for (; j + kLanes <= count; j += kLanes) {
+          store(sum_taps<true>(spikes + j, channel + j, taps), to + j);
+        }
+        if (j < count) {
+          store(sum_taps<false>(spikes + j, channel + j, taps, count - j), to + j);
+        }
+      }
+    }
+  }
+
+  // Lists where spikes and weights of an output lie; returns of how many.
+  int64_t find_taps(int64_t pixel) const {
+    const SpikeConvSize& h = a_.height;
+    const SpikeConvSize& w = a_.width;
+    const int64_t left = pixel % w.out * w.stride - w.padding;
+    const int64_t top = pixel / w.out % h.out * h.stride - h.padding;
+    const int64_t image = pixel / (w.out * h.out) * h.in;
+    int64_t found = 0;
+    for (int64_t tap = 0; tap < plan_.taps; ++tap) {
+      const int64_t y = top + tap / w.kernel * h.dilation;
+      const int64_t x = left + tap % w.kernel * w.dilation;
+      if (y < 0 || y >= h.in || x < 0 || x >= w.in) continue;
+      b_.taps[found].spikes = ((image + y) * w.in + x) * a_.in_channels;
+      b_.taps[found++].weights = tap * plan_.panels * kPanel;
+    }
+    return found;
+  }
+
+  template <bool kWhole>
+  SNM_INLINE Uints sum_taps(const int8_t* spikes, int64_t channel, int64_t taps,
+                            int64_t count = kLanes) const {
+    Uints sum{};
+    for (int64_t i = 0; i < taps; ++i) {
+      const Ints spike = widened(load<Bytes, kWhole>(spikes + b_.taps[i].spikes, count));
+      const Ints weight = widened(load<Bytes>(a_.weight + b_.taps[i].weights + channel));
+      sum += (Uints)(spike * weight);
+    }
+    return sum;
   }
 
   // Runs a pixel's outputs from a panel on over some time steps.
