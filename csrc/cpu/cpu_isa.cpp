@@ -6,7 +6,7 @@
 
 #include "snm.h"
 
-#ifdef SNM_X86
+#ifdef SNM_AMX
 #include <cpuid.h>
 #endif
 #ifdef __linux__
@@ -47,6 +47,8 @@ SNM_DECLARE_ISA(baseline)
 SNM_DECLARE_ISA(avx2)
 SNM_DECLARE_ISA(avx512)
 SNM_DECLARE_MATRIX(vnni)
+#endif
+#ifdef SNM_AMX
 SNM_DECLARE_MATRIX(amx)
 #endif
 
@@ -66,7 +68,7 @@ Named choose(const std::vector<Named>& usable, const char* variable) {
                            " here, got " + wanted);
 }
 
-#ifdef SNM_X86
+#ifdef SNM_AMX
 // Whether there are tiles, and the system lets this process have their registers.
 bool has_tiles() {
   unsigned a = 0, b = 0, c = 0, d = 0;
@@ -106,7 +108,9 @@ std::vector<CpuMatrix> usable_matrices(const CpuIsa& isa) {
   std::vector<CpuMatrix> usable;
 #ifdef SNM_X86
   if (isa.run == avx512::run_neurons && __builtin_cpu_supports("avx512vnni")) {
+#ifdef SNM_AMX
     if (has_tiles()) usable.push_back(SNM_MATRIX(amx, "amx"));
+#endif
     usable.push_back(SNM_MATRIX(vnni, "vnni"));
   }
 #endif
