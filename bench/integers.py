@@ -20,29 +20,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 import snm
 from snm.bench.few_steps_networks import BUILT, NETWORKS, PIXELS
 from snm.bench.models import MODELS, Model, sparse
 from snm.bench.record import Row, begin, read
-from snm.bench.timed.network import SpikingJelly
+from snm.bench.timed.network import SpikingJelly, quantized
 from snm.bench.timing import HEAP
-from snm.conversion.faster import faster_path
 from snm.demo.step_by_step import StepByStepNetwork
 from snm.errors import DeadNeuronWarning
-from snm.nn.integer import IntegerConv, IntegerNeuron
-from snm.nn.integer import Path as Way
+from snm.nn.integer import IntegerConv
 from snm.reports.count.peak import Peak
 
 TIMED = {"VGG-16, 32×32": (4, 32), "ResNet-18, 64×64": (32,)}
 """The networks that are timed, and for how many time steps."""
 ROUNDS = 7
-DENSITIES = (0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5)
-"""The shares of neurons that send at a time step, of the sweep."""
-LAYERS = ((64, 32), (128, 16), (256, 8), (512, 4), (512, 2))
-"""Channels and sizes of maps of the 3×3 convolutions of the sweep."""
-SWEPT_STEPS, SWEPT_BATCH = 8, 8
 ACCURATE = ("packaged", "digit-recognizer")
 """The networks whose accuracy is measured."""
 STEPS = (8, 16, 32)
@@ -80,12 +73,6 @@ class Density(snm.Observer):
 
     def means(self) -> dict[str, float]:
         return {path: statistics.mean(shares) for path, shares in self.shares.items()}
-
-
-def quantized(model: Model) -> tuple[snm.SpikingNetwork, snm.SpikingNetwork]:
-    """The spiking network of a model, and its network of integers."""
-    net = snm.convert(model.network, model.calibration, preset="snm-zero", norm="channel")
-    return net, snm.quantize(net, model.calibration)
 
 
 def networks(add: Callable[[Row], None]) -> None:
@@ -214,56 +201,6 @@ def packaged(add: Callable[[Row], None]) -> None:
         )
 
 
-def fire(layer: IntegerConv, neuron: IntegerNeuron, x: Tensor, path: Way | None = None) -> None:
-    """Runs a layer on spikes, computed in a given way or the one that it is set to."""
-    layer.path = path or layer.path
-    layer.fire(x, neuron, None, None, "spike")
-
-
-def sweep(add: Callable[[Row], None]) -> None:
-    """Times layers on spikes of growing density, by events, densely, and the way that is chosen."""
-    generator = torch.Generator().manual_seed(0)
-    for channels, size in LAYERS:
-        weight = torch.randint(
-            -127, 128, (channels, channels, 3, 3), generator=generator, dtype=torch.int8
-        )
-        layer = IntegerConv(weight, None, (1, 1), (1, 1), (1, 1))
-        threshold = torch.full((channels, 1, 1), 2000, dtype=torch.int32)
-        neuron = IntegerNeuron(threshold, bound=layer.sums)
-        convolution = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
-        convolution.to(memory_format=torch.channels_last)
-        shape = (SWEPT_STEPS * SWEPT_BATCH, channels, size, size)
-        for density in DENSITIES:
-            draw = torch.rand(shape, generator=generator)
-            spikes = (draw < density).to(torch.int8) - (draw < density / 5).to(torch.int8) * 2
-            spikes = spikes.contiguous(memory_format=torch.channels_last)
-            floats = spikes.float()
-            x = spikes.unflatten(0, (SWEPT_STEPS, SWEPT_BATCH))
-
-            taken = medians(
-                {
-                    "events": partial(fire, layer, neuron, x, "events"),
-                    "dense": partial(fire, layer, neuron, x, "dense"),
-                    "float32 convolution": partial(convolution, floats),
-                }
-            )
-            found = {name: statistics.median(seconds) for name, seconds in taken.items()}
-            chosen = faster_path(layer, partial(fire, layer, neuron, x))
-            better = min(found["events"], found["dense"])
-            add(
-                {
-                    "suite": "sweep",
-                    "channels": channels,
-                    "size": size,
-                    "density": density,
-                    "heap": HEAP,
-                    "seconds": found,
-                    "chosen": chosen,
-                    "chosen_of_better": found[chosen] / better,
-                }
-            )
-
-
 def accuracy(add: Callable[[Row], None]) -> None:
     """Counts right answers of networks of integers, and of those that they are made of."""
     for name in ACCURATE:
@@ -299,7 +236,7 @@ def accuracy(add: Callable[[Row], None]) -> None:
                     )
 
 
-SUITES = {"accuracy": accuracy, "network": networks, "packaged": packaged, "sweep": sweep}
+SUITES = {"accuracy": accuracy, "network": networks, "packaged": packaged}
 
 
 def main() -> int:

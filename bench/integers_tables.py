@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from snm.bench.markdown import number, table
+from snm.bench.markdown import table
 from snm.bench.record import Record, Row, read_all
 
 NOT_MEASURED = "Not measured.\n"
@@ -44,32 +44,6 @@ def networks_table(folder: Path) -> str:
         ]
         sections += [_heading(record), table(head, rows, words=3), *notes.values()]
         sections += [*memory, *packaged, ""]
-    return "\n".join(sections) or NOT_MEASURED
-
-
-def sweep_table(folder: Path) -> str:
-    """A table of layers at growing densities, spike by spike and densely."""
-    head = (
-        *("layer", "% send", "events, ms", "dense, ms", "float32 convolution alone, ms"),
-        *("chosen", "of the faster"),
-    )
-    sections = []
-    for record in _records(folder):
-        rows = [
-            (
-                f"3×3, {row['channels']} channels, {row['size']}×{row['size']}",
-                f"{100 * row['density']:g}",
-                *(
-                    number(1e3 * row["seconds"][name])
-                    for name in ("events", "dense", "float32 convolution")
-                ),
-                row["chosen"],
-                f"{row['chosen_of_better']:.2f}",
-            )
-            for row in record.of_suite("sweep")
-        ]
-        if rows:
-            sections += [_heading(record), table(head, rows, words=1)]
     return "\n".join(sections) or NOT_MEASURED
 
 

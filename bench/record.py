@@ -29,7 +29,7 @@ UNKNOWN = "unknown"
 """Stands for a commit or a driver that no program here tells."""
 IDENTITY = (
     *("suite", "contender", "network", "rule", "backend", "device", "dtype"),
-    *("timesteps", "neurons", "images", "chunk_mebibytes", "isa", "heap"),
+    *("layer", "density", "timesteps", "neurons", "images", "chunk_mebibytes", "isa", "heap"),
 )
 
 

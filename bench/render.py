@@ -25,7 +25,7 @@ from snm.bench import (
     scaling,
     tables,
 )
-from snm.bench.record import read_all
+from snm.bench.record import Record, read_all
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
@@ -33,23 +33,22 @@ MARKED = re.compile(r"(<!-- benchmarks: (\S+) -->\n).*?(<!-- end -->)", re.DOTAL
 
 
 def speed_table(name: str, records: Path) -> str:
-    """One of the tables of ``tables.TABLES`` for each machine, under the machine's heading."""
-    found = read_all(records / "speed").values()
-    sections = [f"{record.heading()}\n\n{tables.TABLES[name](record)}" for record in found]
+    """One of the tables of ``tables.TABLES`` for each record that has it, under its heading."""
+    found = [(each, tables.TABLES[name](each)) for each in read_all(records / "speed").values()]
+    sections = [f"{each.heading()}\n\n{text}" for each, text in found if text != tables.NOTHING]
     return "\n".join(sections) or "Not yet measured.\n"
 
 
 def pictures(records: Path) -> str:
     """Links to the pictures of all machines; :func:`draw_pictures` writes the files."""
-    found = read_all(records / "speed").items()
     return "\n".join(
         f"![Bandwidth of {record.machine['cpu']}]({_picture(name).name})\n"
-        for name, record in found
+        for name, record in _with_pictures(records).items()
     )
 
 
 def draw_pictures(records: Path) -> None:
-    for name, record in read_all(records / "speed").items():
+    for name, record in _with_pictures(records).items():
         picture.draw(record, _picture(name))
 
 
@@ -57,10 +56,16 @@ def stale_pictures(records: Path) -> list[str]:
     """The pictures that are missing, or that show another record."""
     return [
         _picture(name).name
-        for name, record in read_all(records / "speed").items()
+        for name, record in _with_pictures(records).items()
         if not _picture(name).exists()
         or picture.digest(record) not in _picture(name).read_text(encoding="utf-8")
     ]
+
+
+def _with_pictures(records: Path) -> dict[str, Record]:
+    """The records of the op, by name; others may be of some suites alone."""
+    found = read_all(records / "speed")
+    return {name: record for name, record in found.items() if record.of_suite("op")}
 
 
 def _picture(name: str) -> Path:
@@ -80,7 +85,6 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "diagnosis": few_steps_tables.diagnosis_table,
     "few-steps-photos": few_steps_tables.photos_table,
     "integers": integers_tables.networks_table,
-    "density": integers_tables.sweep_table,
     "integer-accuracy": integers_tables.accuracy_table,
     "scaling": scaling.scaling_tables,
 }

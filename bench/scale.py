@@ -23,6 +23,10 @@ class Scale:
     """The numbers N of neurons of the sweep."""
     rivals: tuple[str, ...] | None
     """The names of the rivals, of those in ``peers.PEERS``; None for all."""
+    spike_layers: tuple[tuple[int, int], ...]
+    """Channels and sizes of maps of the layers of spikes."""
+    densities: tuple[float, ...]
+    """The shares of neurons that send at a time step, growing, at which these are run."""
     networks: dict[str, tuple[str, ...]]
     """The names of the networks, of those in ``models.MODELS``, by device."""
     suites: dict[str, tuple[str, ...]]
@@ -40,9 +44,9 @@ class Scale:
 
 
 _ALL = {
-    "cpu": ("op", "sweep", "rivals", "network", "layouts", "calls"),
+    "cpu": ("op", "sweep", "rivals", "network", "density", "layouts", "calls"),
     # Time on a GPU may be short, so what matters most comes first.
-    "cuda": ("op", "chunks", "network", "calls", "sweep", "layouts", "rivals"),
+    "cuda": ("op", "chunks", "network", "density", "calls", "sweep", "layouts", "rivals"),
 }
 
 SCALES = {
@@ -56,6 +60,8 @@ SCALES = {
         timesteps=(4, 32, 256, 1024),
         neurons=(2**12, 2**16, 2**20, 2**24),
         rivals=None,
+        spike_layers=((64, 32), (128, 16), (256, 8), (512, 4)),
+        densities=(0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5),
         networks={
             "cpu": ("SmallVGG, 28×28", "VGG-16, 32×32", "ResNet-18, 32×32", "ResNet-18, 64×64"),
             "cuda": (
@@ -75,6 +81,8 @@ SCALES = {
         timesteps=(4, 256),
         neurons=(2**12, 2**16, 2**20),
         rivals=("published step code", "SpikingJelly FlexSN, compiled"),
+        spike_layers=((128, 16), (512, 4)),
+        densities=(0.02, 0.1, 0.5),
         networks={"cpu": ("SmallVGG, 28×28",), "cuda": ("ResNet-18, 224×224",)},
         suites=_ALL,
         heaps=("warm",),
@@ -88,8 +96,10 @@ SCALES = {
         timesteps=(4,),
         neurons=(2**6,),
         rivals=("published step code",),
+        spike_layers=((8, 4),),
+        densities=(0.1, 0.5),
         networks={"cpu": (), "cuda": ()},
-        suites={"cpu": ("op", "rivals"), "cuda": ("op", "rivals")},
+        suites=dict.fromkeys(("cpu", "cuda"), ("op", "rivals", "density")),
         heaps=("warm", "cold"),
         every_isa=False,
         compiled_networks=False,

@@ -77,6 +77,7 @@ def parts(device: str, scale: str, suites: Sequence[str] = ()) -> Iterator[Part]
         "sweep": [Part("sweep", "sweep.py")],
         "layouts": [Part("layouts", "layouts.py")],
         "network": [Part("network", module) for module in networks],
+        "density": [Part("density", "density.py")],
         "chunks": [Part("chunks", "chunks.py")],
         "calls": [Part("calls", module) for module in ("calls.py", "first_call.py")],
     }

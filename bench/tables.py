@@ -1,11 +1,12 @@
 """Makes the tables of a record, as Markdown."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from snm.bench.markdown import number, ratio, table
 from snm.bench.record import Record, Row
 
 COPY, READ, OURS = "copy_", "sum, a pure read", "snm, amplitude"
+BY_EVENTS, DENSELY, CONVOLUTION = "snm, spike by spike", "snm, densely", "float32 convolution"
 NOTHING = "Not measured.\n"
 CONTIGUOUS = ", contiguous"
 """Ends the name of a contender that runs in torch's usual memory format."""
@@ -176,6 +177,75 @@ def chunks_table(record: Record) -> str:
     return "\n".join(sections) or NOTHING
 
 
+def density_table(record: Record) -> str:
+    """Layers of spikes with their neurons, by how many send, beside a convolution alone."""
+    rows = record.of_suite("density")
+    if not rows:
+        return NOTHING
+    ways = [str(way) for way in _values(rows, "contender")]
+    cells = []
+    for layer, density in dict.fromkeys((row["layer"], row["density"]) for row in rows):
+        found = record.of_suite("density", layer=layer, density=density)
+        taken = {row["contender"]: number(1e3 * row["seconds"]) for row in found}
+        alone = number(1e3 * found[0]["beside"][CONVOLUTION]["seconds"])
+        shown = (taken.get(way, "–") for way in ways)
+        cells.append((layer, f"{100 * density:g}", *shown, alone))
+    totals = []
+    for layer in dict.fromkeys(row["layer"] for row in rows):
+        by_way = {way: record.of_suite("density", layer=layer, contender=way) for way in ways}
+        growths = (ratio(_growth(each)) for each in by_way.values())
+        totals.append([layer, *growths])
+        if DENSELY in ways:
+            totals[-1].append(_faster_from(by_way[DENSELY]))
+    first = rows[0]
+    size = f"T = {first['timesteps']}, batch {first['images']}, ms"
+    head = ("layer", "% send", *ways, f"{CONVOLUTION} alone")
+    densities = [row["density"] for row in rows]
+    span = f"time at {100 * max(densities):g} % / at {100 * min(densities):g} %"
+    short = ["layer", *(f"{way}, {span}" for way in ways)]
+    if DENSELY in ways:
+        short.append("densely is faster from, % send")
+    both = table(head, cells, words=1), table(short, totals, words=1)
+    return f"{size}:\n\n{both[0]}\nTimes over that of the convolution beside them:\n\n{both[1]}"
+
+
+def crossover(points: Sequence[tuple[float, float]]) -> float | None:
+    """Where a ratio that depends on a density falls below 1 for good, between points on a line.
+
+    Args:
+        points: densities, growing, each with its ratio.
+
+    Returns:
+        The density; the first one if all ratios are below 1, None if the last is not.
+
+    >>> crossover([(0.1, 2.0), (0.2, 1.5), (0.3, 0.5)]), crossover([(0.1, 2.0), (0.2, 1.0)])
+    (0.25, None)
+    """
+    above = [i for i, (_, over) in enumerate(points) if over >= 1]
+    if not above:
+        return points[0][0] if points else None
+    if above[-1] == len(points) - 1:
+        return None
+    (left, high), (right, low) = points[above[-1] : above[-1] + 2]
+    return left + (right - left) * (high - 1) / (high - low)
+
+
+def _faster_from(rows: Sequence[Row]) -> str:
+    """From how many percent of neurons on that send a layer is faster densely."""
+    ratios = [(row["density"], times(row, BY_EVENTS)) for row in rows]
+    found = crossover([(density, over) for density, over in ratios if over is not None])
+    if found is None:
+        return "none"
+    return f"{'≤ ' * (found == ratios[0][0])}{100 * found:.3g}"
+
+
+def _growth(rows: Sequence[Row]) -> float | None:
+    """A way's time at the highest density over that at the lowest; both by that of a convolution,
+    which takes no notice of zeros."""
+    found = [over for row in rows if (over := times(row, CONVOLUTION)) is not None]
+    return found[-1] / found[0] if found else None
+
+
 def short_op_table(record: Record) -> str:
     """The op and its rivals, float32, warm heap: a line each."""
     op = usual_op(record, isa=record.machine["isa"] if record.device == "cpu" else None)
@@ -257,12 +327,13 @@ TABLES: dict[str, Callable[[Record], str]] = {
     "calls": calls_table,
     "network": network_table,
     "chunks": chunks_table,
+    "density": density_table,
     "short-op": short_op_table,
     "short-network": short_network_table,
 }
 """What makes each table, by the name that pages and suites have for it."""
 
-LONG = ("op", "sweep", "rivals", "network", "chunks", "layouts", "calls")
+LONG = ("op", "sweep", "rivals", "network", "chunks", "density", "layouts", "calls")
 
 
 def every_table(record: Record) -> str:

@@ -1,10 +1,11 @@
-"""Times whole networks: converted, run the published way, converted by SpikingJelly, unchanged.
+"""Times whole networks: converted, quantized, run the published way, converted by SpikingJelly,
+unchanged.
 
 All classify the same batch with T time steps, in turn with the ReLU network on T batches at once,
 which is the work that a network without memory would have, and with the converted network. All are
-channels_last; on the CPU, where that is not always the faster format, all but the converted network
-run contiguous as well. Contenders under torch.compile have a process of their own,
-compiled_network.py.
+channels_last; on the CPU, where that is not always the faster format, all but snm run contiguous as
+well. The network of integers is compared in float32. Contenders under torch.compile have a process
+of their own, compiled_network.py.
 """
 
 import copy
@@ -29,6 +30,7 @@ TIMESTEPS = 32
 DTYPES = {"cpu": (torch.float32, torch.bfloat16), "cuda": (torch.float16, torch.bfloat16)}
 
 OURS = "snm"
+INTEGERS = "snm, integers"
 CAPTURED = "snm, captured in a CUDA graph"
 COMPILED = "snm, torch.compile"
 RELU = f"ReLU network, {TIMESTEPS} batches at once"
@@ -53,6 +55,8 @@ def cases(device: str, scale: Scale) -> list[Case]:
     formats = ("", CONTIGUOUS) if device == "cpu" else ("",)
     found = []
     for network in scale.networks[device]:
+        single = [INTEGERS] if torch.float32 in DTYPES[device] else [OURS, RELU, INTEGERS]
+        found += [Case(network, torch.float32, contender) for contender in single]
         for dtype in DTYPES[device]:
             others = [RELU, SPIKINGJELLY]
             if dtype == torch.float32 and "ResNet" not in network:
@@ -72,6 +76,12 @@ def prepared(name: str, device: str, dtype: torch.dtype) -> tuple[Model, snm.Spi
     model = Model(network.requires_grad_(False), calibration, images)
     batches = [batch.to(**layout) for batch in calibration.split(64)]
     return model, snm.convert(network, batches, preset="snm", norm="neuron")
+
+
+def quantized(model: Model) -> tuple[snm.SpikingNetwork, snm.SpikingNetwork]:
+    """A spiking network with thresholds for channels, and the network of integers made of it."""
+    net = snm.convert(model.network, model.calibration, preset="snm-zero", norm="channel")
+    return net, snm.quantize(net, model.calibration)
 
 
 class SpikingJelly(nn.Module):
@@ -104,6 +114,8 @@ def build(contender: str, model: Model, net: snm.SpikingNetwork) -> Callable[[],
         return build(contender.removesuffix(CONTIGUOUS), contiguous(model), net)
     if contender == OURS:
         return partial(net, model.images, timesteps=TIMESTEPS)
+    if contender == INTEGERS:
+        return partial(quantized(model)[1], model.images, timesteps=TIMESTEPS)
     if contender == CAPTURED:
         return partial(net.capture(model.images, timesteps=TIMESTEPS), model.images)
     if contender == COMPILED:

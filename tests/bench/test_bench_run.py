@@ -9,11 +9,16 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from snm.bench import record, suite
+from snm.bench.models import Model
 from snm.bench.peers import PEERS
+from snm.bench.scale import SCALES
 from snm.bench.suite import parts
+from snm.bench.timed import density, network
 from snm.commands.cli import main
+from snm.demo import load_images, load_network
 
 ROOT = Path(__file__).resolve().parents[2]
 SETTINGS = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
@@ -44,8 +49,10 @@ def test_end_to_end(tmp_path: Path) -> None:
     assert process.returncode == 0, process.stdout + process.stderr
     text = (tmp_path / "found/record.json").read_text(encoding="utf-8")
     found = record.read(tmp_path / "found/record.json")
-    assert {row["suite"] for row in found.rows} == {"op", "rivals"}
+    assert {row["suite"] for row in found.rows} == {"op", "rivals", "density"}
     assert {row.get("heap") for row in found.of_suite("rivals")} == {"warm", "cold"}
+    ways = [(row["density"], row["contender"]) for row in found.of_suite("density")]
+    assert ways == [(d, f"snm, {way}") for d in (0.1, 0.5) for way in ("spike by spike", "densely")]
     ours = [row for row in found.rows if row["contender"] == "snm, amplitude"]
     assert len(ours) == 5
     assert all(row["seconds"] > 0 for row in found.rows)
@@ -102,6 +109,36 @@ def test_full_run_covers_heaps_and_instruction_sets() -> None:
     assert found[-1].suite == "calls"
     for part in found:
         assert ("MALLOC_MMAP_MAX_" in part.environment()) == (part.heap == "warm")
+
+
+def test_networks_of_integers_are_compared_in_float32() -> None:
+    for device in ("cpu", "cuda"):
+        found = network.cases(device, SCALES["quick"])
+        assert len(set(found)) == len(found)
+        same = {case.contender for case in found if case.dtype == torch.float32}
+        assert {network.INTEGERS, network.OURS, network.RELU} <= same
+        others = {case.contender for case in found if case.dtype != torch.float32}
+        assert network.INTEGERS not in others
+
+
+@torch.no_grad()
+def test_the_network_of_integers_is_what_is_timed() -> None:
+    shown = load_images()
+    model = Model(load_network(), shown.calibration_images[:50], shown.test_images[:2])
+    net, integers = network.quantized(model)
+    answer = network.build(network.INTEGERS, model, net)()
+    assert integers.integers
+    assert torch.equal(answer, integers(model.images, timesteps=network.TIMESTEPS))
+
+
+@torch.no_grad()
+def test_both_ways_of_a_layer_of_spikes_do_the_same() -> None:
+    spikes, weight = density.drawn(8, 4, 0.5, "cpu")
+    assert spikes.ne(0).float().mean().item() == pytest.approx(0.5, abs=0.02)
+    assert spikes.lt(0).float().mean().item() == pytest.approx(0.1, abs=0.02)
+    ways = [density.build(way, spikes, weight)() for way in density.WAYS["cpu"]]
+    assert torch.equal(ways[0].spikes, ways[1].spikes)
+    assert ways[0].spikes.any()
 
 
 def test_chosen_suites_run_in_their_order(capsys: pytest.CaptureFixture[str]) -> None:

@@ -119,6 +119,61 @@ def test_chunks() -> None:
     ]
 
 
+def density_row(way: str, density: float, alone: float, **others: float) -> dict[str, object]:
+    """A row of a layer of spikes.
+
+    Args:
+        way: the contender.
+        density: the share of neurons that send.
+        alone: its time over that of the convolution, which takes 20 ms.
+        others: under ``events`` its time over that of the layer spike by spike.
+    """
+    compared = {"float32 convolution": beside(0.02, alone)}
+    if others:
+        compared["snm, spike by spike"] = beside(0.02 * alone / others["events"], others["events"])
+    own = {"suite": "density", "layer": "A layer", "density": density, "images": 8}
+    return op_row(way, 0.02 * alone, 0, yardstick="float32 convolution", beside=compared, **own)
+
+
+def test_density() -> None:
+    rows = [
+        density_row("snm, spike by spike", 0.1, 0.25),
+        density_row("snm, densely", 0.1, 0.5, events=2.0),
+        density_row("snm, spike by spike", 0.3, 1.5),
+        density_row("snm, densely", 0.3, 0.75, events=0.5),
+        density_row("snm, spike by spike", 0.5, 2.0),
+    ]
+    table = tables.density_table(record(rows))
+    assert "time at 50 % / at 10 %" in table
+    assert cells(table)[:3] == [
+        ["A layer", "10", "5.00", "10.0", "20.0"],
+        ["A layer", "30", "30.0", "15.0", "20.0"],
+        ["A layer", "50", "40.0", "–", "20.0"],
+    ]
+    # A ratio of 1 lies two thirds of the way from 2 at 10 % to 0.5 at 30 %.
+    assert cells(table)[-1] == ["A layer", "8.00", "1.50", "23.3"]
+
+
+def test_density_with_one_way() -> None:
+    rows = [density_row("snm", density, alone) for density, alone in ((0.1, 0.5), (0.5, 0.5))]
+    table = tables.density_table(record(rows))
+    assert "faster from" not in table
+    assert cells(table)[-1] == ["A layer", "1.00"]
+
+
+@pytest.mark.parametrize(
+    ("ratios", "expected"),
+    [((2.0, 1.5), "none"), ((0.9, 0.8), "≤ 10"), ((0.9, 1.5, 0.5), "40")],
+    ids=["never", "always", "for good"],
+)
+def test_where_the_dense_way_is_faster(ratios: tuple[float, ...], expected: str) -> None:
+    rows = [
+        density_row("snm, densely", density, 0.5, events=ratio)
+        for density, ratio in zip((0.1, 0.3, 0.5), ratios, strict=False)
+    ]
+    assert cells(tables.density_table(record(rows)))[-1][-1] == expected
+
+
 def test_other_sizes_of_the_op_have_their_own_tables() -> None:
     larger = op_row("snm, amplitude", 1e-3, 8, timesteps=32, beside=OURS["beside"])
     both = record([COPY, OURS, larger])
@@ -156,6 +211,26 @@ def test_the_faster_memory_format_counts(relu: float, rival: float, expected: li
     ]
     [row] = cells(tables.short_network_table(record([*NETWORK, *others])))
     assert row[3:] == expected
+
+
+def test_networks_of_integers_have_a_column() -> None:
+    integers = op_row(
+        "snm, integers",
+        0.022,
+        0,
+        suite="network",
+        network="A network",
+        images=8,
+        yardstick="ReLU network",
+        beside={"ReLU network": beside(0.08, 0.25), "snm": beside(0.088, 0.25)},
+    )
+    found = record([*NETWORK, integers])
+    assert cells(tables.network_table(found))[0] == [
+        *("snm, integers", "float32", "2.75", "0.25", "0.25")
+    ]
+    short = tables.short_network_table(found)
+    assert "| A rival / snm | snm, integers / snm |" in short
+    assert cells(short) == [["A network", "float32", "11.0", "1.10", "2.00", "0.25"]]
 
 
 @pytest.mark.parametrize("lost", ["short-op", "short-network"])
@@ -236,6 +311,16 @@ def test_the_scarcest_of_three_is_predicted(changed: dict[str, float], predicted
     )
 
 
+def test_records_of_some_suites_stand_beside_others(tmp_path: Path) -> None:
+    (tmp_path / "speed").mkdir()
+    made_up().write(tmp_path / "speed" / "a.json")
+    record([density_row("snm", 0.1, 0.5)]).write(tmp_path / "speed" / "a-density.json")
+    assert render.TABLES["op"](tmp_path).count("**A processor") == 1
+    assert render.TABLES["density"](tmp_path).count("**A processor") == 1
+    assert render.TABLES["chunks"](tmp_path) == "Not yet measured.\n"
+    assert render.pictures(tmp_path).count("benchmarks-") == 1
+
+
 def test_every_page_with_tables_is_expected() -> None:
     pages = [render.ROOT / "README.md", *render.DOCS.glob("*.md")]
     texts = {page.name: page.read_text(encoding="utf-8") for page in pages}
@@ -273,7 +358,7 @@ def test_picture(tmp_path: Path) -> None:
     assert str(tmp_path) not in text
 
 
-@pytest.mark.parametrize("name", ["markdown", "timing"])
+@pytest.mark.parametrize("name", ["markdown", "tables", "timing"])
 def test_examples_run(name: str) -> None:
     result = doctest.testmod(importlib.import_module(f"snm.bench.{name}"))
     assert result.attempted > 0
