@@ -3,6 +3,7 @@
 import copy
 import hashlib
 import json
+import math
 import pickle
 import warnings
 from collections.abc import Callable
@@ -358,6 +359,46 @@ def test_report(name: str, tmp_path: Path) -> None:
     assert len(found.accuracy) == len(found.agreement) == T
     found.save(tmp_path / "report.json")
     assert json.loads((tmp_path / "report.json").read_text())["dtype"] == "integers"
+
+
+@pytest.mark.parametrize("preset", ["snm-zero", "if-half", "burst"])
+@pytest.mark.parametrize("name", NAMES)
+def test_report_has_the_largest_membranes(name: str, preset: str) -> None:
+    net, images = quantized(name, preset=preset)
+    net.chunk_steps = 5
+    found = snm.report(net, images.split(2), timesteps=T)
+    with net.record() as recording:
+        net(images, timesteps=T)
+    for path, recorded in recording.items():
+        theta, after = recorded.threshold.long(), recorded.membrane.long()
+        start = (recorded.rule.v_init * theta.double()).floor().masked_fill(theta == SILENT, 0)
+        seen = (after, after + theta * recorded.spikes, start)
+        largest = max(int(each.abs().max()) for each in seen)
+        assert found.observed_membrane_bits[path] == largest.bit_length() + 1
+        assert found.observed_membrane_bits[path] <= found.membrane_bits[path]
+        row = f"{path} {found.membrane_bits[path]} {found.observed_membrane_bits[path]}"
+        assert row in [" ".join(line.split()) for line in str(found).splitlines()]
+
+
+def test_report_has_what_layers_take(tmp_path: Path) -> None:
+    net, images = quantized("plain")
+    layers = {path: m for path, m in net.model.named_modules() if isinstance(m, IntegerConv)}
+    found = snm.report(net, images, timesteps=T)
+    timed = {path: layer for path, layer in layers.items() if layer.seconds}
+    assert set(found.integers) <= set(timed)
+    for path, reported in found.integers.items():
+        seconds = timed[path].seconds
+        assert min(seconds.values()) > 0
+        assert reported.computed == min(seconds, key=seconds.__getitem__)
+        assert reported.time_by_events == seconds["events"] / seconds["dense"]
+        assert f"{path} {reported.computed} {reported.time_by_events:.2f} of dense" in [
+            " ".join(line.split()[:5]) for line in str(found).splitlines()
+        ]
+    snm.save(net, tmp_path / "net")
+    again = snm.report(snm.load(tmp_path / "net"), images, timesteps=T)
+    assert again.integers.keys() == found.integers.keys()
+    assert all(math.isnan(layer.time_by_events) for layer in again.integers.values())
+    assert snm.Report.from_json(again.to_json()).to_json() == again.to_json()
 
 
 # --- files ---

@@ -176,6 +176,8 @@ class IntegerConv(nn.Module):
         self.pool = tuple(pool)
         self.largest = largest
         self.path: Path = path
+        self.seconds: dict[Path, float] = {}
+        """What it took each way when the network was quantized; files do not hold it."""
         self._rows = _row_sums(weight)
         self.sums = 0
         """The largest amount that a sum can have at one time step, the bias included."""

@@ -61,12 +61,21 @@ class Report(Result):
         """How layers of integers are computed, and the widths of numbers; nothing of others."""
         if not self.integers:
             return []
-        layers = [("layer of integers", "computed", "operations, % of dense", "bits of a sum")]
+        layers = [
+            (
+                *("layer of integers", "computed", "time by events"),
+                *("operations, % of dense", "bits of a sum"),
+            )
+        ]
         for layer in self.integers.values():
+            time = layer.time_by_events
+            took = "" if math.isnan(time) else f"{time:.2f} of dense"
             share = f"{100 * layer.operations:.1f}"
-            layers.append((layer.path, layer.computed, share, str(layer.sum_bits)))
-        widths = (f"{bits} of {path}" for path, bits in self.membrane_bits.items())
-        return ["", table(layers), f"bits of a membrane: {', '.join(widths)}"]
+            layers.append((layer.path, layer.computed, took, share, str(layer.sum_bits)))
+        widths = [("layer of neurons", "bits of a membrane", "observed")]
+        for path, bits in self.membrane_bits.items():
+            widths.append((path, str(bits), str(self.observed_membrane_bits.get(path, ""))))
+        return ["", table(layers), "", table(widths)]
 
     @property
     def _title(self) -> str:

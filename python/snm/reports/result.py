@@ -1,6 +1,7 @@
 """The numbers of a report, of each layer and of the whole network."""
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -85,6 +86,9 @@ class IntegerLayerReport:
     sum_bits: int
     """How many bits hold every sum of its weights and its bias at a time step, the sign included,
     whatever the spikes."""
+    time_by_events: float = math.nan
+    """Seconds spike by spike, as a share of the seconds densely, on calibration images when the
+    network was quantized; NaN if it was not timed both ways, or the network is from a file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +164,8 @@ class Result:
     membrane_bits: Mapping[str, int] = field(default_factory=dict)
     """How many bits hold every membrane of a layer of integer neurons in T time steps, the sign
     included, whatever the spikes, by path."""
+    observed_membrane_bits: Mapping[str, int] = field(default_factory=dict)
+    """How many bits hold the membranes that these layers' neurons had for the images, by path."""
 
     @property
     def bits(self) -> int:

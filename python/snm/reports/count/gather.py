@@ -16,6 +16,7 @@ from ...conversion.tracing.paths import free_path
 from ...diagnosis import check_same
 from ...diagnosis.result import Diagnosis
 from ...network.checks import dtype_name
+from ...network.observer import Observer
 from ...network.program import RunningMax
 from ...network.relu import relu_logits
 from ...network.spiking import SpikingNetwork
@@ -24,6 +25,7 @@ from ...nn.integer import IntegerConv, IntegerNeuron
 from ..energy import Operation, Work, energies
 from ..output import Report
 from ..result import IntegerLayerReport, Macs
+from .membranes import LargestMembranes
 from .peak import Peak
 from .senders import NeuronTally, SenderTally
 from .synapses import Target, Wiring, wiring
@@ -56,6 +58,7 @@ class Gathering:
         self.device = net.device
         self.images = 0
         self.senders = _senders(net, timesteps)
+        self.membranes = LargestMembranes(self._wait)
         self.wiring: Wiring | None = None
         self.peak = Peak(self.device)
         self.seconds, self.relu_seconds = 0.0, 0.0
@@ -76,11 +79,12 @@ class Gathering:
             labels: the class of each image, int64 ``[B]``; None if it is not known.
         """
         tally = Tally()
+        observers: list[Observer] = [tally, self.membranes] if self.net.integers else [tally]
         with warnings.catch_warnings():
             # Of T a report warns once, not for each batch.
             warnings.simplefilter("ignore", UserWarning)
             simulation = self.net.simulation(
-                images, timesteps=self.timesteps, generator=self.generator, observers=[tally]
+                images, timesteps=self.timesteps, generator=self.generator, observers=observers
             )
         first = simulation.source.images
         if self.wiring is None:
@@ -194,7 +198,7 @@ class Gathering:
             layers=layers,
             macs=macs,
             energy=energies(work, rule.largest_count(self.timesteps).bit_length()),
-            seconds=self.seconds,
+            seconds=self.seconds - self.membranes.seconds,
             relu_seconds=self.relu_seconds if self.model is not None else math.nan,
             peak_bytes=self.peak.bytes,
             device=name,
@@ -214,6 +218,7 @@ class Gathering:
                 for path, neuron in net.layers.items()
                 if isinstance(neuron, IntegerNeuron)
             },
+            observed_membrane_bits=self.membranes.bits(),
         )
 
     def _integers(self) -> dict[str, IntegerLayerReport]:
@@ -227,8 +232,13 @@ class Gathering:
                 continue
             spikes = sum(self.senders[s.sender].operations(s) for s in target.synapses)
             dense = target.relu * self.images * self.timesteps
+            timed = layer.can_be_dense and layer.seconds
             found[target.path] = IntegerLayerReport(
-                target.path, layer.path, spikes / dense if dense else 0.0, layer.sum_bits
+                target.path,
+                layer.path,
+                spikes / dense if dense else 0.0,
+                layer.sum_bits,
+                timed["events"] / timed["dense"] if timed else math.nan,
             )
         return found
 

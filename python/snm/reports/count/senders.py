@@ -11,7 +11,7 @@ from ...nn import SNMNeuron
 from ..result import RATE_BINS, LayerReport
 from .synapses import Synapses
 
-_PART = 2**17
+PART = 2**17
 """How many neurons are added up at once on the CPU."""
 
 
@@ -120,7 +120,7 @@ class NeuronTally(SenderTally):
         # On the CPU it is done in parts that stay in the cache and in memory the heap has at hand.
         images = len(negative)
         if negative.device.type == "cpu":
-            images = max(1, _PART * images // max(1, negative.numel()))
+            images = max(1, PART * images // max(1, negative.numel()))
         for v, m, taken in zip(*(x.split(images) for x in (*state, negative)), strict=True):
             self._end(v, m, taken)
 
