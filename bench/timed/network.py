@@ -115,7 +115,12 @@ def build(contender: str, model: Model, net: snm.SpikingNetwork) -> Callable[[],
     if contender == OURS:
         return partial(net, model.images, timesteps=TIMESTEPS)
     if contender == INTEGERS:
-        return partial(quantized(model)[1], model.images, timesteps=TIMESTEPS)
+        # Made on the CPU, so that every device has the same network.
+        network = copy.deepcopy(model.network).cpu()
+        _, integers = quantized(
+            model._replace(network=network, calibration=model.calibration.cpu())
+        )
+        return partial(integers.to(model.images.device), model.images, timesteps=TIMESTEPS)
     if contender == CAPTURED:
         return partial(net.capture(model.images, timesteps=TIMESTEPS), model.images)
     if contender == COMPILED:
