@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <type_traits>
 
 #include "rule.h"
 
@@ -20,10 +21,8 @@ struct SpikeConvSize {
   int64_t out;
 };
 
-// Everything is channels_last and dense: [T][B][height][width][channels]. Parameters are
-// [1][channels], or [height * width][channels] of the outputs.
-struct SpikeConvArguments {
-  Rule rule;
+// What a run reads of its spikes.
+struct SpikeConvInputs {
   int64_t time_steps;
   int64_t batch;
   int64_t groups;
@@ -33,18 +32,28 @@ struct SpikeConvArguments {
   SpikeConvSize height;
   SpikeConvSize width;
   const int8_t* spikes;
-  const int8_t* weight;  // as pack_spike_weight() has it
+};
+
+// Everything is channels_last and dense: [T][B][height][width][channels]. Parameters are
+// [1][channels], or [height * width][channels] of the outputs. Number: int32_t, of sums of weights
+// of 8 bits, or float.
+template <class Number>
+struct SpikeConvArguments : SpikeConvInputs {
+  using Weight = std::conditional_t<std::is_same_v<Number, float>, float, int8_t>;
+
+  Rule rule;
+  const Weight* weight;  // as pack_spike_weight() has it
   int64_t block;         // outputs of a block of the weight
-  const int32_t* bias;   // null for none
+  const Number* bias;    // null for none
   int64_t bias_pixels;
-  const int32_t* residual;  // null for none
-  int64_t residual_step;    // 0 where it is constant in time
-  int32_t* drive;           // null where neurons run
-  const int32_t* threshold;
+  const Number* residual;  // null for none
+  int64_t residual_step;   // 0 where it is constant in time
+  Number* drive;           // null where neurons run
+  const Number* threshold;
   int64_t threshold_pixels;
-  const int32_t* v_in;  // null for the rule's start
+  const Number* v_in;  // null for the rule's start
   const int32_t* m_in;
-  int32_t* v_out;
+  Number* v_out;
   int32_t* m_out;
   int8_t* sent;  // null for nothing
 };

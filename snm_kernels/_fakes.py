@@ -76,14 +76,15 @@ def spike_conv_fake(
     dense: bool,  # noqa: ARG001
 ) -> Tensor:
     """Makes what ``spike_conv`` drives neurons with."""
-    return _convolved(x, weight, stride, padding, dilation, pool, torch.int32)
+    number = torch.int32 if weight.dtype == torch.int8 else torch.float32
+    return _convolved(x, weight, stride, padding, dilation, pool, number)
 
 
 def snm_conv_fake(
     x: Tensor,
     weight: Tensor,
     packed: Tensor,  # noqa: ARG001
-    threshold: Tensor,  # noqa: ARG001
+    threshold: Tensor,
     v: Tensor | None,
     m: Tensor | None,  # noqa: ARG001
     bias: Tensor | None,  # noqa: ARG001
@@ -98,8 +99,8 @@ def snm_conv_fake(
     """Makes the spikes, membrane and memory of ``snm_conv``; its last argument is whether it
     sends."""
     spikes = _convolved(x, weight, stride, padding, dilation, pool, torch.int8)
-    v = torch.empty_like(spikes.select(0, 0), dtype=torch.int32)
-    return spikes if rule[-1] else x.new_empty(0), v, torch.empty_like(v)
+    v = torch.empty_like(spikes.select(0, 0), dtype=number_dtype(threshold))
+    return spikes if rule[-1] else x.new_empty(0), v, count_like(v)
 
 
 def _convolved(

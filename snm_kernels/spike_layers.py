@@ -52,10 +52,15 @@ def snm_conv(
     those of :func:`snm` with int32 thresholds. On the CPU the time that it takes grows with the
     number of spikes, unless it is told to multiply all of them.
 
+    There, weights may be float32 as well, and so are then all numbers that are int32 otherwise, but
+    for the state's memory. An output adds up the weights of positive spikes, in the order of the
+    kernel's places, of the windows' places in them and of channels, then takes off those of
+    negative ones in that order; a spike of n is n spikes. So nothing else changes how it rounds.
+
     Args:
         x: spikes, int8 ``[T, B, C, H, W]`` or ``[T, B, C, L]``, time first, any numbers. Where
             slices are not channels_last, x is copied first.
-        weight: int8, ``[K, C / groups, *kernel]``.
+        weight: int8 or float32, ``[K, C / groups, *kernel]``.
         threshold: θ, int32, broadcastable to ``[K, *output]``; as for :func:`snm`.
         stride, padding, dilation, groups: as for ``torch.nn.functional.conv2d``; padding is of
             zeros.
@@ -116,7 +121,7 @@ def spike_conv(
             :func:`snm_conv`.
 
     Returns:
-        int32 ``[T, B, K, *output]``, channels_last.
+        int32 ``[T, B, K, *output]``, channels_last; float32 if the weight is.
 
     Raises:
         TypeError, ValueError, RuntimeError: as :func:`snm_conv`.
@@ -148,7 +153,7 @@ def snm_linear(
 
     Args:
         x: spikes, int8 ``[T, B, C]``.
-        weight: int8 ``[K, C]``.
+        weight: int8 ``[K, C]``; or float32, as there.
         threshold, bias: int32, broadcastable to ``[K]``.
         residual: int32 ``[T, B, K]``.
         packed, dense, rule, state, emit, backend: as for :func:`snm_conv`.
@@ -184,7 +189,7 @@ def spike_linear(
         x, weight, packed, dense, bias, backend: as for :func:`snm_linear`.
 
     Returns:
-        int32 ``[T, B, K]``.
+        int32 ``[T, B, K]``; float32 if the weight is.
 
     Raises:
         TypeError, ValueError, RuntimeError: as :func:`snm_conv`.
@@ -202,14 +207,15 @@ def pack_spike_weight(weight: Tensor, groups: int = 1, dense: bool = False) -> T
     """A weight in the order in which it is read, for the argument ``packed``.
 
     Args:
-        weight: int8 ``[K, C / groups, *kernel]`` with up to 2 spatial dimensions.
+        weight: int8 or float32, ``[K, C / groups, *kernel]`` with up to 2 spatial dimensions.
         groups: that of the convolution.
-        dense: that of the convolution.
+        dense: that of the convolution; False with float32.
 
     Returns:
-        int8, flat. For each group and block of 64 outputs (or two such blocks side by side), each
-        place of the kernel and each input channel it has 64 bytes: the weights of outputs 0 and 32
-        with 128 added to the first, then those of 1 and 33, and so on; 0 behind the last output.
+        Flat, of the weight's dtype. For each group and block of 64 outputs (of int8, or two such
+        blocks side by side), each place of the kernel and each input channel it has 64 weights, 0
+        behind the last output: those of float32 in order; those of int8 of outputs 0 and 32 with
+        128 added to the first, then those of 1 and 33, and so on.
         With ``dense`` groups are put together until they have 16 outputs; for each such group and
         16 outputs, every 4 inputs (the channels of the first place of the kernel, those of the
         second and so on, with zeros up to a multiple of 64) have 64 bytes: those of the first
@@ -223,8 +229,9 @@ def pack_spike_weight(weight: Tensor, groups: int = 1, dense: bool = False) -> T
     [-127, 0, -126, 0]
     """
     name = "pack_spike_weight"
-    _check_int8(name, "weight", weight, (2, 3, 4), "[K, C / groups, *kernel]")
+    _check_weight(name, weight, (2, 3, 4), "[K, C / groups, *kernel]")
     _check_groups(name, groups)
+    _check_dense(name, dense, weight)
     if weight.shape[0] % groups:
         raise refusal(name, ValueError, "groups", f"a divisor of {weight.shape[0]}", groups)
     outputs, inputs = weight.shape[0] // groups, weight.shape[1]
@@ -235,6 +242,9 @@ def pack_spike_weight(weight: Tensor, groups: int = 1, dense: bool = False) -> T
     blocks = -(-outputs // BLOCK)
     wide = 2 if blocks % 2 == 0 else 1
     padded = functional.pad(taps, (0, 0, 0, 0, 0, blocks * BLOCK - outputs))
+    if weight.dtype != torch.int8:
+        # [groups, blocks, outputs, channels, taps]
+        return padded.unflatten(1, (blocks, BLOCK)).permute(0, 1, 4, 3, 2).reshape(-1)
     split = padded.reshape(groups, blocks // wide, wide, 2, BLOCK // 2, *taps.shape[2:])
     raised = torch.stack([split[:, :, :, 0] ^ -128, split[:, :, :, 1]], dim=-1)
     # [groups, blocks, wide, outputs, channels, taps, halves]
@@ -280,6 +290,11 @@ class _Layer(NamedTuple):
     output: tuple[int, ...]
     """``[K, H, W]`` of the outputs."""
 
+    @property
+    def number(self) -> torch.dtype:
+        """The dtype of sums, and of what is added to them or compared with them."""
+        return torch.int32 if self.weight.dtype == torch.int8 else torch.float32
+
 
 def _checked(
     op: str,
@@ -296,7 +311,7 @@ def _checked(
     """Checks a convolution's arguments, and makes two-dimensional what is one-dimensional."""
     _check_spikes(op, x, (4, 5), "[T, B, C, *spatial] with 1 or 2 spatial dimensions")
     spatial = x.dim() - 3
-    _check_int8(op, "weight", weight, (spatial + 2,), f"of {spatial + 2} dimensions")
+    _check_weight(op, weight, (spatial + 2,), f"of {spatial + 2} dimensions")
     _check_groups(op, groups)
     if weight.shape[0] % groups or weight.shape[1] * groups != x.shape[2]:
         expected = f"[K, {x.shape[2]} / {groups}, *kernel] with K a multiple of {groups}"
@@ -335,7 +350,7 @@ def _checked_linear(
 ) -> _Layer:
     """Checks a linear layer's arguments, and makes a convolution of it."""
     _check_spikes(op, x, (3,), "[T, B, C]")
-    _check_int8(op, "weight", weight, (2,), "[K, C]")
+    _check_weight(op, weight, (2,), "[K, C]")
     if weight.shape[1] != x.shape[2]:
         raise refusal(op, ValueError, "weight", f"[K, {x.shape[2]}]", list(weight.shape))
     places = [[1, 1], [0, 0], [1, 1], [1, 1]]
@@ -357,17 +372,16 @@ def _layer(
     """The layer, once what both kinds have is checked."""
     if weight.device != x.device:
         raise refusal(op, ValueError, "weight", f"on {x.device}", weight.device)
-    if not isinstance(dense, bool):
-        raise refusal(op, TypeError, "dense", "a bool", dense)
+    _check_dense(op, dense, weight)
     if packed is not None:
-        size = torch.Size((_packed_bytes(weight, groups, dense),))
-        check_tensor(op, "packed", packed, size, torch.int8, x.device)
+        size = torch.Size((_packed_size(weight, groups, dense),))
+        check_tensor(op, "packed", packed, size, weight.dtype, x.device)
     stride, padding, dilation, pool = places
     return _Layer(x, weight, packed, dense, (stride, padding, dilation, groups, pool), output)
 
 
-def _packed_bytes(weight: Tensor, groups: int, dense: bool) -> int:
-    """How large a packed weight is."""
+def _packed_size(weight: Tensor, groups: int, dense: bool) -> int:
+    """How many numbers a packed weight has."""
     outputs, inputs = weight.shape[0] // groups, math.prod(weight.shape[1:])
     if not dense:
         return groups * -(-outputs // BLOCK) * BLOCK * inputs
@@ -402,15 +416,16 @@ def _run_neurons(
     own = torch.Size((*x.shape[:2], *_own(layer.output, spatial)))
     v = m = None
     if residual is not None:
-        check_tensor(op, "residual", residual, own, torch.int32, x.device)
+        check_tensor(op, "residual", residual, own, layer.number, x.device)
         residual = residual.reshape(shape) if spatial == 0 else _two_dimensional(residual, spatial)
     if state is not None:
         check_state(state, op)
-        for name, part in zip(("state.v", "state.m"), state, strict=True):
-            check_tensor(op, name, part, own[1:], torch.int32, x.device)
+        dtypes = (layer.number, torch.int32)
+        for name, part, dtype in zip(("state.v", "state.m"), state, dtypes, strict=True):
+            check_tensor(op, name, part, own[1:], dtype, x.device)
         v, m = (_two_dimensional(part, spatial) for part in state)
     sends = emit == "spike"
-    chosen = _chosen(op, x, backend)
+    chosen = _chosen(op, layer, backend)
     if chosen == "reference":
         drive = spike_conv_reference(x, layer.weight, offset, *layer.places)
         sent, v, m, _ = snm_reference(
@@ -448,7 +463,7 @@ def _run_drive(
 ) -> Tensor:
     """Runs the convolution; the result has as many spatial dimensions as x."""
     offset = None if bias is None else _parameter(op, "bias", bias, layer, spatial)
-    chosen = _chosen(op, layer.x, backend)
+    chosen = _chosen(op, layer, backend)
     if chosen == "reference":
         drive = spike_conv_reference(layer.x, layer.weight, offset, *layer.places)
     else:
@@ -458,11 +473,17 @@ def _run_drive(
     return _flat(drive, spatial)
 
 
-def _chosen(op: str, x: Tensor, backend: str) -> str:
+def _chosen(op: str, layer: _Layer, backend: str) -> str:
     """The backend that runs; on a GPU that is Triton."""
-    if backend == "auto" and x.device.type == "cuda":
+    device = layer.x.device
+    if backend == "auto" and device.type == "cuda":
         backend = "triton"
-    chosen = _load.choose(backend, x.device, op)
+    if backend in ("cuda", "triton") and layer.number == torch.float32:
+        raise TypeError(
+            f"{op}: weight must be int8 with backend={backend!r}, got torch.float32; layers of "
+            "float32 run on the CPU: move tensors there, or use torch.nn.functional and snm"
+        )
+    chosen = _load.choose(backend, device, op)
     if chosen == "cuda":
         raise ValueError(f"{op}: backend must be 'triton' on a GPU, got 'cuda'")
     return chosen
@@ -487,21 +508,42 @@ def _operator(name: str, chosen: str) -> Any:
     return getattr(torch.ops.snm_kernels, name).default
 
 
-def _check_int8(op: str, name: str, value: Tensor, dims: tuple[int, ...], expected: str) -> None:
-    """Refuses what is no int8 tensor of so many dimensions."""
+def _check_typed(
+    op: str,
+    name: str,
+    value: Tensor,
+    dtypes: tuple[torch.dtype, ...],
+    dims: tuple[int, ...],
+    expected: str,
+) -> None:
+    """Refuses what is no tensor of these dtypes and of so many dimensions."""
     if not isinstance(value, Tensor):
         raise refusal(op, TypeError, name, "a tensor", type(value).__name__)
-    if value.dtype != torch.int8:
-        raise refusal(op, TypeError, name, "int8", value.dtype)
+    if value.dtype not in dtypes:
+        names = " or ".join(str(dtype).removeprefix("torch.") for dtype in dtypes)
+        raise refusal(op, TypeError, name, names, value.dtype)
     if value.dim() not in dims:
         raise refusal(op, ValueError, name, expected, list(value.shape))
 
 
+def _check_weight(op: str, weight: Tensor, dims: tuple[int, ...], expected: str) -> None:
+    """Refuses what is no weight of so many dimensions."""
+    _check_typed(op, "weight", weight, (torch.int8, torch.float32), dims, expected)
+
+
 def _check_spikes(op: str, x: Tensor, dims: tuple[int, ...], expected: str) -> None:
     """Refuses what is no int8 tensor of so many dimensions, or has no time step."""
-    _check_int8(op, "x", x, dims, expected)
+    _check_typed(op, "x", x, (torch.int8,), dims, expected)
     if x.shape[0] == 0:
         raise refusal(op, ValueError, "x", "of T >= 1", list(x.shape))
+
+
+def _check_dense(op: str, dense: bool, weight: Tensor) -> None:
+    """Refuses what is no bool, and products of matrices of floats."""
+    if not isinstance(dense, bool):
+        raise refusal(op, TypeError, "dense", "a bool", dense)
+    if dense and weight.dtype != torch.int8:
+        raise refusal(op, ValueError, "dense", "False with a weight of float32", dense)
 
 
 def _check_groups(op: str, groups: int) -> None:
@@ -521,10 +563,11 @@ def _sizes(op: str, name: str, value: Sizes, spatial: int, least: int) -> list[i
 
 
 def _parameter(op: str, name: str, value: Tensor, layer: _Layer, spatial: int) -> Tensor:
-    """A threshold or bias as operators take it: int32 ``[K]`` or ``[H, W, K]``."""
-    if not isinstance(value, Tensor) or value.dtype != torch.int32:
+    """A threshold or bias as operators take it: ``[K]`` or ``[H, W, K]``."""
+    if not isinstance(value, Tensor) or value.dtype != layer.number:
         got = value.dtype if isinstance(value, Tensor) else type(value).__name__
-        raise refusal(op, TypeError, name, "an int32 tensor", got)
+        kind = "an int32" if layer.number == torch.int32 else "a float32"
+        raise refusal(op, TypeError, name, f"{kind} tensor", got)
     if value.device != layer.x.device:
         raise refusal(op, ValueError, name, f"on {layer.x.device}", value.device)
     own = _own(layer.output, spatial)

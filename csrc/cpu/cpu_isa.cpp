@@ -16,31 +16,34 @@
 
 namespace snm {
 
-#define SNM_DECLARE_MATRIX(isa)                                                        \
-  namespace isa {                                                                      \
-  bool sum_windows(const SpikeConvArguments& arguments, int64_t begin, int64_t end,    \
-                   int8_t* sums);                                                      \
-  void convolve_densely(const SpikeConvArguments& arguments, int64_t begin, int64_t end, \
-                        char* memory);                                                 \
+#define SNM_DECLARE_MATRIX(isa)                                                          \
+  namespace isa {                                                                        \
+  bool sum_windows(const SpikeConvInputs& inputs, int64_t begin, int64_t end,            \
+                   int8_t* sums);                                                        \
+  void convolve_densely(const SpikeConvArguments<int32_t>& arguments, int64_t begin,     \
+                        int64_t end, char* memory);                                      \
   }
 #define SNM_MATRIX(isa, name) {name, isa::sum_windows, isa::convolve_densely}
 
-#define SNM_DECLARE_ISA(isa)                                                            \
-  SNM_DECLARE_MATRIX(isa)                                                              \
-  namespace isa {                                                                      \
-  void run_neurons(const Arguments& arguments, int64_t begin, int64_t end);            \
-  void pool_units(const RunningMaxArguments& arguments, int64_t begin, int64_t end,    \
-                  char* memory);                                                       \
-  void count_events(const SpikeConvArguments& arguments, const Events& events,         \
-                    int64_t begin, int64_t end);                                       \
-  void list_events(const SpikeConvArguments& arguments, const Events& events,          \
-                   int64_t begin, int64_t end);                                        \
-  void convolve_events(const SpikeConvArguments& arguments, const Events& events,      \
-                       int64_t most, int64_t begin, int64_t end, char* memory);        \
+#define SNM_DECLARE_ISA(isa)                                                             \
+  SNM_DECLARE_MATRIX(isa)                                                                \
+  namespace isa {                                                                        \
+  void run_neurons(const Arguments& arguments, int64_t begin, int64_t end);              \
+  void pool_units(const RunningMaxArguments& arguments, int64_t begin, int64_t end,      \
+                  char* memory);                                                         \
+  void count_events(const SpikeConvInputs& inputs, const Events& events, int64_t begin,  \
+                    int64_t end);                                                        \
+  void list_events(const SpikeConvInputs& inputs, const Events& events, int64_t begin,   \
+                   int64_t end);                                                         \
+  void convolve_integers(const SpikeConvArguments<int32_t>& arguments,                   \
+                         const Events& events, int64_t most, int64_t begin, int64_t end, \
+                         char* memory);                                                  \
+  void convolve_floats(const SpikeConvArguments<float>& arguments, const Events& events, \
+                       int64_t most, int64_t begin, int64_t end, char* memory);          \
   }
-#define SNM_ISA_NAMED(isa)                                                             \
-  {#isa,             isa::run_neurons, isa::pool_units,          isa::count_events,    \
-   isa::list_events, isa::convolve_events, SNM_MATRIX(isa, "plain")}
+#define SNM_ISA_NAMED(isa)                                                               \
+  {#isa,             isa::run_neurons,       isa::pool_units,      isa::count_events,    \
+   isa::list_events, isa::convolve_integers, isa::convolve_floats, SNM_MATRIX(isa, "plain")}
 
 SNM_DECLARE_ISA(baseline)
 #ifdef SNM_X86

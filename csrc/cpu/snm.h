@@ -17,15 +17,16 @@ using CpuKernel = void (*)(const Arguments& arguments, int64_t begin, int64_t en
 using CpuPoolKernel = void (*)(const RunningMaxArguments& arguments, int64_t begin, int64_t end,
                                char* memory);
 struct Events;
-using CpuEventsKernel = void (*)(const SpikeConvArguments& arguments, const Events& events,
+using CpuEventsKernel = void (*)(const SpikeConvInputs& inputs, const Events& events,
                                  int64_t begin, int64_t end);
-using CpuConvKernel = void (*)(const SpikeConvArguments& arguments, const Events& events,
+template <class Number>
+using CpuConvKernel = void (*)(const SpikeConvArguments<Number>& arguments, const Events& events,
                                int64_t most, int64_t begin, int64_t end, char* memory);
 
-using CpuWindowsKernel = bool (*)(const SpikeConvArguments& arguments, int64_t begin, int64_t end,
+using CpuWindowsKernel = bool (*)(const SpikeConvInputs& inputs, int64_t begin, int64_t end,
                                   int8_t* sums);
-using CpuDenseKernel = void (*)(const SpikeConvArguments& arguments, int64_t begin, int64_t end,
-                                char* memory);
+using CpuDenseKernel = void (*)(const SpikeConvArguments<int32_t>& arguments, int64_t begin,
+                                int64_t end, char* memory);
 
 // How a processor multiplies matrices of 8 bits.
 struct CpuMatrix {
@@ -40,7 +41,8 @@ struct CpuIsa {
   CpuPoolKernel pool;  // runs units [begin, end) of a RunningMaxPlan, in memory for its buffers
   CpuEventsKernel count;  // counts the spikes of rows [begin, end), each pixel's behind its own
   CpuEventsKernel list;   // lists them, once counts have become starts
-  CpuConvKernel convolve;  // runs units [begin, end) of a SpikeConvPlan
+  CpuConvKernel<int32_t> convolve_integers;  // runs units [begin, end) of a SpikeConvPlan
+  CpuConvKernel<float> convolve_floats;
   CpuMatrix matrix;
 };
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <type_traits>
 
 #include "../spike_conv.h"
 
@@ -18,17 +19,18 @@ struct Events {
 
 // So many events are copied together, whether there are as many or not.
 constexpr int64_t kListPadding = 32;
-// Outputs whose weights lie side by side, two in a word of 16 bits: the first 32 and the last 32.
+// Outputs whose weights lie side by side; of 8 bits, two in a word of 16: the first 32 and the last
+// 32.
 constexpr int64_t kWeightBlock = 64;
 // Of a tile's membranes and memories together, to stay in the first-level cache.
 constexpr int64_t kStateBytes = 16 << 10;
 
-SNM_INLINE int64_t pixels_of(const SpikeConvArguments& a) {
+SNM_INLINE int64_t pixels_of(const SpikeConvInputs& a) {
   return a.groups * a.time_steps * a.batch * a.height.pooled * a.width.pooled;
 }
 
 // Rows of pixels, of all groups together, which are listed one by one.
-SNM_INLINE int64_t rows_of(const SpikeConvArguments& a) {
+SNM_INLINE int64_t rows_of(const SpikeConvInputs& a) {
   return a.time_steps * a.batch * a.height.pooled;
 }
 
@@ -41,7 +43,8 @@ struct SpikeConvPlan {
   int64_t units;
 };
 
-SNM_INLINE SpikeConvPlan plan_of(const SpikeConvArguments& a) {
+template <class Number>
+SNM_INLINE SpikeConvPlan plan_of(const SpikeConvArguments<Number>& a) {
   SpikeConvPlan plan{};
   const int64_t fit = kStateBytes / (a.block * 2 * static_cast<int64_t>(sizeof(int32_t)));
   plan.tile = std::min(a.width.out, fit);
@@ -52,39 +55,40 @@ SNM_INLINE SpikeConvPlan plan_of(const SpikeConvArguments& a) {
 }
 
 // What a thread works in, by events.
+template <class Number>
 struct SpikeConvBuffers {
   uint32_t* list;  // where the weights of a pixel's events begin
-  int32_t* drive;  // of a pixel
-  int32_t* v;      // of a tile, as all that follows
+  Number* drive;   // of a pixel
+  Number* v;       // of a tile, as all that follows
   int32_t* m;
-  int32_t* theta;
-  int32_t* upper;
-  int32_t* lower;
-  int32_t* start;
-  int32_t* bias;
+  Number* theta;
+  Number* upper;
+  Number* lower;
+  Number* start;
+  Number* bias;
   int64_t bytes;
 };
 
 // `most`: the most events that an output reads.
-SNM_INLINE SpikeConvBuffers buffers_of(const SpikeConvArguments& a, const SpikeConvPlan& plan,
-                                       int64_t most, char* memory) {
-  SpikeConvBuffers buffers{};
-  const auto take = [&](int64_t elements) {
-    char* const start = memory + buffers.bytes;
+template <class Number>
+SNM_INLINE SpikeConvBuffers<Number> buffers_of(const SpikeConvArguments<Number>& a,
+                                               const SpikeConvPlan& plan, int64_t most,
+                                               char* memory) {
+  SpikeConvBuffers<Number> buffers{};
+  const auto take = [&](auto*& to, int64_t elements) {
+    to = reinterpret_cast<std::remove_reference_t<decltype(to)>>(memory + buffers.bytes);
     buffers.bytes += (elements * 4 + 63) / 64 * 64;
-    return start;
   };
-  const auto ints = [&](int64_t elements) { return reinterpret_cast<int32_t*>(take(elements)); };
   const int64_t tile = plan.tile * a.block;
-  buffers.list = reinterpret_cast<uint32_t*>(take(most + kListPadding));
-  buffers.drive = ints(a.block);
-  buffers.v = ints(tile);
-  buffers.m = ints(tile);
-  buffers.theta = ints(tile);
-  buffers.upper = ints(tile);
-  buffers.lower = ints(tile);
-  buffers.start = ints(tile);
-  buffers.bias = ints(tile);
+  take(buffers.list, most + kListPadding);
+  take(buffers.drive, a.block);
+  take(buffers.v, tile);
+  take(buffers.m, tile);
+  take(buffers.theta, tile);
+  take(buffers.upper, tile);
+  take(buffers.lower, tile);
+  take(buffers.start, tile);
+  take(buffers.bias, tile);
   return buffers;
 }
 
@@ -122,7 +126,7 @@ struct DensePlan {
   int64_t rows;      // of inputs that are made at once, up to whole pairs of tiles
 };
 
-SNM_INLINE DensePlan dense_plan_of(const SpikeConvArguments& a) {
+SNM_INLINE DensePlan dense_plan_of(const SpikeConvInputs& a) {
   const auto parts_of = [](int64_t all, int64_t each) { return (all + each - 1) / each; };
   DensePlan plan{};
   plan.taps = a.height.kernel * a.width.kernel;

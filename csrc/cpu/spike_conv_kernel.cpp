@@ -18,6 +18,8 @@ constexpr int64_t kWordLanes = 2 * kLanes;
 constexpr int kWordVectors = kWeightBlock / 2 / kWordLanes;  // of a block of weights
 // Sums of so many weights of 8 bits fit in 16 bits, added or taken off.
 constexpr int64_t kEventsPerWord = 255;
+// Vectors of sums in float that are held in registers together, of a block.
+constexpr int kFloatVectors = std::min<int>(kWeightBlock / kLanes, 8);
 constexpr int64_t kScan = 64;  // channels that are looked at together
 
 // --- lists of spikes ---
@@ -119,7 +121,7 @@ SNM_INLINE uint32_t* append(uint64_t bits, bool graded, const int8_t* spikes, ui
 
 // Calls take(pixel, column, first channel, spikes, count) for what lies in the rows' windows.
 template <class Take>
-SNM_INLINE void scan(const SpikeConvArguments& a, int64_t begin, int64_t end, Take take) {
+SNM_INLINE void scan(const SpikeConvInputs& a, int64_t begin, int64_t end, Take take) {
   const SpikeConvSize& h = a.height;
   const SpikeConvSize& w = a.width;
   const int64_t channels = a.in_channels / a.groups;
@@ -263,14 +265,33 @@ SNM_INLINE void sum_block(const uint32_t* list, const uint32_t* middle, const ui
   } while (list < end);
 }
 
+// The same in float, where every weight is added by itself, and in this order.
+SNM_INLINE void sum_block(const uint32_t* list, const uint32_t* middle, const uint32_t* end,
+                          const float* weights, float* sums) {
+  constexpr int64_t width = kFloatVectors * kLanes;
+  for (int64_t k = 0; k < kWeightBlock; k += width) {
+    Floats parts[kFloatVectors] = {};
+    const float* const first = weights + k;
+    for (const uint32_t* event = list; event < middle; ++event) {
+      const float* const row = first + *event;
+      for (int j = 0; j < kFloatVectors; ++j) parts[j] += load<Floats>(row + j * kLanes);
+    }
+    for (const uint32_t* event = middle; event < end; ++event) {
+      const float* const row = first + *event;
+      for (int j = 0; j < kFloatVectors; ++j) parts[j] -= load<Floats>(row + j * kLanes);
+    }
+    for (int j = 0; j < kFloatVectors; ++j) store(parts[j], sums + k + j * kLanes);
+  }
+}
+
 // --- units ---
 
 // One block of outputs of a row of pixels of one image, over all time steps.
-template <bool kGraded>
+template <class Number, bool kGraded>
 class Unit {
  public:
-  Unit(const SpikeConvArguments& a, const Events& events, const SpikeConvPlan& plan,
-       const SpikeConvBuffers& buffers)
+  Unit(const SpikeConvArguments<Number>& a, const Events& events, const SpikeConvPlan& plan,
+       const SpikeConvBuffers<Number>& buffers)
       : a_(a), events_(events), plan_(plan), b_(buffers) {
     channels_ = a.in_channels / a.groups;
     outputs_ = a.out_channels / a.groups;
@@ -313,7 +334,7 @@ class Unit {
   SNM_INLINE int64_t own(int64_t pixels, int64_t x) const { return pixels == 1 ? 0 : x * a_.block; }
 
   // Where parameters of a pixel of the tile, or of all, begin.
-  SNM_INLINE const int32_t* at(const int32_t* values, int64_t pixels, int64_t x) const {
+  SNM_INLINE const Number* at(const Number* values, int64_t pixels, int64_t x) const {
     const int64_t pixel = pixels == 1 ? 0 : row_ * a_.width.out + first_ + x;
     return values + pixel * a_.out_channels + output_;
   }
@@ -323,7 +344,7 @@ class Unit {
     const bool known = output_ == prepared_;
     for (int64_t x = 0; x < width_; ++x) {
       if (a_.bias != nullptr && (a_.bias_pixels > 1 || (x == 0 && !known))) {
-        read(at(a_.bias, a_.bias_pixels, x), count_, a_.block, 0,
+        read(at(a_.bias, a_.bias_pixels, x), count_, a_.block, Number{},
              b_.bias + own(a_.bias_pixels, x));
       }
       if (a_.drive != nullptr) continue;
@@ -332,7 +353,7 @@ class Unit {
         prepare(at(a_.threshold, a_.threshold_pixels, x), count_, a_.block, a_.rule,
                 {b_.theta + shared, b_.upper + shared, b_.lower + shared, b_.start + shared});
       }
-      int32_t* const v = b_.v + x * a_.block;
+      Number* const v = b_.v + x * a_.block;
       int32_t* const m = b_.m + x * a_.block;
       std::copy_n(b_.start + shared, a_.block, v);
       std::fill_n(m, a_.block, 0);
@@ -384,7 +405,7 @@ class Unit {
     }
     const int64_t shared = own(a_.threshold_pixels, x);
     const int64_t to = t * step_ + place(x);
-    Driven driven{};
+    Driven<Number> driven{};
     driven.drive = b_.drive;
     if (a_.bias != nullptr) driven.bias = b_.bias + own(a_.bias_pixels, x);
     if (a_.residual != nullptr) driven.residual = a_.residual + t * a_.residual_step + place(x);
@@ -438,10 +459,10 @@ class Unit {
     return to + count;
   }
 
-  const SpikeConvArguments& a_;
+  const SpikeConvArguments<Number>& a_;
   const Events& events_;
   const SpikeConvPlan& plan_;
-  const SpikeConvBuffers& b_;
+  const SpikeConvBuffers<Number>& b_;
   Rule rule_;
   int64_t channels_;  // that a group reads
   int64_t outputs_;   // of a group
@@ -456,34 +477,41 @@ class Unit {
   int64_t count_ = 0;   // of the block's outputs
   int64_t first_ = 0;   // the tile's first column
   int64_t width_ = 0;   // and how many it has
-  const int8_t* weights_ = nullptr;
+  const typename SpikeConvArguments<Number>::Weight* weights_ = nullptr;
 };
 
-template <bool kGraded>
-void run_units(const SpikeConvArguments& a, const Events& events, const SpikeConvPlan& plan,
-               const SpikeConvBuffers& buffers, int64_t begin, int64_t end) {
-  Unit<kGraded> unit(a, events, plan, buffers);
-  for (int64_t each = begin; each < end; ++each) unit.run(each);
+template <class Number>
+void convolve(const SpikeConvArguments<Number>& a, const Events& events, int64_t most,
+              int64_t begin, int64_t end, char* memory) {
+  const SpikeConvPlan plan = plan_of(a);
+  const SpikeConvBuffers<Number> buffers = buffers_of(a, plan, most, memory);
+  const auto run = [&](auto unit) {
+    for (int64_t each = begin; each < end; ++each) unit.run(each);
+  };
+  if (a.rule.max_spikes > 1) return run(Unit<Number, true>(a, events, plan, buffers));
+  run(Unit<Number, false>(a, events, plan, buffers));
 }
 
 }  // namespace
 
 namespace SNM_ISA {
 
-void count_events(const SpikeConvArguments& a, const Events& events, int64_t begin, int64_t end) {
+void count_events(const SpikeConvInputs& a, const Events& events, int64_t begin, int64_t end) {
   scan(a, begin, end, Count{events});
 }
 
-void list_events(const SpikeConvArguments& a, const Events& events, int64_t begin, int64_t end) {
+void list_events(const SpikeConvInputs& a, const Events& events, int64_t begin, int64_t end) {
   scan(a, begin, end, List{events});
 }
 
-void convolve_events(const SpikeConvArguments& a, const Events& events, int64_t most,
+void convolve_integers(const SpikeConvArguments<int32_t>& a, const Events& events, int64_t most,
+                       int64_t begin, int64_t end, char* memory) {
+  convolve(a, events, most, begin, end, memory);
+}
+
+void convolve_floats(const SpikeConvArguments<float>& a, const Events& events, int64_t most,
                      int64_t begin, int64_t end, char* memory) {
-  const SpikeConvPlan plan = plan_of(a);
-  const SpikeConvBuffers buffers = buffers_of(a, plan, most, memory);
-  if (a.rule.max_spikes > 1) return run_units<true>(a, events, plan, buffers, begin, end);
-  run_units<false>(a, events, plan, buffers, begin, end);
+  convolve(a, events, most, begin, end, memory);
 }
 
 }  // namespace SNM_ISA

@@ -6,7 +6,9 @@
 #include <limits>
 #include <memory>
 #include <optional>
+#include <string>
 #include <tuple>
+#include <type_traits>
 #include <vector>
 
 #include "../snm_checks.h"
@@ -48,9 +50,16 @@ SpikeConvSize size_along(const char* op, int64_t in, int64_t pool, int64_t kerne
   return {in, pool, pooled, kernel, stride, padding, dilation, room / stride + 1};
 }
 
+template <class Number>
+constexpr bool kFloats = std::is_same_v<Number, float>;
+
 // The tensors of one run, kept alive while its kernel reads them, and the kernel's arguments.
+template <class Number>
 class ConvRun {
  public:
+  static constexpr ScalarType kType = kFloats<Number> ? ScalarType::Float : ScalarType::Int;
+  static constexpr ScalarType kWeightType = kFloats<Number> ? ScalarType::Float : ScalarType::Char;
+
   ConvRun(const char* op, const Tensor& x, const Tensor& weight, const Tensor& packed,
           const std::optional<Tensor>& bias, IntHeaderOnlyArrayRef stride,
           IntHeaderOnlyArrayRef padding, IntHeaderOnlyArrayRef dilation, int64_t groups,
@@ -60,8 +69,9 @@ class ConvRun {
             shown(x.sizes()));
     require(x.scalar_type() == ScalarType::Char, op, "x", "int8",
             torch::headeronly::toString(x.scalar_type()));
-    require(weight.dim() == 4 && weight.scalar_type() == ScalarType::Char, op, "weight",
-            "int8 [K, C / groups, kernel, kernel]", shown(weight.sizes()));
+    require(weight.dim() == 4 && weight.scalar_type() == kWeightType, op, "weight",
+            "int8 or float32 [K, C / groups, kernel, kernel]", shown(weight.sizes()));
+    require(!dense || !kFloats<Number>, op, "dense", "False with a weight of float32", "True");
     require_device("weight", weight, x);
     require(groups >= 1 && weight.size(0) % groups == 0 && weight.size(1) * groups == x.size(2),
             op, "weight", "for the channels of x", shown(weight.sizes()));
@@ -69,7 +79,7 @@ class ConvRun {
       require(two.size() == 2, op, "stride, padding, dilation and pool", "two numbers each",
               shown(two));
     }
-    SpikeConvArguments& a = arguments_;
+    SpikeConvArguments<Number>& a = arguments_;
     a.time_steps = x.size(0);
     a.batch = x.size(1);
     a.groups = groups;
@@ -81,46 +91,48 @@ class ConvRun {
                          dilation[1]);
     a.spikes = static_cast<const int8_t*>(
         keep(aligned(x, channels_last_strides(x.sizes()))).const_data_ptr());
-    const int64_t bytes = dense ? dense_bytes() : event_bytes();
+    const int64_t size = dense ? dense_size() : event_size();
     require_device("packed", packed, x);
-    require(packed.scalar_type() == ScalarType::Char && packed.dim() == 1 &&
-                packed.size(0) == bytes && packed.is_contiguous(),
-            op, "packed", "int8 [" + std::to_string(bytes) + "] of pack_spike_weight",
+    require(packed.scalar_type() == kWeightType && packed.dim() == 1 && packed.size(0) == size &&
+                packed.is_contiguous(),
+            op, "packed",
+            std::string(kFloats<Number> ? "float32 [" : "int8 [") + std::to_string(size) +
+                "] of pack_spike_weight",
             shown(packed.sizes()));
-    a.weight = static_cast<const int8_t*>(keep(packed).const_data_ptr());
+    a.weight = static_cast<decltype(a.weight)>(keep(packed).const_data_ptr());
     out_sizes_ = {a.time_steps, a.batch, a.out_channels, a.height.out, a.width.out};
     if (bias.has_value()) a.bias = parameter("bias", *bias, a.bias_pixels, x);
   }
 
   // The sums alone.
   Tensor drive(const Tensor& x) {
-    Tensor drive = empty_strided(x, out_sizes_, channels_last_strides(out_sizes_), ScalarType::Int);
-    arguments_.drive = drive.mutable_data_ptr<int32_t>();
+    Tensor drive = empty_strided(x, out_sizes_, channels_last_strides(out_sizes_), kType);
+    arguments_.drive = drive.mutable_data_ptr<Number>();
     return drive;
   }
 
   void neurons(const Tensor& x, const Rule& rule, const Tensor& threshold,
                const std::optional<Tensor>& v, const std::optional<Tensor>& m,
                const std::optional<Tensor>& residual) {
-    SpikeConvArguments& a = arguments_;
+    SpikeConvArguments<Number>& a = arguments_;
     a.rule = rule;
     a.threshold = parameter("threshold", threshold, a.threshold_pixels, x);
     const Ints64 strides = channels_last_strides(out_sizes_);
     const Ints64 sizes(out_sizes_.begin() + 1, out_sizes_.end());
     const Ints64 inside(strides.begin() + 1, strides.end());
-    v_out = empty_strided(x, sizes, inside, ScalarType::Int);
+    v_out = empty_strided(x, sizes, inside, kType);
     m_out = empty_strided(x, sizes, inside, ScalarType::Int);
-    if (v.has_value()) a.v_in = like("v", *v, sizes, inside, x);
-    if (m.has_value()) a.m_in = like("m", *m, sizes, inside, x);
+    if (v.has_value()) a.v_in = like<Number>("v", *v, sizes, inside, kType, x);
+    if (m.has_value()) a.m_in = like<int32_t>("m", *m, sizes, inside, ScalarType::Int, x);
     if (residual.has_value()) {
-      check_same(op_, "residual", *residual, out_sizes_, ScalarType::Int, x);
+      check_same(op_, "residual", *residual, out_sizes_, kType, x);
       const bool in_place =
           same_places(sizes, slice(residual->strides()), inside) && residual->stride(0) >= 0;
       const Tensor added = in_place ? *residual : aligned(*residual, strides);
-      a.residual = keep(added).const_data_ptr<int32_t>();
+      a.residual = keep(added).template const_data_ptr<Number>();
       a.residual_step = added.stride(0);
     }
-    a.v_out = v_out.mutable_data_ptr<int32_t>();
+    a.v_out = v_out.mutable_data_ptr<Number>();
     a.m_out = m_out.mutable_data_ptr<int32_t>();
   }
 
@@ -135,7 +147,9 @@ class ConvRun {
 
   void run(const Tensor& x) {
     if (arguments_.batch * arguments_.out_channels == 0) return;
-    if (dense_) return run_densely(x);
+    if constexpr (!kFloats<Number>) {
+      if (dense_) return run_densely(x);
+    }
     run_events(x);
   }
 
@@ -143,12 +157,13 @@ class ConvRun {
   Tensor m_out;
 
  private:
-  // How many bytes the packed weight has.
-  int64_t event_bytes() {
-    SpikeConvArguments& a = arguments_;
+  // How many numbers the packed weight has.
+  int64_t event_size() {
+    SpikeConvArguments<Number>& a = arguments_;
     const int64_t outputs = a.out_channels / a.groups;
     const int64_t over = outputs % (2 * kWeightBlock);
-    a.block = over == 0 || over > kWeightBlock ? 2 * kWeightBlock : kWeightBlock;
+    const bool wide = !kFloats<Number> && (over == 0 || over > kWeightBlock);
+    a.block = wide ? 2 * kWeightBlock : kWeightBlock;
     const int64_t inputs = a.height.kernel * a.width.kernel * (a.in_channels / a.groups);
     require(inputs <= std::numeric_limits<uint32_t>::max() / a.block, op_, "weight",
             "of less than 4 GiB a block of outputs", inputs);
@@ -156,8 +171,8 @@ class ConvRun {
   }
 
   // The same of products of matrices, for which small groups become one.
-  int64_t dense_bytes() {
-    SpikeConvArguments& a = arguments_;
+  int64_t dense_size() {
+    SpikeConvArguments<Number>& a = arguments_;
     if (a.out_channels == 0) return 0;
     const int64_t all = a.groups;
     a.depthwise = all > 1 && all == a.in_channels && all == a.out_channels;
@@ -174,7 +189,7 @@ class ConvRun {
   }
 
   void run_densely(const Tensor& x) {
-    SpikeConvArguments& a = arguments_;
+    SpikeConvArguments<Number>& a = arguments_;
     const CpuMatrix& matrix = cpu_isa().matrix;
     Tensor pooled = scratch(x, 0);
     if (a.height.pool * a.width.pool > 1) {
@@ -200,7 +215,7 @@ class ConvRun {
   }
 
   void run_events(const Tensor& x) const {
-    const SpikeConvArguments& a = arguments_;
+    const SpikeConvArguments<Number>& a = arguments_;
     const CpuIsa& isa = cpu_isa();
     const int64_t pixels = pixels_of(a);
     const int64_t rows = rows_of(a);
@@ -242,13 +257,19 @@ class ConvRun {
     const int64_t unit_sums = sums * plan.tile * a.time_steps;
     const int64_t unit_grain = std::max<int64_t>(1, kSumGrain / unit_sums);
     torch::stable::parallel_for(0, plan.units, unit_grain, [&](int64_t begin, int64_t end) {
-      with_memory(bytes, [&](char* memory) { isa.convolve(a, events, most, begin, end, memory); });
+      with_memory(bytes, [&](char* memory) {
+        if constexpr (kFloats<Number>) {
+          isa.convolve_floats(a, events, most, begin, end, memory);
+        } else {
+          isa.convolve_integers(a, events, most, begin, end, memory);
+        }
+      });
     });
   }
 
   // Rows of pixels that are worth a thread, to look at.
   int64_t row_grain() const {
-    const SpikeConvArguments& a = arguments_;
+    const SpikeConvArguments<Number>& a = arguments_;
     const int64_t spikes = a.height.pool * a.width.in * a.in_channels;
     return std::max<int64_t>(1, kScanGrain / std::max<int64_t>(1, spikes));
   }
@@ -281,56 +302,70 @@ class ConvRun {
     return torch::stable::copy_(copy, tensor);
   }
 
-  const int32_t* like(const char* argument, const Tensor& given, const Ints64& sizes,
-                      const Ints64& strides, const Tensor& x) {
-    check_same(op_, argument, given, sizes, ScalarType::Int, x);
-    return keep(aligned(given, strides)).const_data_ptr<int32_t>();
+  template <class T>
+  const T* like(const char* argument, const Tensor& given, const Ints64& sizes,
+                const Ints64& strides, ScalarType type, const Tensor& x) {
+    check_same(op_, argument, given, sizes, type, x);
+    return keep(aligned(given, strides)).template const_data_ptr<T>();
   }
 
   // [K], or [H, W, K] of the outputs.
-  const int32_t* parameter(const char* argument, const Tensor& given, int64_t& pixels,
-                           const Tensor& x) {
-    const SpikeConvArguments& a = arguments_;
+  const Number* parameter(const char* argument, const Tensor& given, int64_t& pixels,
+                          const Tensor& x) {
+    const SpikeConvArguments<Number>& a = arguments_;
     const Ints64 shared{a.out_channels};
     const Ints64 own{a.height.out, a.width.out, a.out_channels};
     const bool fits = equal(given.sizes(), shared) || equal(given.sizes(), own);
-    require(fits && given.scalar_type() == ScalarType::Int && given.is_contiguous(), op_, argument,
-            "contiguous int32 " + shown(shared) + " or " + shown(own), shown(given.sizes()));
+    require(fits && given.scalar_type() == kType && given.is_contiguous(), op_, argument,
+            std::string(kFloats<Number> ? "contiguous float32 " : "contiguous int32 ") +
+                shown(shared) + " or " + shown(own),
+            shown(given.sizes()));
     require_device(argument, given, x);
     pixels = given.dim() == 1 ? 1 : a.height.out * a.width.out;
-    return keep(given).const_data_ptr<int32_t>();
+    return keep(given).template const_data_ptr<Number>();
   }
 
   const char* op_;
   bool dense_;
-  SpikeConvArguments arguments_{};
+  SpikeConvArguments<Number> arguments_{};
   Ints64 out_sizes_;
   std::vector<Tensor> kept_;
 };
 
+// Calls run() with an argument of the kind of number that the weight has.
+template <class Run>
+auto of_weight(const Tensor& weight, Run run) {
+  return weight.scalar_type() == ScalarType::Float ? run(float{}) : run(int32_t{});
+}
+
 Tensor spike_conv(Tensor x, Tensor weight, Tensor packed, std::optional<Tensor> bias,
                   Ints64 stride, Ints64 padding, Ints64 dilation, int64_t groups, Ints64 pool,
                   bool dense) {
-  ConvRun run(kConv, x, weight, packed, bias, stride, padding, dilation, groups, pool, dense);
-  Tensor drive = run.drive(x);
-  run.run(x);
-  return drive;
+  return of_weight(weight, [&](auto number) {
+    ConvRun<decltype(number)> run(kConv, x, weight, packed, bias, stride, padding, dilation, groups,
+                                  pool, dense);
+    Tensor drive = run.drive(x);
+    run.run(x);
+    return drive;
+  });
 }
 
 std::tuple<Tensor, Tensor, Tensor> snm_conv(
     Tensor x, Tensor weight, Tensor packed, Tensor threshold, std::optional<Tensor> v,
     std::optional<Tensor> m, std::optional<Tensor> bias, std::optional<Tensor> residual,
-    Ints64 stride, Ints64 padding, Ints64 dilation, int64_t groups, Ints64 pool, bool dense, double v_init,
-    std::optional<double> negative_threshold, bool strict, int64_t max_spikes, int64_t count_min,
-    int64_t count_max, bool sends) {
-  ConvRun run(kSnmConv, x, weight, packed, bias, stride, padding, dilation, groups, pool, dense);
-  run.neurons(x,
-              checked_rule(kSnmConv, v_init, negative_threshold, strict, max_spikes, count_min,
-                           count_max),
-              threshold, v, m, residual);
-  Tensor sent = run.sent(x, sends);
-  run.run(x);
-  return {sent, run.v_out, run.m_out};
+    Ints64 stride, Ints64 padding, Ints64 dilation, int64_t groups, Ints64 pool, bool dense,
+    double v_init, std::optional<double> negative_threshold, bool strict, int64_t max_spikes,
+    int64_t count_min, int64_t count_max, bool sends) {
+  const Rule rule = checked_rule(kSnmConv, v_init, negative_threshold, strict, max_spikes,
+                                 count_min, count_max);
+  return of_weight(weight, [&](auto number) {
+    ConvRun<decltype(number)> run(kSnmConv, x, weight, packed, bias, stride, padding, dilation,
+                                  groups, pool, dense);
+    run.neurons(x, rule, threshold, v, m, residual);
+    Tensor sent = run.sent(x, sends);
+    run.run(x);
+    return std::tuple<Tensor, Tensor, Tensor>{sent, run.v_out, run.m_out};
+  });
 }
 
 }  // namespace

@@ -188,7 +188,7 @@ SNM_INLINE void copy_row(const void* from, void* to) {
 template <bool kGraded>
 class DenseUnit {
  public:
-  DenseUnit(const SpikeConvArguments& a, const DensePlan& plan, const DenseBuffers& buffers)
+  DenseUnit(const SpikeConvArguments<int32_t>& a, const DensePlan& plan, const DenseBuffers& buffers)
       : a_(a), plan_(plan), b_(buffers), rule_(rule_of(a)) {
     step_ = plan.pixels * a.out_channels;
   }
@@ -364,7 +364,7 @@ class DenseUnit {
       return values + pixel % (a_.height.out * a_.width.out) * a_.out_channels + output;
     };
     const int64_t whole = (count + kPanel - 1) / kPanel * kPanel;
-    Driven driven{};
+    Driven<int32_t> driven{};
     driven.drive = b_.drive + row * kRowOfDrive;
     driven.drive_step = kRowOfDrive;
     driven.step = step_;
@@ -376,7 +376,7 @@ class DenseUnit {
       driven.out = a_.drive + t * step_ + place;
       return fire_all<kGraded>(driven, rule_, steps, count);
     }
-    const Compared compared{b_.theta + inside, b_.upper + inside, b_.lower + inside,
+    const Compared<int32_t> compared{b_.theta + inside, b_.upper + inside, b_.lower + inside,
                             b_.start + inside};
     if (a_.threshold_pixels > 1) prepare(own(a_.threshold), count, whole, a_.rule, compared);
     driven.theta = compared.theta;
@@ -395,7 +395,7 @@ class DenseUnit {
     fire_all<kGraded>(driven, rule_, steps, count);
   }
 
-  const SpikeConvArguments& a_;
+  const SpikeConvArguments<int32_t>& a_;
   const DensePlan& plan_;
   const DenseBuffers& b_;
   Rule rule_;
@@ -404,7 +404,7 @@ class DenseUnit {
 };
 
 template <bool kGraded>
-void run_units(const SpikeConvArguments& a, const DensePlan& plan, const DenseBuffers& buffers,
+void run_units(const SpikeConvArguments<int32_t>& a, const DensePlan& plan, const DenseBuffers& buffers,
                int64_t begin, int64_t end) {
   DenseUnit<kGraded> unit(a, plan, buffers);
   for (int64_t each = begin; each < end; ++each) unit.run(each);
@@ -414,7 +414,7 @@ void run_units(const SpikeConvArguments& a, const DensePlan& plan, const DenseBu
 
 namespace SNM_ISA {
 
-bool sum_windows(const SpikeConvArguments& a, int64_t begin, int64_t end, int8_t* sums) {
+bool sum_windows(const SpikeConvInputs& a, int64_t begin, int64_t end, int8_t* sums) {
   const SpikeConvSize& h = a.height;
   const SpikeConvSize& w = a.width;
   bool fits = true;
@@ -441,7 +441,8 @@ bool sum_windows(const SpikeConvArguments& a, int64_t begin, int64_t end, int8_t
   return fits;
 }
 
-void convolve_densely(const SpikeConvArguments& a, int64_t begin, int64_t end, char* memory) {
+void convolve_densely(const SpikeConvArguments<int32_t>& a, int64_t begin, int64_t end,
+                      char* memory) {
   const DensePlan plan = dense_plan_of(a);
   const DenseBuffers buffers = dense_buffers_of(plan, memory);
   [[maybe_unused]] const Tiles tiles{};

@@ -31,9 +31,10 @@ from support.isa import (
     processor_flags,
     run_with_isa,
 )
-from support.spike_conv_cases import CONV_CASES, OF_NEURONS, ConvCase
+from support.spike_conv_cases import CONV_CASES, FLOAT_CASES, OF_NEURONS, ConvCase, as_floats
 from support.spike_conv_parity import (
     BULK_NEURON_STEPS,
+    FLOAT_BULK_NEURON_STEPS,
     assert_layer_layout,
     bulk_cases,
     compare_layer,
@@ -41,14 +42,16 @@ from support.spike_conv_parity import (
 )
 
 BULK = bulk_cases(BULK_NEURON_STEPS)
+FLOAT_BULK = as_floats(bulk_cases(FLOAT_BULK_NEURON_STEPS))
+EVERY_CASE = CONV_CASES + FLOAT_CASES
 PARITY = ("-m", "support.spike_conv_parity", "--backend", "cpu")
 
 
 def test_case_names_are_unique() -> None:
-    assert len({case.name for case in CONV_CASES}) == len(CONV_CASES)
+    assert len({case.name for case in EVERY_CASE}) == len(EVERY_CASE)
 
 
-@pytest.mark.parametrize("case", CONV_CASES, ids=str)
+@pytest.mark.parametrize("case", EVERY_CASE, ids=str)
 def test_cpu_equals_reference(case: ConvCase) -> None:
     assert compare_layer(case, "cpu") == case.neuron_steps
 
@@ -58,10 +61,17 @@ def test_cpu_equals_reference_in_bulk(case: ConvCase) -> None:
     assert compare_layer(case, "cpu") * len(BULK) >= BULK_NEURON_STEPS
 
 
-def test_cases_send_spikes_of_both_signs() -> None:
+@pytest.mark.parametrize("case", FLOAT_BULK, ids=str)
+def test_cpu_equals_reference_in_bulk_of_floats(case: ConvCase) -> None:
+    assert compare_layer(case, "cpu") == case.neuron_steps
+
+
+@pytest.mark.parametrize("bulk", [BULK, FLOAT_BULK], ids=["integers", "floats"])
+def test_cases_send_spikes_of_both_signs(bulk: list[ConvCase]) -> None:
     """What never fires compares nothing."""
+    assert len(bulk) > 20
     sent = torch.zeros(3, dtype=torch.int64)
-    for case in BULK:
+    for case in bulk:
         if case.emit == "spike":
             spikes = case.run(case.inputs()).spikes
             sent += torch.stack([(spikes < 0).sum(), (spikes == 0).sum(), (spikes > 0).sum()])
@@ -71,17 +81,21 @@ def test_cases_send_spikes_of_both_signs() -> None:
 
 # The best one is what test_cpu_equals_reference runs.
 @pytest.mark.parametrize("isa", [isa for isa in NEEDED if isa != USABLE[0]])
+@pytest.mark.parametrize("floats", [False, True], ids=["integers", "floats"])
 @pytest.mark.parametrize("bulk", [False, True], ids=["cases", "bulk"])
-def test_isa_equals_reference(isa: str, bulk: bool) -> None:
+def test_isa_equals_reference(isa: str, bulk: bool, floats: bool) -> None:
     if isa not in USABLE:
         pytest.skip(f"this processor lacks {sorted(NEEDED[isa] - processor_flags())}")
-    process = run_with_isa(isa, *PARITY, *([f"--bulk={BULK_NEURON_STEPS}"] if bulk else []))
+    least = FLOAT_BULK_NEURON_STEPS if floats else BULK_NEURON_STEPS
+    options = ["--floats"] * floats + [f"--bulk={least}"] * bulk
+    process = run_with_isa(isa, *PARITY, *options)
     assert process.returncode == 0, process.stderr
     summary = json.loads(process.stdout)
     assert summary["failures"] == []
     assert summary["isa"] == isa
-    assert summary["cases"] == len(BULK if bulk else CONV_CASES)
-    assert not bulk or summary["neuron_steps"] >= BULK_NEURON_STEPS
+    integers, of_floats = (BULK, FLOAT_BULK) if bulk else (CONV_CASES, FLOAT_CASES)
+    assert summary["cases"] == len(of_floats if floats else integers)
+    assert floats or not bulk or summary["neuron_steps"] >= BULK_NEURON_STEPS
 
 
 @pytest.mark.parametrize("matrix", [each for each in MATRICES if each != USABLE_MATRICES[0]])
@@ -96,7 +110,7 @@ def test_matrix_equals_reference(matrix: str) -> None:
     assert summary["cases"] >= len(CONV_CASES) // 3
 
 
-@pytest.mark.parametrize("case", [c for c in CONV_CASES if c.time_steps > 4][::3], ids=str)
+@pytest.mark.parametrize("case", [c for c in EVERY_CASE if c.time_steps > 4][::3], ids=str)
 def test_chunks_equal_one_run(case: ConvCase) -> None:
     inputs = case.inputs()
     whole = case.run(inputs)
@@ -109,7 +123,7 @@ def test_chunks_equal_one_run(case: ConvCase) -> None:
     assert_same_run(SNMOutput(None if whole.spikes is None else torch.cat(sent), state), whole)
 
 
-@pytest.mark.parametrize("case", CONV_CASES[::7], ids=str)
+@pytest.mark.parametrize("case", EVERY_CASE[::7], ids=str)
 def test_layer_in_one_launch_equals_a_layer_and_its_neurons(case: ConvCase) -> None:
     inputs = case.inputs()
     whole = case.run(inputs)
@@ -138,7 +152,7 @@ SPLIT = [
 
 
 @pytest.mark.usefixtures("_restored_threads")
-@pytest.mark.parametrize("case", SPLIT, ids=str)
+@pytest.mark.parametrize("case", SPLIT + as_floats(SPLIT), ids=str)
 def test_threads_change_no_bit(case: ConvCase) -> None:
     assert list(compare_threads(case, "cpu", [1, 2, 3])) == [1, 2, 3]
 
@@ -156,6 +170,8 @@ SPREAD = [
     ConvCase("no samples", (0, 5, 6, 7), packed=True),
     ConvCase("one place", (2, 5, 3, 3), padding=0, packed=True),
     ConvCase("one of each", (1, 1, 1, 1), 1, 1, padding=0, packed=True),
+    *as_floats([ConvCase("some of float32", state="given", bias="neuron", residual="constant")]),
+    *as_floats([ConvCase("linear of float32", (3, 37), 70, bias="channel", packed=True)]),
 ]
 
 
@@ -283,7 +299,7 @@ def test_opcheck_of_the_dense_way() -> None:
     torch.library.opcheck(*operator(case, case.inputs(), True, dense=True))
 
 
-@pytest.mark.parametrize("case", [*SPREAD, *CONV_CASES[::5]], ids=str)
+@pytest.mark.parametrize("case", [*SPREAD, *EVERY_CASE[::5]], ids=str)
 def test_fake_run_has_the_layout_of_the_real_one(case: ConvCase) -> None:
     inputs = case.inputs()
 

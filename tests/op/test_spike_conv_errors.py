@@ -69,7 +69,21 @@ OF_LAYERS: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
         "x must be as large as a window of pool, got [4, 2, 3, 6, 0]",
     ),
     "weight a number": ({"weight": 1}, TypeError, "weight must be a tensor, got int"),
-    "weight int32": ({"weight": WEIGHT.int()}, TypeError, "weight must be int8, got torch.int32"),
+    "weight int32": (
+        {"weight": WEIGHT.int()},
+        TypeError,
+        "weight must be int8 or float32, got torch.int32",
+    ),
+    "weight floating, packed not": (
+        {"weight": WEIGHT.float(), "packed": PACKED},
+        TypeError,
+        "packed must be torch.float32, got torch.int8",
+    ),
+    "weight floating, bias not": (
+        {"weight": WEIGHT.float(), "threshold": THETA.float(), "bias": THETA},
+        TypeError,
+        "bias must be a float32 tensor, got torch.int32",
+    ),
     "weight of one dimension of space": (
         {"weight": WEIGHT[..., 0]},
         ValueError,
@@ -195,6 +209,21 @@ OF_NEURONS: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
         TypeError,
         "threshold must be an int32 tensor, got torch.float32",
     ),
+    "weight floating, threshold not": (
+        {"weight": WEIGHT.float()},
+        TypeError,
+        "threshold must be a float32 tensor, got torch.int32",
+    ),
+    "weight floating, residual not": (
+        {"weight": WEIGHT.float(), "threshold": THETA.float(), "residual": RESIDUAL},
+        TypeError,
+        "residual must be torch.float32, got torch.int32",
+    ),
+    "weight floating, membrane not": (
+        {"weight": WEIGHT.float(), "threshold": THETA.float(), "state": STATE},
+        TypeError,
+        "state.v must be torch.float32, got torch.int32",
+    ),
     "threshold per channel without its dimensions": (
         {"threshold": THETA[:, 0, 0]},
         ValueError,
@@ -316,7 +345,11 @@ def test_linear_layer_refuses_a_wrong_argument(name: str) -> None:
 
 PACKING: dict[str, tuple[tuple[Any, ...], type[Exception], str]] = {
     "weight a list": (([1],), TypeError, "weight must be a tensor, got list"),
-    "weight floating": ((ROWS.float(),), TypeError, "weight must be int8, got torch.float32"),
+    "weight double": (
+        (ROWS.double(),),
+        TypeError,
+        "weight must be int8 or float32, got torch.float64",
+    ),
     "weight of one dimension": (
         (ROWS[0],),
         ValueError,
@@ -339,6 +372,16 @@ def test_what_cannot_be_packed_is_refused(name: str) -> None:
     with pytest.raises(error) as raised:
         pack_spike_weight(*given)
     assert str(raised.value) == f"pack_spike_weight: {message}"
+
+
+@pytest.mark.parametrize("backend", ["cuda", "triton"])
+def test_layers_of_floats_are_the_cpus(backend: str) -> None:
+    with pytest.raises(TypeError) as raised:
+        snm_linear(FLAT, ROWS.float(), THETA[:, 0, 0].float(), backend=backend)
+    assert str(raised.value) == (
+        f"snm_linear: weight must be int8 with backend={backend!r}, got torch.float32; layers of "
+        "float32 run on the CPU: move tensors there, or use torch.nn.functional and snm"
+    )
 
 
 @pytest.mark.parametrize("backend", ["cuda", "triton"])
@@ -372,11 +415,11 @@ DIRECT_LAYERS: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "weight int32": (
         {"weight": WEIGHT.int()},
-        "weight must be int8 [K, C / groups, kernel, kernel], got [8, 3, 3, 2]",
+        "weight must be int8 or float32 [K, C / groups, kernel, kernel], got [8, 3, 3, 2]",
     ),
     "weight of three dimensions": (
         {"weight": WEIGHT[..., 0]},
-        "weight must be int8 [K, C / groups, kernel, kernel], got [8, 3, 3]",
+        "weight must be int8 or float32 [K, C / groups, kernel, kernel], got [8, 3, 3]",
     ),
     "weight for other channels": (
         {"weight": WEIGHT[:, :2]},
@@ -418,6 +461,10 @@ DIRECT_LAYERS: dict[str, tuple[dict[str, Any], str]] = {
         {"packed": PACKED.int()},
         f"packed must be int8 [{64 * 18}] of pack_spike_weight, got [{64 * 18}]",
     ),
+    "packed int8 of a weight in float32": (
+        {"weight": WEIGHT.float()},
+        f"packed must be float32 [{64 * 18}] of pack_spike_weight, got [{64 * 18}]",
+    ),
     "packed with gaps": (
         {"packed": PACKED[:1].expand(64 * 18)},
         f"packed must be int8 [{64 * 18}] of pack_spike_weight, got [{64 * 18}]",
@@ -443,6 +490,19 @@ DIRECT_NEURONS: dict[str, tuple[dict[str, Any], str]] = {
     "threshold floating": (
         {"threshold": THETA[:, 0, 0].float()},
         "threshold must be contiguous int32 [8] or [4, 4, 8], got [8]",
+    ),
+    "threshold int32 of a weight in float32": (
+        {"weight": WEIGHT.float(), "packed": PACKED.float()},
+        "threshold must be contiguous float32 [8] or [4, 4, 8], got [8]",
+    ),
+    "membrane int32 of a weight in float32": (
+        {
+            "weight": WEIGHT.float(),
+            "packed": PACKED.float(),
+            "threshold": THETA[:, 0, 0].float(),
+            "v": STATE.v,
+        },
+        "v must be Float, got Int",
     ),
     "threshold per neuron, channels first": (
         {"threshold": THETA.expand(8, 4, 4).contiguous()},

@@ -1,7 +1,9 @@
 """The reference of layers of spikes against a loop over weights, and worked by hand."""
 
+from collections.abc import Iterator
 from itertools import product
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -13,35 +15,41 @@ BACKENDS = ("reference", "cpu")
 
 
 def naive(case: ConvCase, x: Tensor, weight: Tensor) -> Tensor:
-    """Every weight of every output by itself, in Python's integers."""
+    """Every weight of every output by itself, in Python's integers or NumPy's float32."""
     sizes = tuple(
         value if isinstance(value, tuple) else (value,) * case.spatial
         for value in (case.stride, case.padding, case.dilation, case.pool)
     )
     stride, padding, dilation, pool = sizes
     spatial = range(case.spatial)
-    outputs = torch.zeros((case.time_steps, *case.output), dtype=torch.int32)
+    outputs = torch.zeros((case.time_steps, *case.output), dtype=case.dtype)
     values = x.tolist()
-
-    def pooled(t: int, b: int, channel: int, at: list[int]) -> int:
-        total = 0
-        for inside in product(*map(range, pool)):
-            value = values[t][b][channel]
-            for d in spatial:
-                value = value[at[d] * pool[d] + inside[d]]
-            total += value
-        return total
-
     per_group = case.outputs // case.groups
+
+    def terms(t: int, b: int, k: int, place: tuple[int, ...]) -> Iterator[tuple[int, float]]:
+        """Spikes and their weights: by the kernel's places, windows' places, channels."""
+        for tap in product(*map(range, weight.shape[2:])):
+            at = [place[d] * stride[d] - padding[d] + tap[d] * dilation[d] for d in spatial]
+            if not all(0 <= at[d] < case.shape[2 + d] // pool[d] for d in spatial):
+                continue
+            for *inside, c in product(*map(range, (*pool, weight.shape[1]))):
+                spikes = values[t][b][k // per_group * weight.shape[1] + c]
+                for d in spatial:
+                    spikes = spikes[at[d] * pool[d] + inside[d]]
+                yield spikes, weight[(k, c, *tap)].item()
+
     for t, b, k in product(*map(range, (case.time_steps, case.shape[0], case.outputs))):
         for place in product(*map(range, case.output[2:])):
-            total = 0
-            for c, *tap in product(*map(range, weight.shape[1:])):
-                at = [place[d] * stride[d] - padding[d] + tap[d] * dilation[d] for d in spatial]
-                if all(0 <= at[d] < case.shape[2 + d] // pool[d] for d in spatial):
-                    channel = k // per_group * weight.shape[1] + c
-                    total += int(weight[(k, c, *tap)]) * pooled(t, b, channel, at)
-            outputs[(t, b, k, *place)] = total
+            found = list(terms(t, b, k, place))
+            if case.dtype == torch.int32:
+                outputs[(t, b, k, *place)] = sum(spikes * own for spikes, own in found)
+                continue
+            total = np.float32(0)
+            for sign in (1, -1):
+                for spikes, own in found:
+                    for _ in range(spikes * sign):
+                        total += np.float32(sign * own)
+            outputs[(t, b, k, *place)] = total.item()
     return outputs
 
 
@@ -57,10 +65,11 @@ SMALL = (
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("name", SMALL)
-def test_equals_a_loop(name: str, backend: str) -> None:
+@pytest.mark.parametrize("dtype", [torch.int32, torch.float32], ids=str)
+def test_equals_a_loop(name: str, backend: str, dtype: torch.dtype) -> None:
     shape, outputs, layer = LAYERS[name]
     small = (1, *shape[1:])
-    case = ConvCase(name, small, outputs, time_steps=1, spikes="graded", **layer)
+    case = ConvCase(name, small, outputs, time_steps=1, spikes="graded", dtype=dtype, **layer)
     inputs = case.inputs()
     expected = naive(case, inputs["x"], inputs["weight"])
     assert torch.equal(case.drive(inputs, backend=backend), expected)
@@ -96,6 +105,41 @@ def test_worked_by_hand_with_pool_bias_and_residual(backend: str) -> None:
         backend=backend,
     )
     assert (run.spikes.item(), run.state.v.item()) == (0, 15)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_floats_are_added_in_order(backend: str) -> None:
+    large = 2.0**24
+    weight = torch.tensor([[large, 1.0, -large]])
+
+    def driven(*spikes: int) -> float:
+        x = torch.tensor(spikes, dtype=torch.int8).view(1, 1, 3)
+        return spike_linear(x, weight, backend=backend).item()
+
+    # Added to the large number, 1 is lost.
+    assert driven(1, 1, 1) == 0.0
+    # Positive spikes come first, so that it is taken from 0.
+    assert driven(1, -1, 1) == -1.0
+    # Three times 1 is lost; 3 would not be.
+    assert driven(1, 3, 0) == large
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_floats_worked_by_hand(backend: str) -> None:
+    x = torch.tensor([[1, 1], [1, 0], [-1, 0]], dtype=torch.int8).view(3, 1, 2)
+    weight = torch.tensor([[0.5, 0.25], [2.0, 0.0]])
+    run = snm_linear(
+        x,
+        weight,
+        torch.tensor([1.0, torch.inf]),
+        bias=torch.tensor([0.125, 0.0]),
+        residual=torch.full((3, 1, 2), 0.125),
+        backend=backend,
+    )
+    # Driven with 1, 0.75 and -0.25, and a silent one with 2.125 and so on.
+    assert run.spikes.view(3, 2).tolist() == [[1, 0], [0, 0], [0, 0]]
+    assert run.state.v.view(2).tolist() == [0.5, 2.375]
+    assert run.state.m.view(2).tolist() == [1, 0]
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

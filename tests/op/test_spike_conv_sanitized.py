@@ -21,7 +21,7 @@ def test_kernels_equal_reference(isa: str, tmp_path: Path) -> None:
     assert process.returncode == 0, process.stderr
     summary = json.loads(process.stdout)
     assert summary["failures"] == []
-    assert summary["cases"] > 40
+    assert summary["cases"] > 80
     # It is this library that ran.
     assert str(tmp_path) in process.stderr
 

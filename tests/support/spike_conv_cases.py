@@ -58,6 +58,8 @@ class ConvCase:
     state: str | None = None
     layout: str = "channels_last"
     packed: bool = False
+    dtype: torch.dtype = torch.int32
+    """That of sums; with float32 weights are float32 too."""
 
     def __str__(self) -> str:
         return self.name
@@ -91,8 +93,15 @@ class ConvCase:
 
     @property
     def can_be_dense(self) -> bool:
-        """Whether sums over windows fit in int8."""
-        return self.spikes == "ternary" or prod(self._sizes(self.pool)) == 1
+        """Whether weights are int8, as sums over windows are."""
+        fits = self.spikes == "ternary" or prod(self._sizes(self.pool)) == 1
+        return fits and self.dtype == torch.int32
+
+    @property
+    def most_events(self) -> int:
+        """How many weights an output may have to add up one by one, of each sign."""
+        largest = {"ternary": 1, "ones": 1, "minus ones": 1, "few": 3}.get(self.spikes, 128)
+        return self.fan_in * prod(self._sizes(self.pool)) * largest
 
     @property
     def places(self) -> dict[str, Any]:
@@ -116,23 +125,24 @@ class ConvCase:
         x = torch.where(torch.rand(x.shape, generator=g) < self.density, x, 0).to(torch.int8)
         arguments: dict[str, Any] = {"rule": self.rule, "emit": self.emit, **self.places}
         arguments["x"] = LAYOUTS[self.layout](x.to(device))
+        scale = self._scale(x, weight)
+        weight = self._number(weight)
         arguments["weight"] = weight.to(device)
         if self.packed:
             arguments["packed"] = pack_spike_weight(weight, self.groups).to(device)
-        scale = self._scale(x, weight)
         sizes, give = PARAMETERS[self.threshold]
         theta = thetas(self.theta, sizes(self.output), scale, g)
-        arguments["threshold"] = give(theta.to(device), self.output)
+        arguments["threshold"] = give(self._number(theta).to(device), self.output)
         if self.bias is not None:
             sizes, give = PARAMETERS[self.bias]
             bias = around_zero(sizes(self.output), scale, g)
-            arguments["bias"] = give(bias.to(device), self.output)
+            arguments["bias"] = give(self._number(bias).to(device), self.output)
         if self.residual is not None:
             residual = around_zero((self.time_steps, *self.output), scale, g)
-            arguments["residual"] = LAYOUTS[self.residual](residual.to(device))
+            arguments["residual"] = LAYOUTS[self.residual](self._number(residual).to(device))
         if self.state is not None:
-            state = STATES[self.state](self.output, theta, g)
-            arguments["state"] = SNMState(*(part.to(device) for part in state))
+            v, m = STATES[self.state](self.output, theta, g)
+            arguments["state"] = SNMState(self._number(v).to(device), m.to(device))
         return arguments
 
     def densely(self, inputs: dict[str, Any]) -> dict[str, Any]:
@@ -143,6 +153,14 @@ class ConvCase:
             "dense": True,
             "packed": pack_spike_weight(inputs["weight"], self.groups, dense=True),
         }
+
+    def _number(self, values: Tensor) -> Tensor:
+        """Integers as this case's numbers: as they are or, of floats, most of them no integers."""
+        if self.dtype == torch.int32:
+            return values
+        floats = values.float().where(values.int() != SILENT, math.inf)
+        # Of small weights sums are exact, and meet thresholds.
+        return floats if self.weights == "small" else floats / 7
 
     def _sizes(self, value: Sizes) -> tuple[int, ...]:
         return value if isinstance(value, tuple) else (value,) * self.spatial
@@ -447,6 +465,26 @@ CONV_CASES = [
     *layout_cases(),
     *size_cases(),
 ]
+
+
+def as_floats(cases: list[ConvCase], most_events: int = 6000) -> list[ConvCase]:
+    """The same cases in float32, but for those whose reference would take long."""
+    return [
+        dataclasses.replace(case, name=f"{case.name}-float32", dtype=torch.float32)
+        for case in cases
+        if case.most_events <= most_events
+    ]
+
+
+def graded_cases() -> list[ConvCase]:
+    """Spikes of all sizes and few weights, which are added one by one."""
+    return [
+        ConvCase(f"1x1, {spikes}-{name}", kernel=1, padding=0, spikes=spikes, rule=preset(name))
+        for spikes, name in product(SPIKES, ("snm", "burst"))
+    ]
+
+
+FLOAT_CASES = as_floats([*CONV_CASES, *graded_cases()], 1500)
 
 
 def random_case(number: int, neuron_steps: int) -> ConvCase:

@@ -13,11 +13,13 @@ from torch import Tensor
 from snm_kernels import SNMOutput, build_info
 from support.equality import assert_same_bits, assert_same_run, strides
 from support.parity import compare_all, tensors, to_cpu
-from support.spike_conv_cases import CONV_CASES, ConvCase, random_case
+from support.spike_conv_cases import CONV_CASES, FLOAT_CASES, ConvCase, as_floats, random_case
 
 BULK_NEURON_STEPS = 2 * 10**6
 BULK_CASES = 64
 """How many neuron-steps the random layers have at least in the tests, and how many there are."""
+FLOAT_BULK_NEURON_STEPS = 2 * 10**5
+"""The same of those in float32, whose reference is slow."""
 
 
 def assert_channels_last(value: Tensor, channel: int) -> None:
@@ -88,12 +90,14 @@ def main() -> None:
     parser.add_argument("--most-neuron-steps", type=int, default=2**62)
     parser.add_argument("--every", type=int, default=1, help="n-th case is run")
     parser.add_argument("--match", default="", help="runs the cases with this in their names")
+    parser.add_argument("--floats", action="store_true", help="cases in float32")
     parser.add_argument("--bulk", type=int, default=0, help="neuron-steps of random layers instead")
     parser.add_argument("--threads", type=int, nargs="+", default=[1], help="of random layers")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     if arguments.bulk:
         cases = bulk_cases(arguments.bulk)
+        cases = as_floats(cases) if arguments.floats else cases
         compared = dict.fromkeys(arguments.threads, 0)
 
         def run(case: ConvCase, backend: str) -> int:
@@ -102,7 +106,8 @@ def main() -> None:
             return case.neuron_steps
 
     else:
-        cases = [c for c in CONV_CASES if c.neuron_steps <= arguments.most_neuron_steps]
+        cases = FLOAT_CASES if arguments.floats else CONV_CASES
+        cases = [c for c in cases if c.neuron_steps <= arguments.most_neuron_steps]
         cases = [c for c in cases if arguments.match in c.name][:: arguments.every]
         run, compared = compare_layer, {}
     steps, failures = compare_all([(run, case) for case in cases], arguments.backend)

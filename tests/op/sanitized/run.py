@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from support.parity import compare_all
-from support.spike_conv_cases import CONV_CASES
+from support.spike_conv_cases import CONV_CASES, FLOAT_CASES
 from support.spike_conv_parity import compare_layer
 
 
@@ -22,7 +22,8 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(2)
     torch.ops.load_library(arguments.library)
-    cases = [case for case in CONV_CASES if arguments.match in case.name][:: arguments.every]
+    every = (*CONV_CASES, *FLOAT_CASES)
+    cases = [case for case in every if arguments.match in case.name][:: arguments.every]
     steps, failures = compare_all([(compare_layer, case) for case in cases], "cpu")
     print(json.dumps({"cases": len(cases), "neuron_steps": steps, "failures": failures}))
 
