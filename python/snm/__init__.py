@@ -15,6 +15,7 @@ from snm_kernels import PRESETS, SNMRule, preset
 from . import nn, plot
 from .conversion import Statistics, calibrate, convert
 from .conversion.convertibility import Convertibility, convertible
+from .conversion.faster import by_events
 from .conversion.quantization.quantize import quantize
 from .conversion.surgery import replace_relu
 from .diagnosis import diagnose
@@ -62,6 +63,7 @@ __all__ = [
     "Stop",
     "Tuned",
     "TunedLayer",
+    "by_events",
     "calibrate",
     "calibrate_stop",
     "convert",

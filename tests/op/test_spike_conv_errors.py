@@ -79,6 +79,12 @@ OF_LAYERS: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
         TypeError,
         "packed must be torch.float32, got torch.int8",
     ),
+    "weight floating, to be multiplied densely": (
+        {"weight": WEIGHT.float(), "threshold": THETA.float(), "dense": True},
+        ValueError,
+        "dense must be False with a weight of float32, got True",
+    ),
+    "dense a number": ({"dense": 1}, TypeError, "dense must be a bool, got 1"),
     "weight floating, bias not": (
         {"weight": WEIGHT.float(), "threshold": THETA.float(), "bias": THETA},
         TypeError,
@@ -464,6 +470,10 @@ DIRECT_LAYERS: dict[str, tuple[dict[str, Any], str]] = {
     "packed int8 of a weight in float32": (
         {"weight": WEIGHT.float()},
         f"packed must be float32 [{64 * 18}] of pack_spike_weight, got [{64 * 18}]",
+    ),
+    "dense with a weight in float32": (
+        {"weight": WEIGHT.float(), "packed": PACKED.float(), "dense": True},
+        "dense must be False with a weight of float32, got True",
     ),
     "packed with gaps": (
         {"packed": PACKED[:1].expand(64 * 18)},

@@ -39,7 +39,7 @@ _GIVEN = ("model", "program")
 """The arguments of a network's constructor that are not settings."""
 SETTINGS = (
     *("image_shape", "fixed_size", "dtype", "encoder", "readout", "tracer", "origin", "dead"),
-    *("chunk_steps", "tuned_for", "tuning"),
+    *("chunk_steps", "tuned_for", "tuning", "events"),
 )
 """The settings of a network, which a file holds besides its modules and its program: arguments of
 the constructor, which are attributes too. Files of format 1 have these and ``preprocessing``."""

@@ -1,6 +1,6 @@
 """The steps that a spiking network executes, grouped by how often each of them happens."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import reduce
 from typing import Any, Literal
@@ -293,6 +293,18 @@ class Program:
     def neurons(self) -> tuple[Fire, ...]:
         """The layers of neurons, in order."""
         return tuple(step for step in self.temporal if isinstance(step, Fire))
+
+
+def last_reads(steps: Iterable[Step], kept: set[str]) -> dict[str, tuple[str, ...]]:
+    """For each step the results of these steps that nothing reads after it."""
+    steps = list(steps)
+    own = {name for step in steps for name in step.makes} - kept
+    frees = {}
+    for step in reversed(steps):
+        last = own & {*step.makes, *step.reads}
+        own -= last
+        frees[step.name] = tuple(sorted(last))
+    return frees
 
 
 def empty_over_time(value: Tensor, steps: int) -> Tensor:

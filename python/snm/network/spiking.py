@@ -16,12 +16,13 @@ from .capture import CapturedNetwork
 from .checks import check_count, dtype_name
 from .digest import SpikeDigest
 from .encode import Constant, Encoder, Frames, Poisson, Source
+from .events import EventRun, Plan, plan_of, readers_of
 from .first_pass import FirstPass, starting_states
 from .inputs import Inputs, check_direct, check_generator, check_readout_after, checked_timesteps
 from .integer import INTEGER_BYTES, IntegerRun, most_steps
 from .memory import images_with_all_steps, steps_that_fit
 from .observer import Observer
-from .program import Program, RunningMax
+from .program import Call, Program, RunningMax
 from .recording import QUANTITIES, Indices, Quantity, Recorder, Recording, recording_of
 from .run import Readout, Run
 from .simulation import Simulation
@@ -59,9 +60,12 @@ class SpikingNetwork(nn.Module):
         tuned_for: the number of time steps that :func:`snm.tune` made it for; None if it is not
             tuned. A call with another number warns.
         tuning: what :func:`snm.tune` reported, for people to read.
+        events: the layers that are computed spike by spike, by the names of their steps, as
+            :func:`snm.by_events` finds them: in float32 on the CPU, unless ``torch.compile``
+            makes a graph. Elsewhere, and where they have hooks, they are computed as ever.
 
     Raises:
-        ValueError: chunk_steps is less than 1.
+        ValueError: chunk_steps is less than 1; events has a step that is no layer of spikes.
 
     >>> from snm import convert
     >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
@@ -86,6 +90,7 @@ class SpikingNetwork(nn.Module):
         chunk_steps: int | None = None,
         tuned_for: int | None = None,
         tuning: str = "",
+        events: Sequence[str] = (),
     ) -> None:
         super().__init__()
         if chunk_steps is not None:
@@ -103,6 +108,13 @@ class SpikingNetwork(nn.Module):
         self.chunk_steps = chunk_steps
         self.tuned_for = tuned_for
         self.tuning = tuning
+        self.events = tuple(events)
+        unknown = set(self.events) - readers_of(program, model).keys() if self.events else ()
+        if unknown:
+            raise ValueError(
+                f"SpikingNetwork: events must be layers that read spikes, got {sorted(unknown)}"
+            )
+        self._plan: Plan | None = None
         self.preprocessing = ""
         """How ``snm convert`` was told to make images of pictures, as JSON, for ``snm run``. Files
         keep it; the network itself does not use it."""
@@ -132,6 +144,12 @@ class SpikingNetwork(nn.Module):
     def integers(self) -> bool:
         """Whether it computes in integers, as :func:`snm.quantize` makes it."""
         return any(isinstance(neuron, IntegerNeuron) for neuron in self.layers.values())
+
+    @property
+    def paths_by_events(self) -> list[str]:
+        """The paths of the layers in :attr:`events`, in order of execution."""
+        calls = (step for step in self.program.temporal if isinstance(step, Call))
+        return [str(call.target) for call in calls if call.name in self.events]
 
     @property
     def inputs(self) -> Inputs:
@@ -583,7 +601,7 @@ class SpikingNetwork(nn.Module):
         2  Linear(in_features=8, out_features=3, bi...  kept
         """
         pools = (s.path for s in self.program.temporal if isinstance(s, RunningMax))
-        print(tree(self.origin, self.model, pools))
+        print(tree(self.origin, self.model, pools, self.paths_by_events))
 
     def train(self, mode: bool = True) -> "SpikingNetwork":
         """Refuses training mode, as a converted network is not trained."""
@@ -603,13 +621,15 @@ class SpikingNetwork(nn.Module):
         for neuron in self.layers.values():
             neuron.moved(fn)
         self.reset()
+        self._plan = None
         super()._apply(fn, recurse)
         self.dtype = dtype
         return self
 
     def __getstate__(self) -> dict[str, Any]:
-        """What a copy or a pickle holds: everything but the observers of this network."""
-        return {**self.__dict__, "_observers": []}
+        """What a copy or a pickle holds: everything but the observers of this network, and what is
+        made anew when it is needed."""
+        return {**self.__dict__, "_observers": [], "_plan": None}
 
     def extra_repr(self) -> str:
         total = len(self.program.neurons)
@@ -697,11 +717,26 @@ class SpikingNetwork(nn.Module):
         observers: Sequence[Observer] = (),
     ) -> Run:
         """A run before its first step, of these images or of frames like this first one."""
-        kind = IntegerRun if self.integers else Run
-        run = kind(self.program, self.model, images, readout=self.readout, observers=observers)
+        options: dict[str, Any] = {"readout": self.readout, "observers": observers}
+        plan = self._events_plan()
+        if plan is not None:
+            run: Run = EventRun(plan, self.model, images, **options)
+        elif self.integers:
+            run = IntegerRun(self.program, self.model, images, **options)
+        else:
+            run = Run(self.program, self.model, images, **options)
         if first_pass is not None:
             run.states = starting_states(first_pass, self.program, self.model, images)
         return run
+
+    def _events_plan(self) -> Plan | None:
+        """How layers are computed spike by spike; None if none is."""
+        here = self.device.type == "cpu" and self.dtype == torch.float32
+        if not self.events or not here or torch.compiler.is_compiling():
+            return None
+        if self._plan is None or not self._plan.fits(self.program, self.model, self.events):
+            self._plan = plan_of(self.program, self.model, self.events)
+        return self._plan
 
     def _steps_at_once(self, images: Tensor, timesteps: int | None) -> int:
         """How many time steps of these images to simulate at once."""

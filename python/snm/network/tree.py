@@ -22,17 +22,18 @@ def origin_of(model: nn.Module) -> Origin:
     )
 
 
-def tree(origin: Origin, model: nn.Module, pools: Iterable[str]) -> str:
+def tree(origin: Origin, model: nn.Module, pools: Iterable[str], events: Iterable[str] = ()) -> str:
     """A table with a line per layer: its path, and what it is in each of the networks.
 
     Args:
         origin: the layers of the ReLU network.
         model: the modules that the spiking network's program calls.
         pools: paths of the max poolings that became running maxima.
+        events: paths of the layers that are computed spike by spike.
     """
     neurons = {path: m for path, m in model.named_modules() if isinstance(m, SNMNeuron)}
     own = dict(model.named_modules())
-    running = set(pools)
+    running, by_events = set(pools), set(events)
     rows = [("", "ReLU network", "spiking network")]
     for path, before in _with_calls(origin, neurons):
         if path in neurons:
@@ -43,7 +44,8 @@ def tree(origin: Origin, model: nn.Module, pools: Iterable[str]) -> str:
             after = _described(own[path])
         else:
             after = "-"
-        rows.append((path, before, "kept" if after == before else after))
+        shown = "kept" if after == before else after
+        rows.append((path, before, f"{shown}, by events" if path in by_events else shown))
     widths = [max(len(row[column]) for row in rows) for column in range(2)]
     return "\n".join(f"{a:<{widths[0]}}  {b:<{widths[1]}}  {c}".rstrip() for a, b, c in rows)
 

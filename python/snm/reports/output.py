@@ -45,6 +45,7 @@ class Report(Result):
                 self._title,
                 table(rows),
                 *self._integers_shown,
+                *self._events_shown,
                 "",
                 f"synaptic operations an image: {self.synaptic_operations / self.images:.4g}; "
                 f"multiply-accumulates: {macs.first:.4g} before the first neurons, "
@@ -76,6 +77,16 @@ class Report(Result):
         for path, bits in self.membrane_bits.items():
             widths.append((path, str(bits), str(self.observed_membrane_bits.get(path, ""))))
         return ["", table(layers), "", table(widths)]
+
+    @property
+    def _events_shown(self) -> list[str]:
+        """Which layers in floating point are computed spike by spike; nothing if none is."""
+        if not self.events:
+            return []
+        layers = [("layer", "computed", "operations, % of dense")]
+        for path, share in self.events.items():
+            layers.append((path, "by events", f"{100 * share:.1f}"))
+        return ["", table(layers)]
 
     @property
     def _title(self) -> str:

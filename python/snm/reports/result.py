@@ -167,6 +167,11 @@ class Result:
     observed_membrane_bits: Mapping[str, int] = field(default_factory=dict)
     """How many bits hold the membranes that these layers' neurons had for the images, by path."""
 
+    events: Mapping[str, float] = field(default_factory=dict)
+    """The layers of a floating point network that are computed spike by spike on the CPU, by path:
+    their synaptic operations, as a share of the multiply-accumulates that a dense layer does in as
+    many time steps."""
+
     @property
     def bits(self) -> int:
         """How many bits an activation of the quantised network has: ceil(log2(n + 1)).

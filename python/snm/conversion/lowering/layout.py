@@ -17,6 +17,7 @@ from ...network.program import (
     RunningMax,
     Step,
     Value,
+    last_reads,
     replaced,
     reshape_steps,
     step_shape,
@@ -258,15 +259,3 @@ def _may_overwrite(traced: TracedModel, value: fx.Node, reader: fx.Node) -> bool
     known = affine(traced, value)
     fresh = pooling_of_node(traced, value) is not None or (known is not None and known.fresh)
     return fresh and not bases_of(value) and list(value.users) == [reader]
-
-
-def last_reads(steps: Iterable[Step], kept: set[str]) -> dict[str, tuple[str, ...]]:
-    """For each step the results of these steps that nothing reads after it."""
-    steps = list(steps)
-    own = {name for step in steps for name in step.makes} - kept
-    frees = {}
-    for step in reversed(steps):
-        last = own & {*step.makes, *step.reads}
-        own -= last
-        frees[step.name] = tuple(sorted(last))
-    return frees

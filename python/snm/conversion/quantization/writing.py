@@ -10,8 +10,7 @@ from torch import nn
 
 from ...module_paths import put_at_path
 from ...network.interpret import Part
-from ...network.program import Call, Program, Step, Value, replaced
-from ..lowering.layout import last_reads
+from ...network.program import Call, Program, Step, Value, last_reads, replaced
 
 
 class Writer:

@@ -213,6 +213,7 @@ class Gathering:
             diagnosis=diagnosis,
             version=snm_kernels.__version__,
             integers=self._integers(),
+            events=self._events(),
             membrane_bits={
                 path: neuron.membrane_bits(self.timesteps)
                 for path, neuron in net.layers.items()
@@ -230,17 +231,31 @@ class Gathering:
             layer = modules.get(target.path)
             if not isinstance(layer, IntegerConv) or target.part != "steps":
                 continue
-            spikes = sum(self.senders[s.sender].operations(s) for s in target.synapses)
-            dense = target.relu * self.images * self.timesteps
             timed = layer.can_be_dense and layer.seconds
             found[target.path] = IntegerLayerReport(
                 target.path,
                 layer.path,
-                spikes / dense if dense else 0.0,
+                self._share_of_dense(target),
                 layer.sum_bits,
                 timed["events"] / timed["dense"] if timed else math.nan,
             )
         return found
+
+    def _events(self) -> dict[str, float]:
+        """The share of a dense layer's work that each layer does that is computed by events."""
+        assert self.wiring is not None
+        paths = self.net.paths_by_events
+        return {
+            target.path: self._share_of_dense(target)
+            for target in self.wiring.targets
+            if target.path in paths and target.part == "steps"
+        }
+
+    def _share_of_dense(self, target: Target) -> float:
+        """An operation's synaptic operations, as a share of a dense one's multiplications."""
+        spikes = sum(self.senders[s.sender].operations(s) for s in target.synapses)
+        dense = target.relu * self.images * self.timesteps
+        return spikes / dense if dense else 0.0
 
     def _times(self, part: str) -> int:
         """How often a part of the network is computed for an image."""
