@@ -244,7 +244,8 @@ def pack_spike_weight(weight: Tensor, groups: int = 1, dense: bool = False) -> T
     padded = functional.pad(taps, (0, 0, 0, 0, 0, blocks * BLOCK - outputs))
     if weight.dtype != torch.int8:
         # [groups, blocks, outputs, channels, taps]
-        return padded.unflatten(1, (blocks, BLOCK)).permute(0, 1, 4, 3, 2).reshape(-1)
+        in_order: Tensor = padded.unflatten(1, (blocks, BLOCK)).permute(0, 1, 4, 3, 2)
+        return in_order.reshape(-1)
     split = padded.reshape(groups, blocks // wide, wide, 2, BLOCK // 2, *taps.shape[2:])
     raised = torch.stack([split[:, :, :, 0] ^ -128, split[:, :, :, 1]], dim=-1)
     # [groups, blocks, wide, outputs, channels, taps, halves]
