@@ -80,6 +80,7 @@ def networks(add: Callable[[Row], None]) -> None:
     for name, all_steps in TIMED.items():
         model = trained_alike(name)
         net, integers = quantized(model)
+        by_events = snm.by_events(net, model.images)
         for steps in all_steps:
             watch = Density()
             integers.simulation(model.images, timesteps=steps, observers=[watch]).answer()
@@ -89,6 +90,7 @@ def networks(add: Callable[[Row], None]) -> None:
             contenders: dict[str, Callable[[], object]] = {
                 "integers": partial(integers, model.images, timesteps=steps),
                 "snm": partial(net, model.images, timesteps=steps),
+                "snm, by events": partial(by_events, model.images, timesteps=steps),
                 "ReLU, all steps": partial(model.network, many),
                 "ReLU, one pass": partial(model.network, model.images),
                 "SpikingJelly": spikingjelly(model, steps),

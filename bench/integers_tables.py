@@ -75,6 +75,7 @@ def _contender(row: Row) -> str:
     """A contender in words."""
     names = {
         "snm": "the spiking network, float32",
+        "snm, by events": "the spiking network, float32, by events",
         "integers": "the network of integers",
         "ReLU, all steps": "the ReLU network on T batches",
         "ReLU, one pass": "the ReLU network on one batch",
