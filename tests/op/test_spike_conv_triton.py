@@ -27,7 +27,7 @@ from snm_kernels.triton.spike_conv import (
     tile_for,
 )
 from snm_kernels.triton.spike_conv_kernel import spike_conv_kernel
-from support.machine_code import LOCAL_MEMORY, count, cuobjdump
+from support.machine_code import LOCAL_MEMORY, count, disassembled
 from support.spike_conv_triton import CASES, ConvCase, fires
 
 compiles = pytest.mark.skipif(INTERPRETED, reason="TRITON_INTERPRET is set")
@@ -188,8 +188,7 @@ def compiled(build: Build, tmp: Path) -> Compiled:
     )
     cubin = tmp / f"{kernel.hash}.cubin"
     cubin.write_bytes(kernel.asm["cubin"])
-    registers = int(re.search(r"REG:(\d+)", cuobjdump("-res-usage", cubin))[1])
-    return Compiled(kernel.asm["ptx"], cuobjdump("-sass", cubin), registers)
+    return Compiled(kernel.asm["ptx"], *disassembled(cubin))
 
 
 ARCHITECTURES = (80, 90, 100, 120)

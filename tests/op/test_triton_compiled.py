@@ -136,8 +136,9 @@ def test_two_wide_blocks_have_enough_on_their_way(build: Build) -> None:
     assert not build.wide or 2 * of_a_step * (build.ahead - 1) >= 26_000
 
 
-@pytest.mark.parametrize("spikes", ["fp32", "fp16", "bf16", "i8", None])
-@pytest.mark.parametrize("drive", ["fp32", "fp16", "bf16", "i32"])
+# Every width of what is loaded with every width of what is stored.
+@pytest.mark.parametrize("spikes", ["fp32", "bf16", "i8", None])
+@pytest.mark.parametrize("drive", ["i32", "fp16"])
 def test_a_neuron_is_computed_once(drive: str, spikes: str | None, tmp: Path) -> None:
     build = Build(drive=drive, spikes=spikes, shared=True)
     loop = compiled(build, tmp).loop

@@ -18,6 +18,12 @@ def cuobjdump(*arguments: object) -> str:
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
+def disassembled(cubin: Path) -> tuple[str, int]:
+    """The listing of a file of one kernel, and how many registers a thread of it takes."""
+    usage, _, listing = cuobjdump("-sass", "-res-usage", cubin).partition("\tcode for ")
+    return listing, int(re.search(r"REG:(\d+)", usage)[1])
+
+
 def kernels(listing: str) -> dict[str, str]:
     """The listing of each function in the output of ``cuobjdump -sass``, by its mangled name."""
     parts = re.split(r"Function : (\S+)", listing)

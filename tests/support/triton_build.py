@@ -1,6 +1,5 @@
 """Compiles the Triton kernel ahead of time, for GPUs that need not be here."""
 
-import re
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -11,7 +10,14 @@ from triton.compiler import ASTSource
 
 from snm_kernels.triton.snm import NARROW, WIDE, Shape
 from snm_kernels.triton.snm_kernel import snm_kernel
-from support.machine_code import Instruction, Measured, cuobjdump, instructions, main_loop, measure
+from support.machine_code import (
+    Instruction,
+    Measured,
+    disassembled,
+    instructions,
+    main_loop,
+    measure,
+)
 
 BYTES = {"fp32": 4, "fp16": 2, "bf16": 2, "i32": 4, "i8": 1}
 RUNTIME_INTEGERS = ("time_steps", "max_spikes", "count_min", "count_max")
@@ -165,10 +171,4 @@ def compiled(build: Build, tmp: Path) -> Compiled:
     )
     cubin = tmp / f"{kernel.hash}.cubin"
     cubin.write_bytes(kernel.asm["cubin"])
-    sass = cuobjdump("-sass", cubin)
-    return Compiled(
-        kernel.asm["ptx"],
-        sass,
-        int(re.search(r"REG:(\d+)", cuobjdump("-res-usage", cubin))[1]),
-        kernel.metadata.shared,
-    )
+    return Compiled(kernel.asm["ptx"], *disassembled(cubin), kernel.metadata.shared)
