@@ -33,16 +33,14 @@ from support.isa import (
 )
 from support.spike_conv_cases import CONV_CASES, FLOAT_CASES, OF_NEURONS, ConvCase, as_floats
 from support.spike_conv_parity import (
+    BULK,
     BULK_NEURON_STEPS,
-    FLOAT_BULK_NEURON_STEPS,
+    FLOAT_BULK,
     assert_layer_layout,
-    bulk_cases,
     compare_layer,
     compare_threads,
 )
 
-BULK = bulk_cases(BULK_NEURON_STEPS)
-FLOAT_BULK = as_floats(bulk_cases(FLOAT_BULK_NEURON_STEPS))
 EVERY_CASE = CONV_CASES + FLOAT_CASES
 PARITY = ("-m", "support.spike_conv_parity", "--backend", "cpu")
 
@@ -82,20 +80,17 @@ def test_cases_send_spikes_of_both_signs(bulk: list[ConvCase]) -> None:
 # The best one is what test_cpu_equals_reference runs.
 @pytest.mark.parametrize("isa", [isa for isa in NEEDED if isa != USABLE[0]])
 @pytest.mark.parametrize("floats", [False, True], ids=["integers", "floats"])
-@pytest.mark.parametrize("bulk", [False, True], ids=["cases", "bulk"])
-def test_isa_equals_reference(isa: str, bulk: bool, floats: bool) -> None:
+def test_isa_equals_reference(isa: str, floats: bool) -> None:
     if isa not in USABLE:
         pytest.skip(f"this processor lacks {sorted(NEEDED[isa] - processor_flags())}")
-    least = FLOAT_BULK_NEURON_STEPS if floats else BULK_NEURON_STEPS
-    options = ["--floats"] * floats + [f"--bulk={least}"] * bulk
-    process = run_with_isa(isa, *PARITY, *options)
+    process = run_with_isa(isa, *PARITY, "--with-bulk", *["--floats"] * floats)
     assert process.returncode == 0, process.stderr
     summary = json.loads(process.stdout)
     assert summary["failures"] == []
     assert summary["isa"] == isa
-    integers, of_floats = (BULK, FLOAT_BULK) if bulk else (CONV_CASES, FLOAT_CASES)
-    assert summary["cases"] == len(of_floats if floats else integers)
-    assert floats or not bulk or summary["neuron_steps"] >= BULK_NEURON_STEPS
+    cases = FLOAT_CASES + FLOAT_BULK if floats else CONV_CASES + BULK
+    assert summary["cases"] == len(cases)
+    assert summary["neuron_steps"] == sum(case.neuron_steps for case in cases)
 
 
 @pytest.mark.parametrize("matrix", [each for each in MATRICES if each != USABLE_MATRICES[0]])

@@ -84,6 +84,10 @@ def bulk_cases(neuron_steps: int, cases: int = BULK_CASES) -> list[ConvCase]:
     return [random_case(number, -(-neuron_steps // cases)) for number in range(cases)]
 
 
+BULK = bulk_cases(BULK_NEURON_STEPS)
+FLOAT_BULK = as_floats(bulk_cases(FLOAT_BULK_NEURON_STEPS))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--backend", required=True)
@@ -91,6 +95,7 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=1, help="n-th case is run")
     parser.add_argument("--match", default="", help="runs the cases with this in their names")
     parser.add_argument("--floats", action="store_true", help="cases in float32")
+    parser.add_argument("--with-bulk", action="store_true", help="runs the tests' bulk as well")
     parser.add_argument("--bulk", type=int, default=0, help="neuron-steps of random layers instead")
     parser.add_argument("--threads", type=int, nargs="+", default=[1], help="of random layers")
     arguments = parser.parse_args()
@@ -109,6 +114,8 @@ def main() -> None:
         cases = FLOAT_CASES if arguments.floats else CONV_CASES
         cases = [c for c in cases if c.neuron_steps <= arguments.most_neuron_steps]
         cases = [c for c in cases if arguments.match in c.name][:: arguments.every]
+        if arguments.with_bulk:
+            cases += FLOAT_BULK if arguments.floats else BULK
         run, compared = compare_layer, {}
     steps, failures = compare_all([(run, case) for case in cases], arguments.backend)
     info = build_info()
