@@ -17,6 +17,7 @@ from snm.conversion.histogram import bins_for
 from snm.conversion.lowering.prepare import prepare
 from snm.conversion.thresholds import Choice, choose_thresholds
 from support.networks import NETWORKS, exact_network
+from support.pairwise import every_two
 
 NORMS = ("neuron", "channel", "layer")
 STATISTICS = ("max", "percentile", "mse")
@@ -261,9 +262,7 @@ def thresholds_of(net: snm.SpikingNetwork) -> dict[str, Tensor]:
 
 
 @quiet
-@pytest.mark.parametrize("statistic", STATISTICS)
-@pytest.mark.parametrize("norm", NORMS)
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize(("name", "norm", "statistic"), every_two([*NETWORKS], NORMS, STATISTICS))
 def test_converting_from_merged_statistics(name: str, norm: str, statistic: str) -> None:
     model, calibration, images = exact_network(name)
     parts = [

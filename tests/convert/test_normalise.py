@@ -17,6 +17,7 @@ from snm import ConversionError, SNMRule, SpikingNetwork
 from snm.demo import load_images, load_network
 from snm_kernels import SNMOutput
 from support.networks import IMAGE_2D, NETWORKS, exact, exact_images, exact_network
+from support.pairwise import every_two
 
 T = 12
 RULES = {
@@ -101,17 +102,16 @@ def factors_of(net: SpikingNetwork) -> list[Tensor]:
     return [factor for name, factor in net.model.named_buffers() if name.endswith("_scale")]
 
 
-@pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
 @pytest.mark.parametrize(
-    ("name", "norm"),
+    ("name", "kind", "norm"),
     [
-        *((name, norm) for name in NETWORKS for norm in ("channel", "layer")),
-        *((name, "neuron") for name in LINEAR),
+        *every_two([*NETWORKS], [*RULES], ("channel", "layer")),
+        *((name, kind, "neuron") for name in LINEAR for kind in RULES),
     ],
 )
-def test_both_forms_send_the_same_spikes(name: str, norm: str, rule: SNMRule) -> None:
+def test_both_forms_send_the_same_spikes(name: str, kind: str, norm: str) -> None:
     model, calibration, images = exact_network(name)
-    payload, normalised = both_forms(model, calibration, preset=rule, norm=norm)
+    payload, normalised = both_forms(model, calibration, preset=RULES[kind], norm=norm)
     assert any((neuron.threshold > 1).any() for neuron in payload.layers.values())
     assert_same(payload, normalised, images)
 

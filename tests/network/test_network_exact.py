@@ -14,6 +14,7 @@ from snm import SNMRule, SpikingNetwork
 from snm_kernels import SNMOutput, SNMState
 from support.naive import Simulated, naive_thresholds, simulate_naively
 from support.networks import NETWORKS, exact, exact_images, exact_network
+from support.pairwise import every_two
 
 T = 16
 RULES = {
@@ -61,10 +62,11 @@ def test_sums_are_exact(name: str, rule: SNMRule) -> None:
         assert torch.equal(a.v.double(), b.v)
 
 
-@pytest.mark.parametrize("norm", ["neuron", "channel", "layer"])
-@pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
-@pytest.mark.parametrize("name", NETWORKS)
-def test_equals_the_model_stepped_through_time(name: str, rule: SNMRule, norm: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "kind", "norm"), every_two([*NETWORKS], [*RULES], ("neuron", "channel", "layer"))
+)
+def test_equals_the_model_stepped_through_time(name: str, kind: str, norm: str) -> None:
+    rule = RULES[kind]
     naive = naive_run(name, rule, norm, torch.float32)
     net = converted(name, rule, norm, chunk_steps=5)
     watch = Watch(net)

@@ -2,8 +2,10 @@
 
 from collections.abc import Hashable, Sequence
 from dataclasses import fields
-from itertools import combinations
-from typing import Any
+from itertools import combinations, product
+from typing import Any, TypeVar
+
+A, B, C = (TypeVar(name) for name in "ABC")
 
 
 def pairwise(runs: Sequence[tuple[Any, Any]]) -> list[tuple[Any, Any]]:
@@ -18,6 +20,14 @@ def pairwise(runs: Sequence[tuple[Any, Any]]) -> list[tuple[Any, Any]]:
         for each in left:
             each -= found
     return [runs[place] for place in sorted(chosen)]
+
+
+def every_two(first: Sequence[A], second: Sequence[B], third: Sequence[C]) -> list[tuple[A, B, C]]:
+    """Of the product as few as have every two values together; the third are the fewest."""
+    if len(third) > min(len(first), len(second)):
+        raise ValueError("third must be no longer than first and second")
+    pairs = product(enumerate(first), enumerate(second))
+    return [(a, b, third[(i + j) % len(third)]) for (i, a), (j, b) in pairs]
 
 
 def _words(comparison: Hashable, case: Any) -> list[Hashable]:
