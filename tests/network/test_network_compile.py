@@ -7,7 +7,7 @@ from torch import nn
 import snm
 from support.networks import NETWORKS, exact_network
 
-T = 16
+T = 7
 
 pytestmark = pytest.mark.filterwarnings("ignore::snm.DeadNeuronWarning")
 
