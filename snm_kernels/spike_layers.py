@@ -274,9 +274,10 @@ def _pack_densely(weight: Tensor) -> Tensor:
 
 
 def _groups_of_a_matrix(groups: int, outputs: int) -> int:
-    """How many groups of so many outputs each are put together to have a panel of them."""
-    fitting = (n for n in range(1, groups) if groups % n == 0 and n * outputs >= PANEL)
-    return next(fitting, groups)
+    """How many groups of so many outputs each are put together to have a panel of them, or nearly:
+    what is put together grows with the square of it."""
+    possible = [n for n in range(1, min(groups, PANEL) + 1) if groups % n == 0]
+    return next((n for n in possible if n * outputs >= PANEL), possible[-1])
 
 
 class _Layer(NamedTuple):

@@ -182,7 +182,9 @@ class ConvRun {
       return plan.taps * plan.panels * kPanel;
     }
     int64_t merged = 1;
-    while (all % merged != 0 || (merged < all && merged * a.out_channels / all < kPanel)) ++merged;
+    for (int64_t n = 2; n <= std::min(all, kPanel) && merged * a.out_channels / all < kPanel; ++n) {
+      if (all % n == 0) merged = n;
+    }
     a.groups = all / merged;
     const DensePlan plan = dense_plan_of(a);
     return a.groups * plan.panels * kPanel * plan.depth;

@@ -35,6 +35,7 @@ class Tiles {
     } all;
     std::fill_n(all.bytes, 8, static_cast<uint16_t>(kDepth));
     std::fill_n(all.rows, 8, static_cast<uint8_t>(kTileRows));
+    __asm__ volatile("" : : "m"(all));
     _tile_loadconfig(&all);
   }
   ~Tiles() { _tile_release(); }
@@ -48,6 +49,8 @@ SNM_INLINE void multiply_pair(const uint8_t* inputs, int64_t depth, const int8_t
                               int32_t* sums) {
   const uint8_t* const below = inputs + kTileRows * depth;
   const int8_t* const next = weights + kPanel * depth;
+  // Compilers don't know that tiles read memory.
+  __asm__ volatile("" : : : "memory");
   _tile_zero(0);
   _tile_zero(1);
   _tile_zero(2);
@@ -64,7 +67,7 @@ SNM_INLINE void multiply_pair(const uint8_t* inputs, int64_t depth, const int8_t
       _tile_dpbssd(3, 5, 7);
     }
   }
-  constexpr int64_t row = kRowOfDrive * sizeof(int32_t);
+  constexpr int64_t row = kRowOfDrive * static_cast<int64_t>(sizeof(int32_t));
   _tile_stored(0, sums, row);
   _tile_stored(1, sums + kTileRows * kRowOfDrive, row);
   if (kTwo) {

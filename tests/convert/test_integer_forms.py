@@ -3,6 +3,7 @@ in words that say what to do."""
 
 import warnings
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from torch.nn import functional as F
 import snm
 from snm.bench.vision import torchvision_model
 from snm.network.integer import most_steps
-from snm.network.relu import relu_pass
+from snm.network.relu import relu_logits, relu_pass
 from snm.nn.integer import IntegerConv, IntegerNeuron, IntegerScale
 
 T = 48
@@ -384,3 +385,42 @@ def test_zeros_around_images_are_not_the_nearest_pixel(pad: nn.Module) -> None:
     # What all places have in common is no bias of the neurons.
     inside = integers.layers["2"].bias[:, 2:-2, 2:-2]
     assert torch.equal(inside, torch.zeros_like(inside))
+
+
+@pytest.mark.filterwarnings("ignore::snm.DeadNeuronWarning")
+@pytest.mark.parametrize("sizes", [(64, 64, 64, 4), (64, 32, 32, 10)], ids=str)
+def test_linear_layers_in_a_row_keep_their_bits(sizes: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    width = sizes[0]
+    rest = [nn.Linear(a, b) for a, b in pairwise(sizes)]
+    model = nn.Sequential(nn.Linear(8, width), nn.ReLU(), *rest).eval()
+    images = torch.rand(64, 8)
+    net = snm.convert(model, images, preset="snm-zero", norm="channel")
+    made = snm.quantize(net, images)
+    for layer in made.model.modules():
+        if isinstance(layer, IntegerConv):
+            assert layer.weight.long().abs().amax(1).min() >= 64
+    expected, logits = relu_logits(net, images), relu_logits(made, images)
+    assert (logits - expected).abs().max() < 0.1 * expected.std(0).mean()
+
+
+class SumsBesideSpikes(nn.Module):
+    """A layer that reads a sum and, beside it, spikes, whose units are of very different sizes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c = nn.Linear(8, 32), nn.Linear(32, 16), nn.Linear(16, 16)
+        self.d = nn.Linear(32, 5, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.b(F.relu(self.a(x)))
+        return self.d(torch.cat([y, F.relu(self.c(y))], 1))
+
+
+@pytest.mark.filterwarnings("ignore::snm.DeadNeuronWarning")
+def test_weights_that_rounding_changes_a_lot_are_warned_of() -> None:
+    torch.manual_seed(0)
+    images = torch.rand(64, 8)
+    net = snm.convert(SumsBesideSpikes().eval(), images, preset="snm-zero", norm="channel")
+    with pytest.warns(UserWarning, match="quantize: rounded weights change the logits"):
+        snm.quantize(net, images)

@@ -18,6 +18,7 @@ from snm.network.integer import most_steps
 from snm.network.program import Call, Value
 from snm.nn.integer import (
     IntegerConv,
+    IntegerLinear,
     IntegerNeuron,
     IntegerReadout,
     IntegerScale,
@@ -177,3 +178,59 @@ def test_spikes_whose_sums_int8_cannot_hold_are_not_loaded() -> None:
 
     with pytest.raises(blueprint.Refusal, match=f"^{path}: IntegerSumPool: .* could leave int8"):
         rebuilt(net, enlarge)
+
+
+def test_a_layer_that_is_told_of_more_steps_is_not_loaded() -> None:
+    net, _ = quantized("conv1d")
+    program = net.program
+    [place] = (i for i, step in enumerate(program.static) if getattr(step, "target", None) == "0")
+    steps = list(program.static)
+    call = steps[place]
+    steps[place] = replace(call, kwargs={"steps": 3_000_000})
+    forged = copy.copy(net)
+    forged.program = replace(program, static=tuple(steps))
+    with pytest.raises(blueprint.Refusal, match="takes no such arguments"):
+        rebuilt(forged)
+
+
+@pytest.mark.parametrize("threshold", [0, -5, 2**24])
+def test_thresholds_out_of_range_are_not_loaded(threshold: int) -> None:
+    net, _ = quantized("plain")
+    state = net.state_dict()
+    name = next(name for name in state if name.endswith("threshold"))
+    state[name] = torch.full_like(state[name], threshold)
+    with pytest.raises(ValueError, match="neurons: a threshold is out of range"):
+        net.load_state_dict(state)
+
+
+def test_pixels_without_a_step_are_not_loaded() -> None:
+    net, _ = quantized("plain")
+    state = net.state_dict()
+    name = next(name for name in state if name.endswith("step"))
+    state[name] = torch.zeros_like(state[name])
+    with pytest.raises(ValueError, match="Pixels: its step must be above 0"):
+        net.load_state_dict(state)
+
+
+@pytest.mark.filterwarnings("ignore::snm.DeadNeuronWarning")
+def test_networks_whose_weights_were_refused_run_no_step() -> None:
+    layers = [nn.Linear(4, 6), nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, 6), nn.Linear(6, 6)]
+    images = torch.rand(32, 4)
+    model = nn.Sequential(*layers, nn.ReLU(), nn.Linear(6, 3)).eval()
+    net = snm.quantize(snm.convert(model, images, norm="channel"), images)
+    state = net.state_dict()
+    for name, value in state.items():
+        if value.dtype == torch.int8:
+            state[name] = torch.full_like(value, 127)
+        elif name.endswith("bias"):
+            state[name] = torch.full_like(value, 2**31 - 1)
+    with pytest.raises(ValueError, match="cannot load such weights"):
+        net.load_state_dict(state)
+    with pytest.raises(ValueError, match="timesteps must be at most 0"):
+        net(images, timesteps=1)
+
+
+def test_bounds_are_exact_however_large() -> None:
+    layer = IntegerLinear(torch.full((1, 256), 127, dtype=torch.int8))
+    layer.renew_largest(2**50 - 1)
+    assert layer.sums == 256 * 127 * (2**50 - 1)

@@ -130,7 +130,12 @@ def test_batches_are_cut(fit: int, monkeypatch: pytest.MonkeyPatch) -> None:
     spikes_of(net, images, timesteps=T)
     net.chunk_steps = 2
     net(images, timesteps=T)
-    assert sizes == [5, 5]
+    net.chunk_steps = None
+    # So do hooks of users.
+    hook = net.layers["1"].register_forward_hook(lambda *_: None)
+    net(images, timesteps=T)
+    hook.remove()
+    assert sizes == [5, 5, 5]
     with pytest.raises(ValueError, match="NaN"):
         net(images / 0, timesteps=T)
 
@@ -617,6 +622,12 @@ def test_sums_of_windows_that_are_too_large_are_refused() -> None:
     with pytest.raises(RuntimeError, match="x must be with sums of windows that fit in int8"):
         spike_conv(x, weight, pool=2, dense=True)
     assert not IntegerConv(weight, None, (1, 1), (0, 0), (1, 1), 1, (2, 2), largest=32).can_be_dense
+
+
+def test_sums_of_windows_of_integers_are_exact() -> None:
+    weight = torch.ones(1, 1, 1, 1, dtype=torch.int8)
+    layer = IntegerConv(weight, None, (1, 1), (0, 0), (1, 1), 1, (5, 5), largest=7)
+    assert layer(torch.full((1, 1, 5, 5), 7, dtype=torch.int32)).item() == 175
 
 
 @pytest.mark.parametrize("largest", [1, 9, 511, 2032, 2**20])

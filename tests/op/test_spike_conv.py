@@ -283,6 +283,11 @@ def _as_operators_take(value: Tensor, channels: int) -> Tensor:
 TWO_DIMENSIONAL = [case for case in SPREAD if case.spatial == 2]
 
 
+def test_groups_that_cannot_be_put_together_take_little_memory() -> None:
+    weight = torch.ones(2 * 2039, 1, 3, 3, dtype=torch.int8)
+    assert pack_spike_weight(weight, 2039, dense=True).numel() == 2039 * 16 * 64
+
+
 @pytest.mark.parametrize("neurons", [True, False], ids=["neurons", "drive"])
 @pytest.mark.parametrize("case", TWO_DIMENSIONAL, ids=str)
 def test_opcheck(case: ConvCase, neurons: bool) -> None:

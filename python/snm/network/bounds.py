@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from ..errors import Offence
 from ..nn.integer import (
     LARGEST_PIXEL,
+    SILENT,
     IntegerConv,
     IntegerNeuron,
     IntegerReadout,
@@ -26,6 +27,7 @@ from .program import (
     Program,
     Repeat,
     RunningMax,
+    Value,
     reshape_steps,
     step_shape,
     step_size,
@@ -132,6 +134,8 @@ class _Walk(Interpreter):
         """The bound of what an operation makes."""
         layer = self.model.get_submodule(str(call.target)) if call.kind == "module" else None
         if isinstance(layer, Pixels):
+            if not layer.is_valid:
+                self._refuse_call(call, "its step must be above 0, and its zero finite")
             return Bound(LARGEST_PIXEL, narrow=False)
         read = [values[name] for name in call.reads]
         bounds = [bound for bound in read if bound is not None]
@@ -170,7 +174,11 @@ class _Walk(Interpreter):
         bounds = [values[name] for name in fire.reads]
         if any(bound is None for bound in bounds) and not self.offences:
             self._refuse(fire.path, "neurons", "they are driven by what is no tensor of integers")
-        neuron.renew_bound(sum(bound.largest for bound in bounds if bound is not None))
+        known = [bound.largest for bound in bounds if bound is not None]
+        # Of what nothing is known, no time step is exact.
+        neuron.renew_bound(sum(known) if len(known) == len(bounds) else SILENT)
+        if not neuron.has_valid_thresholds:
+            self._refuse(fire.path, "neurons", "a threshold is out of range")
         if neuron.most_steps < LEAST_STEPS:
             reason = (
                 f"what drives them could leave int32 within {LEAST_STEPS} time steps; "
@@ -183,6 +191,11 @@ class _Walk(Interpreter):
 
     def _of_layer(self, call: Call, layer: nn.Module, x: Bound) -> Bound | None:
         """The bound of what a layer of integers makes, which is told the bound of what it reads."""
+        counts = self.part == "tail" and isinstance(layer, IntegerConv | IntegerReadout)
+        steps = (Value(STEPS),) if counts else ()
+        if call.kwargs or len(call.args) != 1 + len(steps) or tuple(call.args[1:]) != steps:
+            self._refuse_call(call, "it takes no such arguments")
+            return None
         if isinstance(layer, IntegerConv):
             layer.renew_largest(x.largest)
             return self._checked(call, layer.sums, narrow=False)

@@ -18,6 +18,7 @@ from .digest import SpikeDigest
 from .encode import Constant, Encoder, Frames, Poisson, Source
 from .events import EventRun, Plan, plan_of, readers_of
 from .first_pass import FirstPass, starting_states
+from .fused import hooked
 from .inputs import Inputs, check_direct, check_generator, check_readout_after, checked_timesteps
 from .integer import INTEGER_BYTES, IntegerRun, most_steps
 from .memory import images_with_all_steps, steps_that_fit
@@ -680,6 +681,7 @@ class SpikingNetwork(nn.Module):
         batch is one.
         """
         whole = self.encoder != "direct" or self.chunk_steps is not None or bool(self._observers)
+        whole = whole or any(map(hooked, self.model.modules()))
         if whole or not self.integers or torch.compiler.is_compiling():
             return (images,)
         if timesteps is None or not isinstance(images, Tensor):

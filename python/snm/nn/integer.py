@@ -72,7 +72,7 @@ class IntegerNeuron(SNMNeuron):
                 raise TypeError(f"IntegerNeuron: {name} must be int32, got {value.dtype}")
         if bound < 0:
             raise ValueError(f"IntegerNeuron: bound must be at least 0, got {bound}")
-        fits = (threshold == SILENT) | ((threshold >= 1) & (threshold < 2**24))
+        fits = _fits(threshold)
         if not bool(fits.all()):
             raise ValueError(
                 f"IntegerNeuron: threshold must be 1 to 2**24 - 1, or 2**31 - 1, "
@@ -95,6 +95,11 @@ class IntegerNeuron(SNMNeuron):
         own = 0 if self.bias is None else int(self.bias.long().abs().max())
         self.bound = drive + own
         self.most_steps = _most_steps(self.threshold, self.rule, self.bound)
+
+    @property
+    def has_valid_thresholds(self) -> bool:
+        """Whether all thresholds are in range, as those that are loaded may not be."""
+        return bool(_fits(self.threshold).all())
 
     def membrane_bits(self, timesteps: int) -> int:
         """How many bits hold every membrane in so many time steps, the sign included.
@@ -204,10 +209,10 @@ class IntegerConv(nn.Module):
         70
         """
         self.largest = max(1, largest)
-        sums = self._rows * self.largest * math.prod(self.pool)
-        if self.bias is not None:
-            sums = sums + self.bias.long().abs().cpu()
-        self.sums = int(sums.max())
+        rows: list[int] = self._rows.tolist()
+        biases = [0] * len(rows) if self.bias is None else self.bias.long().abs().tolist()
+        size = self.largest * math.prod(self.pool)
+        self.sums = max(row * size + bias for row, bias in zip(rows, biases, strict=True))
 
     @property
     def can_be_dense(self) -> bool:
@@ -300,7 +305,8 @@ class IntegerConv(nn.Module):
         """The sums of integers int32 ``[N, C, ...]`` up to ``largest``, the bias included."""
         high = (x + _DIGIT // 2) // _DIGIT
         digits = torch.stack([high, x - high * _DIGIT]).to(torch.int8)
-        dense = x.device.type == "cpu" and self._fits(self.largest // _DIGIT + 1)
+        largest = max(_DIGIT // 2, self.largest // _DIGIT + 1)
+        dense = x.device.type == "cpu" and self._fits(largest)
         arguments = self._arguments(dense) | {"bias": None}
         high, low = self._drive(digits, **arguments)
         drive: Tensor = low + high * _DIGIT
@@ -462,6 +468,12 @@ class Pixels(nn.Module):
         self.register_buffer("zero", zero)
 
     @property
+    def is_valid(self) -> bool:
+        """Whether images have steps of a size, as those of a file may not."""
+        known = self.step if self.zero is None else torch.cat([self.step, self.zero])
+        return bool((self.step > 0).all() and known.isfinite().all())
+
+    @property
     def rest(self) -> Tensor:
         """What has to be added to the integers, ``[C]``, less than 1: no pixel may stand for 0."""
         return torch.zeros_like(self.step) if self.zero is None else self.zero.round() - self.zero
@@ -535,6 +547,11 @@ def sum_pool(x: Tensor, size: Sequence[int]) -> Tensor:
     return x
 
 
+def _fits(threshold: Tensor) -> Tensor:
+    """Which thresholds are in range."""
+    return (threshold == SILENT) | ((threshold >= 1) & (threshold < 2**24))
+
+
 def _most_steps(threshold: Tensor, rule: SNMRule, bound: int) -> int:
     """For how many time steps no membrane can leave int32, driven with ``bound`` at most."""
     finite = threshold[threshold != SILENT]
@@ -542,7 +559,7 @@ def _most_steps(threshold: Tensor, rule: SNMRule, bound: int) -> int:
         return SILENT
     # What a spike subtracts brings a membrane nearer to 0, or one threshold beyond it at most.
     start = math.ceil((abs(rule.v_init) + 1) * int(finite.max()))
-    return (SILENT - start) // max(1, bound) - 1
+    return max(0, (SILENT - start) // max(1, bound) - 1)
 
 
 def _check_places(dims: int, *places: Sequence[int]) -> None:

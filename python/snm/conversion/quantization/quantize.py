@@ -1,11 +1,14 @@
 """Turns a spiking network into one of integers."""
 
+import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ...frames import callers_level
+from ...network.relu import relu_logits
 from ...network.spiking import SpikingNetwork
 from ..faster import choose_paths
 from ..inputs import Progress
@@ -15,6 +18,8 @@ from .ranges import pixels_of, range_of
 _BITS = range(2, 9)
 _WATCHED = 8
 """How many images show shapes, and how many spikes there are."""
+_FAR = 0.5
+"""What share of their spread logits may change by without a warning."""
 
 
 @torch.no_grad()
@@ -86,5 +91,22 @@ def quantize(
     quantizer = Quantizer(net, some, 2 ** (bits - 1) - 1, pixels_of(pixels, seen))
     made = quantizer.quantized(net)
     made.preprocessing = net.preprocessing
+    _warn_if_far(net, made, some)
     choose_paths(made, some)
     return made
+
+
+def _warn_if_far(net: SpikingNetwork, made: SpikingNetwork, images: Tensor) -> None:
+    """Warns where rounding has changed what a network computes, whatever its spikes."""
+    if net.encoder != "direct" or net.readout != "mean":
+        return
+    logits = relu_logits(net, images).double()
+    change = (relu_logits(made, images).double() - logits).square().mean().sqrt()
+    size = logits.std(correction=0)
+    if change > _FAR * size:
+        warnings.warn(
+            f"quantize: rounded weights change the logits of the ReLU network by {change:.3g}, "
+            f"which differ by {size:.3g} among themselves; use more bits, or neurons between "
+            "layers that read each other's sums",
+            stacklevel=callers_level(),
+        )

@@ -10,6 +10,8 @@ from .values import Group, Layer, Scaled, rows, spread
 
 _FINEST = 2**20
 """The most parts that a threshold or a bias is divided into that no weight tells how to divide."""
+_LARGEST_BIAS = 2**30
+"""The most parts that a bias is divided into beside weights: int32 holds it, and a sum of it."""
 _LARGEST_THRESHOLD = 2**24 - 1
 
 
@@ -42,8 +44,9 @@ def unit_by_itself(group: Group, limit: int) -> Tensor:
         unit = torch.where(((weight == 0) | (weight == most[:, None])).all(1), most, unit)
     for term in group.terms:
         if isinstance(term, Layer):
-            # Of some channels the bias is all that matters.
-            unit = torch.maximum(unit, term.bias.abs() / _FINEST)
+            # Of channels without weights the bias is all that matters.
+            finest = torch.where(most > 0, _LARGEST_BIAS, _FINEST)
+            unit = torch.maximum(unit, term.bias.abs() / finest)
     known = unit[unit > 0]
     return torch.where(unit > 0, unit, known.min() if len(known) else 1.0)
 
