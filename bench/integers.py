@@ -122,13 +122,14 @@ def networks(add: Callable[[Row], None]) -> None:
                     }
                 )
         for kind, made in (("snm", net), ("integers", integers)):
-            for layer in made.model.modules():
-                if isinstance(layer, IntegerConv):
-                    layer.forget()
+            # Weights are packed by an earlier call.
             peak = Peak(torch.device("cpu"))
             with peak.measured(1):
                 made(model.images, timesteps=max(all_steps))
             held = {t.data_ptr(): t.nbytes for t in (*made.parameters(), *made.buffers())}
+            for layer in made.model.modules():
+                if isinstance(layer, IntegerConv):
+                    held |= {t.data_ptr(): t.nbytes for t in layer.packed}
             add(
                 {
                     "suite": "memory",

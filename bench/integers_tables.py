@@ -33,7 +33,7 @@ def networks_table(folder: Path) -> str:
         memory = [
             f"Peak of the memory that a call takes, {row['network']}, T = {row['timesteps']}, "
             f"{_contender(row)}: {row['bytes'] / MIB:.0f} MiB, and {row['weights'] / MIB:.0f} MiB "
-            "of weights."
+            "of weights and their packed forms."
             for row in record.of_suite("memory")
         ]
         packaged = [

@@ -215,6 +215,11 @@ class IntegerConv(nn.Module):
         self.sums = max(row * size + bias for row, bias in zip(rows, biases, strict=True))
 
     @property
+    def packed(self) -> tuple[Tensor, ...]:
+        """The forms of the weight that have been made so far."""
+        return tuple(self._packed.values())
+
+    @property
     def can_be_dense(self) -> bool:
         """Whether spikes can be computed densely: on the CPU, and if what windows sum fits in
         int8."""
