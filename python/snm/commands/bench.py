@@ -55,8 +55,8 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         nargs="+",
         default=(),
         metavar="SUITE",
-        help="these alone, in this order: op, sweep, rivals, network, layouts, calls, and on a GPU "
-        "chunks (default: all)",
+        help="these alone, in this order: op, sweep, rivals, network, density, layouts, calls, and "
+        "on a GPU chunks (default: all)",
     )
 
 
