@@ -148,7 +148,7 @@ class SpikingNetwork(nn.Module):
 
     @property
     def paths_by_events(self) -> list[str]:
-        """The paths of the layers in :attr:`events`, in order of execution."""
+        """The paths of the layers in ``events``, in order of execution."""
         calls = (step for step in self.program.temporal if isinstance(step, Call))
         return [str(call.target) for call in calls if call.name in self.events]
 
